@@ -1,0 +1,59 @@
+# Every target describes itself: `make help`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CXX_SOURCES = $(shell find native -name '*.hpp' -o -name '*.cpp')
+# What the demo needs; what tests and checks need on top.
+BUILD_REQUIRES := 'scikit-build-core>=0.11' 'nanobind>=2.7' grpcio-tools==1.85.1 cmake ninja
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check asan native bench format clean
+
+help: ## Lists the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## Trains, exports, serves and checks the Criteo example (DATA=path for your own rows)
+	$(BIN)/python -m examples.criteo_ctr.demo $(if $(DATA),--data '$(DATA)')
+
+test: $(VENV)/.dev ## Runs the test suite
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## ruff, mypy --strict, stubtest, clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest cube_core._native
+	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
+
+format: $(VENV)/.dev ## Formats Python and C++
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+native: $(VENV)/.dev ## Rebuilds the kernels and the generated contracts in place
+	flock $(VENV)/.lock $(PIP) install --no-build-isolation --no-deps --editable .
+
+asan: $(VENV)/.dev ## Builds and runs the kernel tests under AddressSanitizer and UBSan
+	$(BIN)/cmake -S . -B build/asan -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -DCUBE_BUILD_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DCMAKE_CXX_FLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
+	$(BIN)/cmake --build build/asan
+	build/asan/kernel_tests
+
+clean: ## Removes what was built
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade pip
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.created pyproject.toml CMakeLists.txt $(wildcard proto/*.proto) $(CXX_SOURCES)
+	test -e $(VENV)/.dev || $(PIP) install '.[paddle]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.created pyproject.toml
+	$(PIP) install $(BUILD_REQUIRES)
+	$(PIP) install --no-build-isolation --editable '.[paddle,dev]'
+	touch $@

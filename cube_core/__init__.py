@@ -1,0 +1,1 @@
+"""What all parts share: tables, wire framing, versions, configuration files, errors."""

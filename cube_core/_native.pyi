@@ -1,0 +1,345 @@
+"""Kernels of the data plane, in C++: tables, seeks, frames, requests, SequenceFiles.
+
+Every function that takes bytes from outside checks all of them before it answers, and raises an
+error of `cube_core.errors` that says what is wrong and at which offset; none of them crashes.
+Arguments named `data`, `payload` or `body` take any contiguous buffer and keep no reference to it
+unless stated. Long kernels release the GIL.
+"""
+
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Buffer
+
+STATUS_FOUND: int
+"""0: the row holds the value of the key."""
+STATUS_MISSING: int
+"""-1: the key is not in the table; its row is zeros."""
+STATUS_WRONG_WIDTH: int
+"""-2: the value is of another width than the row; its row is zeros."""
+
+# ---------------------------------------------------------------------------------------- tables
+
+@final
+class TableReport:
+    """What `write_table` wrote."""
+
+    @property
+    def key_count(self) -> int: ...
+    @property
+    def duplicate_count(self) -> int:
+        """Input keys that a later pair of the same key replaced."""
+    @property
+    def file_bytes(self) -> int: ...
+    @property
+    def overhead_bytes_per_key(self) -> float:
+        """File bytes over the values' own bytes, a key (0.0 for an empty table)."""
+    @property
+    def crc32c(self) -> int:
+        """CRC32C of the whole file."""
+
+def write_table(
+    path: str,
+    keys: NDArray[np.uint64],
+    values: NDArray[np.uint8],
+    *,
+    dict_name: str,
+    version: str,
+    shard: int,
+    shard_num: int,
+) -> TableReport:
+    """Writes the immutable table of one shard (docs/table_format.md).
+
+    Args:
+        path: target; written beside it under a temporary name, fsynced, then renamed.
+        keys: uint64[n]; every key must satisfy `key % shard_num == shard`. The last of several
+            equal keys wins.
+        values: uint8[n, width], width 1 to 65,535.
+        version: "<base>_<version>".
+
+    Raises:
+        ValueError: shapes that do not fit, a key of another shard (named).
+        OSError: the file cannot be written (nothing is left under `path`).
+    """
+
+@final
+class Table:
+    """An immutable shard table in memory, every bound and checksum of it verified at open."""
+
+    @staticmethod
+    def open(path: str, *, in_memory: bool = True) -> Table:
+        """Opens and verifies a table.
+
+        Args:
+            in_memory: read into anonymous memory (huge pages where the kernel gives them);
+                else map the file.
+
+        Raises:
+            TableError: truncated, corrupt or of another format version; names file and offset.
+            OSError: the file cannot be read.
+        """
+    @property
+    def path(self) -> str: ...
+    @property
+    def dict_name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def shard(self) -> int: ...
+    @property
+    def shard_num(self) -> int: ...
+    @property
+    def key_count(self) -> int: ...
+    @property
+    def value_bytes(self) -> int:
+        """Width of every value."""
+    @property
+    def file_bytes(self) -> int: ...
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes the table holds in memory or maps."""
+    def get(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """Values uint8[n, value_bytes] and status int32[n] of uint64[n] keys."""
+    def pairs(
+        self, start_slot: int, pairs_max: int
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint8], int]:
+        """Keys uint64[m], values uint8[m, value_bytes] from `start_slot` on, m <= pairs_max, and
+        the slot to go on from (equal to `slot_count` at the end)."""
+    @property
+    def slot_count(self) -> int: ...
+
+# --------------------------------------------------------------------------------- frames (PRPC)
+
+@final
+class Frame:
+    """One baidu_std frame, request or response. Views keep the parsed buffer alive."""
+
+    @property
+    def correlation_id(self) -> int: ...
+    @property
+    def service(self) -> str:
+        """Full or short service name; "" when the meta has no request."""
+    @property
+    def method(self) -> str: ...
+    @property
+    def is_request(self) -> bool: ...
+    @property
+    def timeout_ms(self) -> int:
+        """0 when the caller set none."""
+    @property
+    def log_id(self) -> int: ...
+    @property
+    def compress_type(self) -> int: ...
+    @property
+    def error_code(self) -> int:
+        """Of a response; 0 = success."""
+    @property
+    def error_text(self) -> str: ...
+    @property
+    def payload(self) -> memoryview: ...
+    @property
+    def attachment(self) -> memoryview: ...
+    @property
+    def fault(self) -> str:
+        """Why a well-framed request cannot be taken ("attachment_size=… is larger than
+        request_size=…"), to be answered with 1003; "" when it can."""
+
+def parse_frames(
+    data: bytes | memoryview, frame_bytes_max: int
+) -> tuple[list[Frame], int, int]:
+    """Parses every complete frame at the start of `data`.
+
+    Returns:
+        the frames, the bytes they took, and the total bytes needed from there for the next frame
+        (12 until its header is there).
+
+    Raises:
+        WireError: the *first* frame has a wrong magic, a meta that does not parse or is larger
+            than its body, or a body over `frame_bytes_max`: the connection is to be closed. When
+            good frames precede it, they are returned and the next call raises.
+    """
+
+def encode_request_frame(
+    service: str,
+    method: str,
+    correlation_id: int,
+    payload: Buffer,
+    *,
+    attachment: Buffer = b"",
+    timeout_ms: int = 0,
+    log_id: int = 0,
+) -> bytes: ...
+def encode_response_frame(
+    correlation_id: int, payload: Buffer, *, attachment: Buffer = b""
+) -> bytes: ...
+def encode_error_frame(correlation_id: int, error_code: int, error_text: str) -> bytes:
+    """A response frame with meta only, as brpc sends errors."""
+
+# ---------------------------------------------------------------------------------- shard server
+
+@final
+class Seeker:
+    """Answers DictService of one dict from the tables of its loaded versions.
+
+    One object serves for the life of the server: `set_tables` replaces what it answers from
+    between two requests, and a request under way keeps the tables it began with. Thread-safe.
+    """
+
+    def __init__(self, keys_per_request_max: int, frame_bytes_max: int) -> None: ...
+    def set_tables(self, current: Table | None, others: Sequence[Table] = ()) -> None:
+        """`current` answers requests that pin no version; a pin is looked up in both."""
+    def seek(self, payload: Buffer) -> bytes:
+        """DictRequest bytes in, DictResponse bytes out.
+
+        Raises:
+            WireError: the request does not parse (offset named).
+            LimitError: more than `keys_per_request_max` keys.
+            VersionNotLoadedError: the pinned version, or any version, is not loaded.
+        """
+    def serve(
+        self, data: bytes | memoryview, payload_bytes_max: int
+    ) -> tuple[bytes, list[Frame], int, int]:
+        """Answers every complete DictService.seek frame at the start of `data` in one call.
+
+        Returns:
+            the response frames, joined (errors of a seek are answered as error frames: 1003 for a
+            malformed request, 2004 for a limit, 2001 for a version that is not loaded); the
+            frames that are not for it, in order: other services and methods, requests with
+            `fault`, a compress_type or an attachment, and seeks whose payload is over
+            `payload_bytes_max` (to be answered off the event loop with `seek`); the bytes taken;
+            the total bytes needed for the next frame, as `parse_frames`.
+
+        Raises:
+            WireError: as `parse_frames`.
+        """
+    @property
+    def request_count(self) -> int: ...
+    @property
+    def key_count(self) -> int: ...
+    @property
+    def missing_count(self) -> int: ...
+    @property
+    def error_count(self) -> int: ...
+
+# ---------------------------------------------------------------------------------- cube client
+
+@final
+class SeekPlan:
+    """One batch of keys, cut over the shards by `key % shard_num`."""
+
+    def __init__(self, keys: NDArray[np.uint64], shard_num: int) -> None:
+        """Copies `keys` (uint64[n], contiguous)."""
+    @property
+    def shards(self) -> list[int]:
+        """Shards that own at least one of the keys, ascending."""
+    def key_count(self, shard: int) -> int: ...
+    def payload(
+        self, shard: int, *, version: str | None = None, version_required: bool = False
+    ) -> bytes:
+        """DictRequest bytes for the keys of `shard`."""
+    def frame(
+        self,
+        shard: int,
+        correlation_id: int,
+        *,
+        version: str | None = None,
+        version_required: bool = False,
+        timeout_ms: int = 0,
+    ) -> bytes:
+        """The same as one baidu_std frame to rec.mcube.DictService.seek."""
+    def value_bytes(self, shard: int, body: Buffer) -> int:
+        """Width of the first found value in the DictResponse `body`; 0 when none is found."""
+    def decode(
+        self,
+        shard: int,
+        body: Buffer,
+        rows: NDArray[np.float32],
+        status: NDArray[np.int32],
+    ) -> str | None:
+        """Writes the shard's answers to their places in rows float32[n, dim] and status int32[n].
+
+        Returns:
+            the version in the response, if it names one.
+
+        Raises:
+            WireError: malformed, or another number of values than keys asked for.
+        """
+
+# ----------------------------------------------------------------------------- CTR prediction
+
+def parse_ctr_request(
+    payload: Buffer, *, slots: int = 26, dense: int = 13, rows_max: int = 65536
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Request bytes to sparse_ids int64[n, slots] and dense_ids float32[n, dense].
+
+    Raises:
+        WireError: malformed (offset), or an instance with another number of ids or floats (names
+            the instance, the number found and the number expected).
+        LimitError: more than `rows_max` instances.
+    """
+
+def encode_ctr_request(sparse_ids: NDArray[np.int64], dense_ids: NDArray[np.float32]) -> bytes:
+    """int64[n, slots] and float32[n, dense] to Request bytes."""
+
+def encode_ctr_response(
+    probabilities: NDArray[np.float32], *, err_code: int = 0, err_msg: str = ""
+) -> bytes:
+    """float32[n, 2] to Response bytes; err_msg is left out when empty."""
+
+def parse_ctr_response(payload: Buffer) -> tuple[NDArray[np.float32], int, str]:
+    """Response bytes to probabilities float32[n, 2], err_code and err_msg ("" when absent)."""
+
+# ------------------------------------------------------------------------------ SequenceFiles
+
+@final
+class SequenceFileReader:
+    """Reads one uncompressed SequenceFile (version 6) of key-embedding pairs, batch by batch.
+
+    The dialect is told apart per file: "paddle" (BytesWritable by name, but raw 8-byte
+    little-endian keys and raw values) or "hadoop" (BytesWritable with its u32be length inside;
+    LongWritable keys are 8 bytes big-endian).
+    """
+
+    def __init__(self, path: str) -> None:
+        """Raises SequenceFileError (file and offset named) or OSError."""
+    @property
+    def path(self) -> str: ...
+    @property
+    def dialect(self) -> str: ...
+    @property
+    def key_class(self) -> str: ...
+    @property
+    def value_class(self) -> str: ...
+    @property
+    def file_bytes(self) -> int: ...
+    @property
+    def offset(self) -> int:
+        """Bytes consumed so far."""
+    def read(self, records_max: int) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+        """The next records: keys uint64[m], values uint8[m, width]; m == 0 at the end.
+
+        Raises:
+            SequenceFileError: truncated or malformed record, wrong sync marker, or a value of
+                another width than the file's first (offset and key named).
+        """
+
+@final
+class SequenceFileWriter:
+    """Writes uncompressed SequenceFiles, BytesWritable to BytesWritable."""
+
+    def __init__(self, path: str, *, dialect: str = "hadoop") -> None:
+        """dialect: "hadoop" or "paddle" (see the reader)."""
+    def append(self, keys: NDArray[np.uint64], values: NDArray[np.uint8]) -> None:
+        """uint64[n] and uint8[n, width]; a sync marker about every 100 KiB."""
+    def close(self) -> None:
+        """Flushes, fsyncs and renames into place; without it nothing is left under `path`."""
+
+# ---------------------------------------------------------------------------------- checksums
+
+def crc32c(data: Buffer, value: int = 0) -> int:
+    """CRC32C (Castagnoli) of `data`, continuing from `value`."""
+
+def crc32c_file(path: str) -> int:
+    """CRC32C of a whole file, read in blocks, GIL released."""

@@ -1,0 +1,1 @@
+"""The daemon that brings each pass into production."""
