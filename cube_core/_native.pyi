@@ -146,9 +146,7 @@ class Frame:
         """Why a well-framed request cannot be taken ("attachment_size=… is larger than
         request_size=…"), to be answered with 1003; "" when it can."""
 
-def parse_frames(
-    data: bytes | memoryview, frame_bytes_max: int
-) -> tuple[list[Frame], int, int]:
+def parse_frames(data: bytes | memoryview, frame_bytes_max: int) -> tuple[list[Frame], int, int]:
     """Parses every complete frame at the start of `data`.
 
     Returns:

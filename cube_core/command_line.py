@@ -1,0 +1,122 @@
+"""Command lines in gflags' spelling, on top of typer.
+
+The original's tools are gflags programs: `--flag=value`, `-flag=value`, `--flag=true`, `--noflag`
+and `--flagfile=FILE` all work there, so they work here.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+
+from cube_core.errors import ConfError, CubeError
+
+log = logging.getLogger(__name__)
+
+USAGE_EXIT_CODE = 2
+_TRUE = frozenset({"true", "t", "yes", "y", "1"})
+_FALSE = frozenset({"false", "f", "no", "n", "0"})
+
+
+def run(
+    app: typer.Typer,
+    argv: Sequence[str] | None = None,
+    *,
+    ignored_flags: Collection[str] = (),
+) -> NoReturn:
+    """Runs a typer app and exits: 0, the command's own code, or 2 with one `error:` line on stderr
+    for wrong usage and for every `CubeError`.
+
+    Args:
+        argv: arguments without the program's name; those of the process when None.
+        ignored_flags: names of flags that files of the original carry for its own runtime; they
+            are dropped with a warning.
+    """
+    try:
+        arguments = _gflags_spelling(app, sys.argv[1:] if argv is None else argv, ignored_flags)
+        app(args=arguments)
+    except CubeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE_EXIT_CODE)
+    except OSError as error:
+        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(USAGE_EXIT_CODE)
+    sys.exit(0)
+
+
+def _gflags_spelling(
+    app: typer.Typer, argv: Sequence[str], ignored_flags: Collection[str]
+) -> list[str]:
+    options = dict(_options(typer.main.get_command(app)))
+    arguments: list[str] = []
+    for argument, origin in _expand_flagfiles(argv):
+        name, equals, value = argument.lstrip("-").partition("=")
+        is_flag = argument.startswith("--") or (argument.startswith("-") and name in options)
+        if not is_flag or not name:
+            arguments.append(argument)
+        elif name in ignored_flags:
+            log.warning("%s: --%s has no meaning here and is ignored", origin, name)
+        elif name not in options:
+            if origin != _COMMAND_LINE:
+                raise ConfError(origin, f"--{name}", "no such flag; see --help for those there are")
+            arguments.append(argument)
+        elif options[name] and equals:
+            arguments.append(_boolean_flag(name, value, origin))
+        else:
+            arguments.append(f"--{name}{equals}{value}")
+    return arguments
+
+
+_COMMAND_LINE = "command line"
+
+
+def _expand_flagfiles(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yields each argument with where it stands; a flagfile's lines take the flag's place."""
+    pending = iter(argv)
+    for argument in pending:
+        if argument in ("--flagfile", "-flagfile"):
+            yield from _flagfile_lines(next(pending, ""))
+        elif argument.startswith(("--flagfile=", "-flagfile=")):
+            yield from _flagfile_lines(argument.partition("=")[2])
+        else:
+            yield argument, _COMMAND_LINE
+
+
+def _flagfile_lines(path: str) -> Iterator[tuple[str, str]]:
+    if not path:
+        raise ConfError(_COMMAND_LINE, "--flagfile", "names no file")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfError(path, "", f"cannot read the flagfile: {error}") from error
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        if not line.startswith("-"):
+            raise ConfError(f"{path}:{number}", "", f"{line!r} is no flag; write --name=value")
+        yield line, f"{path}:{number}"
+
+
+def _options(command: Any) -> Iterator[tuple[str, bool]]:
+    """Yields the name of every long option of a command and its subcommands, and whether it is a
+    boolean flag."""
+    for parameter in command.params:
+        for spelling in (*parameter.opts, *parameter.secondary_opts):
+            if spelling.startswith("--"):
+                yield spelling[2:], bool(getattr(parameter, "is_flag", False))
+    for subcommand in getattr(command, "commands", {}).values():
+        yield from _options(subcommand)
+
+
+def _boolean_flag(name: str, value: str, origin: str) -> str:
+    if value.lower() in _TRUE:
+        return f"--{name}"
+    if value.lower() in _FALSE:
+        return f"--no{name}"
+    raise ConfError(origin, f"--{name}", f"{value!r} is neither true nor false")

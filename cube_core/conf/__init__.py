@@ -1,0 +1,1 @@
+"""Parsers of the configuration files, as the original's users have them."""

@@ -1,0 +1,123 @@
+"""`cube.conf`: which servers hold which shard of which dict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cube_core.endpoint import Endpoint, parse_endpoint_list
+from cube_core.errors import ConfError
+
+
+class Node(BaseModel):
+    """Where one shard is served: `ip` and `port`, or `ipport_list`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    ip: str | None = None
+    port: int | None = Field(default=None, ge=1, le=65535)
+    ipport_list: str | None = None
+
+
+class DictConf(BaseModel):
+    """One dict of `cube.conf`.
+
+    `timeout_ms` is for a whole seek, retries within it; `backup_request_ms` < 0 means none.
+    """
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+    dict_name: str = Field(min_length=1)
+    shard: int = Field(ge=1, le=65535)
+    dup: int = Field(default=1, ge=1)
+    timeout_ms: int = Field(default=200, alias="timeout", ge=1)
+    retry: int = Field(default=3, ge=0)
+    backup_request_ms: int = Field(default=-1, alias="backup_request")
+    type: Literal["ipport", "ipport_list", "ipport_parallel"] = "ipport"
+    load_balancer: Literal["", "rr", "random", "wr", "la", "c_murmurhash"] = "rr"
+    nodes: list[Node]
+
+    @model_validator(mode="after")
+    def _one_node_a_shard(self) -> DictConf:
+        expected = 1 if self.type == "ipport_parallel" else self.shard
+        if len(self.nodes) != expected:
+            raise ValueError(
+                f"nodes: {len(self.nodes)} entries for {self.shard} shards of type {self.type};"
+                f" {expected} are needed"
+            )
+        for index, node in enumerate(self.nodes):
+            if self.type == "ipport_list":
+                if not node.ipport_list:
+                    raise ValueError(f"nodes.{index}.ipport_list: missing")
+            elif not node.ip or node.port is None:
+                raise ValueError(f"nodes.{index}: needs ip and port")
+        return self
+
+    def replicas(self) -> list[list[Endpoint]]:
+        """Endpoints of the replicas of every shard, by shard number.
+
+        Raises:
+            ValueError: an `ipport_list` that is not a list of host:port, or an endpoint that
+                stands for two shards.
+        """
+        shards = [self._endpoints(index) for index in range(self.shard)]
+        if self.type != "ipport_parallel":
+            owners: dict[Endpoint, int] = {}
+            for shard, endpoints in enumerate(shards):
+                for endpoint in endpoints:
+                    other = owners.setdefault(endpoint, shard)
+                    if other != shard:
+                        raise ValueError(f"nodes: {endpoint} stands for shard {other} and {shard}")
+        return shards
+
+    def _endpoints(self, shard: int) -> list[Endpoint]:
+        index = 0 if self.type == "ipport_parallel" else shard
+        node = self.nodes[index]
+        if self.type == "ipport_list":
+            return parse_endpoint_list(node.ipport_list or "", f"nodes.{index}.ipport_list")
+        return [Endpoint(node.ip or "", node.port or 0)]
+
+
+def read_cube_conf(path: Path | str) -> dict[str, DictConf]:
+    """Reads `cube.conf`: its dicts by name.
+
+    Raises:
+        ConfError: names the file and the field.
+    """
+    text = _read(path)
+    try:
+        entries: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfError(f"{path}:{error.lineno}", "", f"is not JSON: {error.msg}") from error
+    if not isinstance(entries, list) or not entries:
+        raise ConfError(str(path), "", "must be a JSON array with an object for each dict")
+    dicts: dict[str, DictConf] = {}
+    for index, entry in enumerate(entries):
+        conf = _validated(str(path), index, entry)
+        if conf.dict_name in dicts:
+            raise ConfError(str(path), f"{index}.dict_name", f"{conf.dict_name!r} stands twice")
+        dicts[conf.dict_name] = conf
+    return dicts
+
+
+def _validated(file: str, index: int, entry: object) -> DictConf:
+    try:
+        conf = DictConf.model_validate(entry)
+        conf.replicas()
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in (index, *first["loc"]))
+        raise ConfError(file, field, first["msg"].removeprefix("Value error, ")) from error
+    except ValueError as error:
+        raise ConfError(file, str(index), str(error)) from error
+    return conf
+
+
+def _read(path: Path | str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfError(str(path), "", f"cannot be read: {error}") from error

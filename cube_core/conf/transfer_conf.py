@@ -1,0 +1,142 @@
+"""`transfer.conf`: what the transfer daemon watches and where it deploys."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cube_core.endpoint import Endpoint
+from cube_core.errors import ConfError
+
+_AGENT = re.compile(r"agent\d+_\d+")
+_CUBE = re.compile(r"cube(\d+)_(\d+)")
+_Path = Annotated[str, Field(min_length=1)]
+
+
+class Replica(BaseModel):
+    """One shard server: replica `copy_index` of `shard`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    shard: int
+    copy_index: int
+    endpoint: Endpoint
+    deploy_path: str
+
+    @property
+    def name(self) -> str:
+        """As transfer.conf names it: cube<shard>_<copy>."""
+        return f"cube{self.shard}_{self.copy_index}"
+
+
+class TransferConf(BaseModel):
+    """Section `[default]`, and the servers of section `[cube_agent]` as `replicas`.
+
+    `model_deploy_path` is where the dense model of a pass is published for the CTR servers; when
+    it is not set, dense models are left where they are.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+
+    dict_name: str = Field(min_length=1)
+    mode: Literal["base_only", "base_delta"] = "base_only"
+    download_mode: str = "http"
+    wget_port: int = Field(ge=1, le=65535)
+    buildtool_local: str = ""
+    donefile_address: _Path
+    output_address: _Path
+    tmp_address: _Path
+    shard_num: int = Field(ge=1, le=65535)
+    copy_num: int = Field(default=1, ge=1)
+    deploy_path: str = ""
+    transfer_address: str = "127.0.0.1"
+    model_deploy_path: str = ""
+    keep_versions: int = Field(default=2, ge=1)
+    poll_interval_ms: int = Field(default=1000, ge=10)
+    replicas: tuple[Replica, ...] = ()
+
+
+def read_transfer_conf(path: Path | str) -> TransferConf:
+    """Reads `transfer.conf`.
+
+    Raises:
+        ConfError: names the file and the field.
+    """
+    sections = _sections(str(path))
+    if "default" not in sections:
+        raise ConfError(str(path), "[default]", "the section is missing")
+    try:
+        conf = TransferConf.model_validate(dict(sections["default"]))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfError(str(path), f"[default] {field}", first["msg"]) from error
+    replicas = _replicas(str(path), conf, sections.get("cube_agent", {}))
+    return conf.model_copy(update={"replicas": replicas})
+
+
+def _sections(path: str) -> Mapping[str, Mapping[str, str]]:
+    parser = configparser.ConfigParser(
+        delimiters=(":",),
+        comment_prefixes=("#", "//"),
+        inline_comment_prefixes=("#", "//"),
+        interpolation=None,
+        # The name is configparser's own default section, which [default] must not become.
+        default_section="",
+    )
+    try:
+        parser.read_string(Path(path).read_text(encoding="utf-8"), source=path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfError(path, "", f"cannot be read: {error}") from error
+    except configparser.Error as error:
+        raise ConfError(path, "", " ".join(str(error).split())) from error
+    return parser
+
+
+def _replicas(path: str, conf: TransferConf, entries: Mapping[str, str]) -> tuple[Replica, ...]:
+    found: dict[tuple[int, int], Replica] = {}
+    for name, value in entries.items():
+        match = _CUBE.fullmatch(name)
+        if match is None:
+            if not _AGENT.fullmatch(name):
+                raise ConfError(path, f"[cube_agent] {name}", "is neither agentS_C nor cubeS_C")
+            continue
+        replica = _replica(path, name, value, int(match[1]), int(match[2]))
+        if replica.shard >= conf.shard_num or replica.copy_index >= conf.copy_num:
+            raise ConfError(
+                path,
+                f"[cube_agent] {name}",
+                f"is outside shard_num {conf.shard_num} and copy_num {conf.copy_num}",
+            )
+        found[replica.shard, replica.copy_index] = replica
+    for shard in range(conf.shard_num):
+        for copy_index in range(conf.copy_num):
+            if (shard, copy_index) not in found:
+                raise ConfError(path, f"[cube_agent] cube{shard}_{copy_index}", "is missing")
+    _no_server_twice(path, found.values())
+    return tuple(found[key] for key in sorted(found))
+
+
+def _replica(path: str, name: str, value: str, shard: int, copy_index: int) -> Replica:
+    host, _, rest = value.partition(":")
+    port, _, deploy_path = rest.partition(":")
+    try:
+        endpoint = Endpoint.parse(f"{host}:{port}")
+    except ValueError as error:
+        raise ConfError(path, f"[cube_agent] {name}", f"{error}; write ip:port:path") from error
+    return Replica(shard=shard, copy_index=copy_index, endpoint=endpoint, deploy_path=deploy_path)
+
+
+def _no_server_twice(path: str, replicas: Iterable[Replica]) -> None:
+    owners: dict[Endpoint, str] = {}
+    for replica in replicas:
+        other = owners.setdefault(replica.endpoint, replica.name)
+        if other != replica.name:
+            raise ConfError(
+                path, f"[cube_agent] {replica.name}", f"{replica.endpoint} is also {other}"
+            )

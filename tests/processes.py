@@ -1,0 +1,91 @@
+"""Real processes of this package in tests: started, waited for, ended by pid."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.waiting import wait_until
+
+_STOP_TIMEOUT_S = 10.0
+
+
+@dataclass
+class Role:
+    """A running process of the package; `ready_line` is its first line on stdout."""
+
+    process: subprocess.Popen[str]
+    log_path: Path
+    stdout_lines: list[str] = field(default_factory=list)
+
+    @property
+    def ready_line(self) -> str:
+        return next((line for line in self.stdout_lines if " ready: " in line), "")
+
+    def port(self, name: str = "port") -> int:
+        """A port named in the ready line, such as `grpc_port`."""
+        match = re.search(rf"\b{name}=(\d+)", self.ready_line)
+        if match is None:
+            raise AssertionError(f"no {name} in {self.ready_line!r}")
+        return int(match[1])
+
+    def log(self) -> str:
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def stop(self, signal_number: int = signal.SIGTERM) -> int:
+        """Signals the process and returns its exit code; kills it after a deadline."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal_number)
+            try:
+                self.process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(_STOP_TIMEOUT_S)
+        return self.process.returncode
+
+
+@contextlib.contextmanager
+def running(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    ready_timeout_s: float = 20.0,
+) -> Iterator[Role]:
+    """Runs `python -m module arguments` in `cwd` until its ready line, and ends it at the end."""
+    log_path = cwd / f"{module.split('.')[0]}-{len(list(cwd.glob('*.log')))}.log"
+    with log_path.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=cwd,
+            env=dict(env) if env is not None else None,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    role = Role(process, log_path)
+    assert process.stdout is not None
+    stdout = process.stdout
+    reader = threading.Thread(target=lambda: role.stdout_lines.extend(stdout), daemon=True)
+    reader.start()
+    try:
+        wait_until(
+            lambda: role.ready_line or process.poll() is not None,
+            ready_timeout_s,
+            f"{module} ready",
+        )
+        if not role.ready_line:
+            raise AssertionError(f"{module} ended with {process.returncode}:\n{role.log()}")
+        yield role
+    finally:
+        role.stop()
+        reader.join(_STOP_TIMEOUT_S)
+        stdout.close()
