@@ -1,5 +1,13 @@
-#include <nanobind/nanobind.h>
+#include "bindings/bindings.hpp"
 
-namespace nb = nanobind;
-
-NB_MODULE(_native, m) { m.doc() = "Kernels of the data plane; see _native.pyi."; }
+NB_MODULE(_native, m) {
+    m.doc() = "Kernels of the data plane; documented in _native.pyi.";
+    bind_errors();
+    bind_checksum(m);
+    bind_table(m);
+    bind_frame(m);
+    bind_seeker(m);
+    bind_seek_plan(m);
+    bind_ctr_codec(m);
+    bind_sequence_file(m);
+}

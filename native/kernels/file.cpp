@@ -1,0 +1,130 @@
+#include "kernels/file.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <utility>
+#include <vector>
+
+#include "kernels/crc32c.hpp"
+#include "kernels/error.hpp"
+
+namespace cube {
+
+namespace {
+
+constexpr size_t kReadBlockBytes = size_t{1} << 20;
+
+std::string directory_of(const std::string& path) {
+    const size_t slash = path.rfind('/');
+    if (slash == std::string::npos) return ".";
+    return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+std::string temporary_name(const std::string& path) {
+    static std::atomic<uint64_t> serial{0};
+    return path + ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(serial++);
+}
+
+void sync_directory(const std::string& path) {
+    const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0) throw OsError(errno, path);
+    const int failed = ::fsync(descriptor) == 0 ? 0 : errno;
+    ::close(descriptor);
+    if (failed != 0) throw OsError(failed, path);
+}
+
+}  // namespace
+
+File File::open_to_read(const std::string& path) {
+    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) throw OsError(errno, path);
+    return {descriptor, path};
+}
+
+File File::create(const std::string& path) {
+    const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (descriptor < 0) throw OsError(errno, path);
+    return {descriptor, path};
+}
+
+File::File(File&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)), path_(std::move(other.path_)) {}
+
+File::~File() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+uint64_t File::size() const {
+    struct stat status;
+    if (::fstat(descriptor_, &status) != 0) throw OsError(errno, path_);
+    if (S_ISDIR(status.st_mode)) throw OsError(EISDIR, path_);
+    return static_cast<uint64_t>(status.st_size);
+}
+
+size_t File::read_at(uint64_t offset, void* target, size_t size) const {
+    size_t done = 0;
+    while (done < size) {
+        const ssize_t count = ::pread(descriptor_, static_cast<uint8_t*>(target) + done,
+                                      size - done, static_cast<off_t>(offset + done));
+        if (count == 0) break;
+        if (count > 0) {
+            done += static_cast<size_t>(count);
+        } else if (errno != EINTR) {
+            throw OsError(errno, path_);
+        }
+    }
+    return done;
+}
+
+void File::write(const void* source, size_t size) {
+    const uint8_t* at = static_cast<const uint8_t*>(source);
+    while (size > 0) {
+        const ssize_t count = ::write(descriptor_, at, size);
+        if (count >= 0) {
+            at += count;
+            size -= static_cast<size_t>(count);
+        } else if (errno != EINTR) {
+            throw OsError(errno, path_);
+        }
+    }
+}
+
+void File::sync_and_close() {
+    if (::fsync(descriptor_) != 0) throw OsError(errno, path_);
+    if (::close(std::exchange(descriptor_, -1)) != 0) throw OsError(errno, path_);
+}
+
+ReplacementFile::ReplacementFile(const std::string& path)
+    : path_(path), temporary_path_(temporary_name(path)), file_(File::create(temporary_path_)) {}
+
+ReplacementFile::~ReplacementFile() {
+    if (!committed_) ::unlink(temporary_path_.c_str());
+}
+
+void ReplacementFile::commit() {
+    file_.sync_and_close();
+    if (std::rename(temporary_path_.c_str(), path_.c_str()) != 0) throw OsError(errno, path_);
+    committed_ = true;
+    sync_directory(directory_of(path_));
+}
+
+uint32_t crc32c_file(const std::string& path) {
+    const File file = File::open_to_read(path);
+    const uint64_t size = file.size();
+    std::vector<uint8_t> block(static_cast<size_t>(std::min<uint64_t>(size, kReadBlockBytes)));
+    uint32_t crc = 0;
+    for (uint64_t offset = 0;;) {
+        const size_t count = file.read_at(offset, block.data(), block.size());
+        if (count == 0) return crc;
+        crc = crc32c(crc, block.data(), count);
+        offset += count;
+    }
+}
+
+}  // namespace cube
