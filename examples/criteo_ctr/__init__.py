@@ -1,0 +1,1 @@
+"""Criteo CTR prediction from training to serving: train, export, serve, check."""
