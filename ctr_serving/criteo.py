@@ -70,8 +70,8 @@ def read_batches(
     """
     with Path(path).open("rb") as file:
         layout = _Layout.detect(str(path), file)
-        lines = (line for line in _numbered_lines(file) if line[0] > layout.header_lines)
-        lines = islice(lines, rows_max)
+        rows = (line for line in _numbered_lines(file) if line[0] > layout.header_lines)
+        lines = islice(rows, rows_max)
         empty = True
         while batch := list(islice(lines, rows_per_batch)):
             empty = False
@@ -128,8 +128,8 @@ class _Layout(NamedTuple):
             return cls(separator, len(fields), start, label, header_lines=number)
         if start not in (0, 1, 2):
             raise FormatError(
-                f"{path}:{number}: {len(fields)} fields; a row has 39 (I1..I13, C1..C26), before them"
-                " optionally a label, before that optionally an id"
+                f"{path}:{number}: {len(fields)} fields; a row has 39 (I1..I13, C1..C26),"
+                " before them optionally a label, before that optionally an id"
             )
         return cls(separator, len(fields), start, start - 1 if start else None, header_lines=0)
 
