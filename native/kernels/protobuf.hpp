@@ -49,6 +49,7 @@ class ProtobufReader {
         if (tag >> 32 != 0 || field_ == 0) fail("has a tag that is no field");
         return true;
     }
+    bool at_end() const { return at_ == end_; }
     uint32_t field() const { return field_; }
     WireType wire_type() const { return wire_type_; }
     bool is(uint32_t field, WireType type) const { return field_ == field && wire_type_ == type; }

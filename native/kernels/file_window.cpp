@@ -1,0 +1,29 @@
+#include "kernels/file_window.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace cube {
+
+namespace {
+constexpr size_t kBlockBytes = size_t{1} << 20;
+static_assert(kBlockBytes >= FileWindow::kNeedBytesMax);
+}  // namespace
+
+FileWindow::FileWindow(const std::string& path)
+    : file_(File::open_to_read(path)),
+      file_bytes_(file_.size()),
+      block_(new uint8_t[kBlockBytes]),
+      at_(block_.get()) {}
+
+bool FileWindow::fill(size_t size) {
+    if (size > remaining()) return false;
+    std::memmove(block_.get(), at_, available_);
+    at_ = block_.get();
+    const uint64_t unread = remaining() - available_;
+    const size_t wanted = static_cast<size_t>(std::min<uint64_t>(unread, kBlockBytes - available_));
+    available_ += file_.read_at(offset_ + available_, block_.get() + available_, wanted);
+    return size <= available_;
+}
+
+}  // namespace cube
