@@ -1,0 +1,1 @@
+"""The wire: baidu_std, HTTP and gRPC, server and client side."""
