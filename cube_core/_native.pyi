@@ -297,15 +297,26 @@ class SequenceFileReader:
 
     The dialect is told apart per file: "paddle" (BytesWritable by name, but raw 8-byte
     little-endian keys and raw values) or "hadoop" (BytesWritable with its u32be length inside;
-    LongWritable keys are 8 bytes big-endian).
+    LongWritable keys are 8 bytes big-endian). A BytesWritable key holds 8 bytes little-endian in
+    both. Values are 1 to 65,535 bytes.
     """
 
     def __init__(self, path: str) -> None:
-        """Raises SequenceFileError (file and offset named) or OSError."""
+        """Reads the header and the lengths of the first record.
+
+        Raises:
+            SequenceFileError: truncated or malformed, compressed (codec named), or of another
+                version or class (named); names file and offset.
+            OSError: the file cannot be read.
+        """
     @property
     def path(self) -> str: ...
     @property
-    def dialect(self) -> str: ...
+    def dialect(self) -> str:
+        """"" when the file has no records."""
+    @property
+    def value_bytes(self) -> int:
+        """Width of every value; 0 when the file has no records."""
     @property
     def key_class(self) -> str: ...
     @property
@@ -330,7 +341,12 @@ class SequenceFileWriter:
     def __init__(self, path: str, *, dialect: str = "hadoop") -> None:
         """dialect: "hadoop" or "paddle" (see the reader)."""
     def append(self, keys: NDArray[np.uint64], values: NDArray[np.uint8]) -> None:
-        """uint64[n] and uint8[n, width]; a sync marker about every 100 KiB."""
+        """uint64[n] and uint8[n, width], width 1 to 65,535; a sync marker about every 100 KiB.
+
+        Raises:
+            ValueError: shapes that do not fit, another width than before, or a closed file.
+            OSError: the file cannot be written; `close` then refuses to publish it.
+        """
     def close(self) -> None:
         """Flushes, fsyncs and renames into place; without it nothing is left under `path`."""
 

@@ -64,6 +64,7 @@ void bind_sequence_file(nb::module_& m) {
         .def(nb::init<const std::string&>(), nb::arg("path"))
         .def_prop_ro("path", [](const Reader& reader) { return reader.path(); })
         .def_prop_ro("dialect", &dialect_name)
+        .def_prop_ro("value_bytes", &Reader::width)
         .def_prop_ro("key_class", [](const Reader& reader) { return reader.header().key_class; })
         .def_prop_ro("value_class",
                      [](const Reader& reader) { return reader.header().value_class; })

@@ -40,6 +40,8 @@ class SequenceFileReader {
     const SequenceHeader& header() const { return header_; }
     // None when the file has no records.
     std::optional<SequenceDialect> dialect() const { return dialect_; }
+    // Of every value; 0 when the file has no records.
+    size_t width() const { return dialect_ ? width_ : 0; }
     uint64_t file_bytes() const { return window_.file_bytes(); }
     uint64_t offset();
     // At most `records_max` (over 0) records; none at the end. Throws Error(kSequenceFile).
