@@ -1,0 +1,122 @@
+"""Services over gRPC, bytes in and bytes out, with health and reflection.
+
+Imports grpc, so import it where a tenth of a second does not matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha import reflection
+
+from cube_core.errors import ConfError, RpcTimeoutError
+from cube_core.wire.faults import fault_of
+from cube_core.wire.limits import WireLimits
+from cube_core.wire.service import Method, RpcContext, Service
+
+_NO_DEADLINE_S = 86_400.0
+
+
+class GrpcServer:
+    """A gRPC server in threads of its own; kernels run there, handlers on `loop`.
+
+    Args:
+        port: 0 for any free one.
+
+    Raises:
+        ConfError: the port cannot be opened.
+    """
+
+    def __init__(
+        self,
+        services: tuple[Service, ...],
+        limits: WireLimits,
+        loop: asyncio.AbstractEventLoop,
+        host: str,
+        port: int,
+    ) -> None:
+        self._loop = loop
+        self._server = grpc.server(
+            ThreadPoolExecutor(limits.grpc_threads, thread_name_prefix="grpc"),
+            maximum_concurrent_rpcs=limits.grpc_queue_max,
+            options=[
+                ("grpc.max_receive_message_length", limits.frame_bytes_max),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        self._server.add_generic_rpc_handlers([self._rpc_handlers(each) for each in services])
+        self._health = health.HealthServicer()
+        add_HealthServicer_to_server(self._health, self._server)
+        self._names = ["", *(service.full_name for service in services)]
+        reflection.enable_server_reflection(
+            [*self._names[1:], health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        )
+        try:
+            self.port: int = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise ConfError(
+                "command line",
+                "--grpc_port",
+                f"cannot listen on {host}:{port}: in use, or no address of this machine",
+            ) from error
+        self._server.start()
+
+    def set_serving(self, serving: bool) -> None:
+        """What the health service says of the server and of each of its services."""
+        statuses = health_pb2.HealthCheckResponse.ServingStatus
+        status = statuses.SERVING if serving else statuses.NOT_SERVING
+        for name in self._names:
+            self._health.set(name, status)
+
+    def stop(self, grace_s: float) -> None:
+        """Takes no further request, waits for those under way; blocks."""
+        self._health.enter_graceful_shutdown()
+        self._server.stop(grace_s).wait()
+
+    def _rpc_handlers(self, service: Service) -> grpc.GenericRpcHandler[bytes, bytes]:
+        return grpc.method_handlers_generic_handler(
+            service.full_name,
+            {
+                name: grpc.unary_unary_rpc_method_handler(self._behavior(method))
+                for name, method in service.methods.items()
+            },
+        )
+
+    def _behavior(self, method: Method) -> Any:
+        def answer(payload: bytes, call: grpc.ServicerContext) -> bytes:
+            try:
+                if method.kernel is not None:
+                    return method.kernel(payload)
+                return self._on_loop(method, payload, call)
+            except Exception as error:
+                fault = fault_of(error)
+                call.abort(grpc.StatusCode[fault.grpc_status], fault.text)
+                raise
+
+        return answer
+
+    def _on_loop(self, method: Method, payload: bytes, call: grpc.ServicerContext) -> bytes:
+        remaining_s: float | None = call.time_remaining()
+        # Without a deadline grpc counts from an instant in the far future.
+        if remaining_s is not None and remaining_s > _NO_DEADLINE_S:
+            remaining_s = None
+        deadline_s = None if remaining_s is None else time.monotonic() + remaining_s
+        context = RpcContext(call.peer().partition(":")[2], deadline_s=deadline_s)
+        answer = asyncio.run_coroutine_threadsafe(_awaited(method, payload, context), self._loop)
+        try:
+            return answer.result(remaining_s)
+        except concurrent.futures.TimeoutError as error:
+            answer.cancel()
+            raise RpcTimeoutError("no answer within the caller's timeout") from error
+
+
+async def _awaited(method: Method, payload: bytes, context: RpcContext) -> bytes:
+    return await method.handler(payload, context)

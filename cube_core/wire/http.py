@@ -1,0 +1,120 @@
+"""Services over HTTP, as brpc maps them: `POST /{service}/{method}`, JSON or raw protobuf."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from fastapi import APIRouter, Request, Response
+
+from cube_core.errors import LimitError
+from cube_core.wire.faults import fault_of, fault_text
+from cube_core.wire.json_mapping import request_from_json, response_to_json
+from cube_core.wire.limits import WireLimits
+from cube_core.wire.service import Method, RpcContext, Service, ServiceTable
+
+_RAW_TYPES = ("application/proto", "application/x-protobuf")
+_INLINE_JSON_BYTES_MAX = 2048
+_DEFAULT_LIMITS = WireLimits()
+
+
+def service_router(
+    services: Sequence[Service], *, limits: WireLimits = _DEFAULT_LIMITS
+) -> APIRouter:
+    """Routes for every method of `services`, by full and by short service name, and brpc's 404
+    for every other `POST /{service}/{method}`: include it after your own routes."""
+    router = APIRouter()
+    table = ServiceTable(services)
+    for service in services:
+        for method in service.methods.values():
+            for name in (service.full_name, service.name):
+                router.add_api_route(
+                    f"/{name}/{method.name}",
+                    _endpoint(method, limits),
+                    methods=["POST"],
+                    name=f"{name}.{method.name}",
+                    operation_id=f"{name}.{method.name}",
+                    tags=[service.name],
+                    response_class=Response,
+                )
+
+    @router.post("/{service}/{method}", include_in_schema=False)
+    async def unknown(service: str, method: str, request: Request) -> Response:
+        try:
+            table.find(service, method)
+        except Exception as error:
+            return error_response(request, error)
+        raise AssertionError(f"{service}.{method} has a route of its own")
+
+    return router
+
+
+def error_response(request: Request, error: Exception) -> Response:
+    """The error as brpc answers it: status, `x-bd-error-code` and the text."""
+    fault = fault_of(error)
+    return Response(
+        fault_text(server_address(request), fault),
+        status_code=fault.http_status,
+        headers={"x-bd-error-code": str(int(fault.code))},
+        media_type="text/plain",
+    )
+
+
+async def read_body(request: Request, limits: WireLimits) -> bytes:
+    """The whole body.
+
+    Raises:
+        LimitError: it is over `frame_bytes_max`.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limits.frame_bytes_max:
+            raise LimitError(f"the body is over frame_bytes_max={limits.frame_bytes_max}")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def server_address(request: Request) -> str:
+    """host:port that the request came to."""
+    host, port = request.scope.get("server") or ("unknown", 0)
+    return f"{host}:{port}"
+
+
+def peer_address(request: Request) -> str:
+    """host:port of the caller."""
+    return f"{request.client.host}:{request.client.port}" if request.client else "unknown"
+
+
+def _endpoint(method: Method, limits: WireLimits) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await _answer(method, request, limits)
+        except Exception as error:
+            return error_response(request, error)
+
+    return endpoint
+
+
+async def _answer(method: Method, request: Request, limits: WireLimits) -> Response:
+    body = await read_body(request, limits)
+    content_type = request.headers.get("content-type", "application/json")
+    context = RpcContext(peer_address(request))
+    if content_type.partition(";")[0].strip().lower() in _RAW_TYPES:
+        return _response(await method.handler(body, context), content_type)
+    payload = await _mapped(request_from_json, method.input_class, body)
+    answer = await method.handler(payload, context)
+    if "json" not in content_type:
+        content_type = "application/json"
+    return _response(await _mapped(response_to_json, method.output_class, answer), content_type)
+
+
+def _response(body: bytes, content_type: str) -> Response:
+    return Response(body, headers={"content-type": content_type})
+
+
+async def _mapped(mapping: Callable[..., bytes], message_class: type, data: bytes) -> bytes:
+    if len(data) <= _INLINE_JSON_BYTES_MAX:
+        return mapping(message_class, data)
+    return await asyncio.to_thread(mapping, message_class, data)

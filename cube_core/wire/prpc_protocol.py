@@ -1,0 +1,233 @@
+"""Server side of baidu_std on one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from cube_core._native import (
+    Frame,
+    encode_error_frame,
+    encode_response_frame,
+    parse_frames,
+)
+from cube_core.errors import FormatError, WireError
+from cube_core.wire.connections import Connections
+from cube_core.wire.faults import fault_of, fault_text
+from cube_core.wire.limits import WireLimits
+from cube_core.wire.service import Method, RpcContext, ServiceTable
+
+log = logging.getLogger(__name__)
+
+_HEADER_BYTES = 12
+_THREAD_ENCODE_BYTES_MIN = 1 << 20
+_LINGER_S = 0.2
+_COMPRESSIONS = {0: "none", 1: "snappy", 2: "gzip", 3: "zlib"}
+
+
+class FastPath(Protocol):
+    """A kernel that answers frames of one method by itself (`_native.Seeker`)."""
+
+    def serve(
+        self, data: bytes | memoryview, payload_bytes_max: int
+    ) -> tuple[bytes, Sequence[Frame], int, int]:
+        """Reply bytes, frames it does not answer, bytes taken, bytes needed for the next frame."""
+
+
+class PrpcProtocol(asyncio.Protocol):
+    """Answers baidu_std requests: with the fast path in the same call that brought the bytes, and
+    everything else in tasks, so that a slow request holds up nothing behind it.
+
+    A peer that sends what is no frame is cut off; a request that cannot be taken gets an error
+    frame, and the connection goes on.
+    """
+
+    def __init__(
+        self,
+        table: ServiceTable,
+        limits: WireLimits,
+        connections: Connections,
+        fast_path: FastPath | None = None,
+    ) -> None:
+        self._table = table
+        self._limits = limits
+        self._connections = connections
+        self._fast_path = fast_path
+        self._pieces: list[bytes] = []
+        self._held_bytes = 0
+        self._needed_bytes = _HEADER_BYTES
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._write_paused = False
+        self._read_paused = False
+        self._draining = False
+
+    # ------------------------------------------------------------------------------ asyncio side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._peer = address_text(transport.get_extra_info("peername"))
+        self._address = address_text(transport.get_extra_info("sockname"))
+        self._connections.replace(self._transport, self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._connections.remove(self._transport)
+        # Nobody reads the answers any more.
+        for task in self._in_flight:
+            task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._draining or self._transport.is_closing():
+            return
+        self._held_bytes += len(data)
+        if self._pieces:
+            self._pieces.append(data)
+            if self._held_bytes < self._needed_bytes:
+                return
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+        try:
+            rest = self._answer_frames(data)
+        except WireError as error:
+            self._cut_off(error)
+            return
+        self._held_bytes = len(rest)
+        if rest:
+            self._pieces.append(bytes(rest))
+        self._gate_reading()
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        self._gate_reading()
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._gate_reading()
+
+    def drain(self) -> None:
+        """Drops what comes from now on, and ends the connection once all is answered."""
+        self._draining = True
+        self._pieces.clear()
+        if not self._in_flight:
+            self._finish()
+
+    # ------------------------------------------------------------------------------ requests
+
+    def _answer_frames(self, data: bytes) -> bytes | memoryview:
+        """Answers, or begins to answer, every complete frame; returns the bytes after them."""
+        rest: bytes | memoryview = data
+        while True:
+            frames: Sequence[Frame]
+            if self._fast_path is not None:
+                reply, frames, taken_bytes, self._needed_bytes = self._fast_path.serve(
+                    rest, self._limits.loop_payload_bytes_max
+                )
+                if reply:
+                    self._transport.write(reply)
+            else:
+                frames, taken_bytes, self._needed_bytes = parse_frames(
+                    rest, self._limits.frame_bytes_max
+                )
+            for frame in frames:
+                self._begin(frame)
+            if taken_bytes:
+                rest = memoryview(rest)[taken_bytes:]
+            # Bytes that are no frame, behind good frames, are told by the next call.
+            if not taken_bytes or len(rest) < self._needed_bytes:
+                return rest
+
+    def _begin(self, frame: Frame) -> None:
+        try:
+            method = self._table.find(frame.service, frame.method)
+            _check_request(frame)
+        except Exception as error:
+            self._write(self._error_frame(frame, error))
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(method, frame))
+        self._in_flight.add(task)
+        task.add_done_callback(self._end)
+
+    async def _answer(self, method: Method, frame: Frame) -> None:
+        deadline_s = time.monotonic() + frame.timeout_ms / 1000 if frame.timeout_ms > 0 else None
+        context = RpcContext(self._peer, frame.log_id, deadline_s, frame.attachment)
+        try:
+            payload = await method.handler(frame.payload, context)
+            reply = await _encoded(frame.correlation_id, payload, context.response_attachment)
+        except Exception as error:
+            reply = self._error_frame(frame, error)
+        self._write(reply)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        if self._transport.is_closing():
+            return
+        if self._draining and not self._in_flight:
+            self._finish()
+        else:
+            self._gate_reading()
+
+    def _error_frame(self, frame: Frame, error: Exception) -> bytes:
+        fault = fault_of(error)
+        return encode_error_frame(
+            frame.correlation_id, fault.code, fault_text(self._address, fault)
+        )
+
+    # ------------------------------------------------------------------------------ connection
+
+    def _write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _gate_reading(self) -> None:
+        """Reads nothing more while the peer does not take its answers or waits for enough."""
+        pause = self._write_paused or len(self._in_flight) >= self._limits.in_flight_max
+        if pause == self._read_paused or self._transport.is_closing():
+            return
+        self._read_paused = pause
+        if pause:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def _cut_off(self, error: WireError) -> None:
+        self._connections.counters.peers_cut_off += 1
+        log.warning("%s is cut off: %s", self._peer, error)
+        self._pieces.clear()
+        self._transport.close()
+
+    def _finish(self) -> None:
+        if self._transport.is_closing():
+            return
+        # Closing at once would reset the connection when the peer has sent more meanwhile, and
+        # a reset takes answers with it that the peer has not read yet.
+        self._transport.write_eof()
+        asyncio.get_running_loop().call_later(_LINGER_S, self._transport.close)
+
+
+def address_text(address: object) -> str:
+    """host:port of what `get_extra_info("peername")` or "sockname" gives."""
+    if isinstance(address, tuple) and len(address) >= 2:
+        return f"{address[0]}:{address[1]}"
+    return "unknown"
+
+
+def _check_request(frame: Frame) -> None:
+    if frame.compress_type:
+        name = _COMPRESSIONS.get(frame.compress_type, str(frame.compress_type))
+        raise FormatError(
+            f"Fail to parse request message, CompressType={name},"
+            f" request_size={len(frame.payload)}: compressed requests are not supported,"
+            " send compress_type 0"
+        )
+    if frame.fault:
+        raise FormatError(frame.fault)
+
+
+async def _encoded(correlation_id: int, payload: bytes, attachment: bytes) -> bytes:
+    if len(payload) + len(attachment) < _THREAD_ENCODE_BYTES_MIN:
+        return encode_response_frame(correlation_id, payload, attachment=attachment)
+    return await asyncio.to_thread(
+        encode_response_frame, correlation_id, payload, attachment=attachment
+    )
