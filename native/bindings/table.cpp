@@ -1,3 +1,103 @@
-#include "bindings/bindings.hpp"
+#include "kernels/table.hpp"
 
-void bind_table(nb::module_&) {}
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+
+#include "bindings/arrays.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/python_table.hpp"
+#include "kernels/table_writer.hpp"
+
+namespace {
+
+cube::TableReport write_table(const std::string& path, const InputArray<uint64_t>& keys,
+                              const InputArray<uint8_t>& values, const std::string& dict_name,
+                              const std::string& version, uint32_t shard, uint32_t shard_num) {
+    cube::TableInput input;
+    input.keys = items_of(keys, "keys");
+    expect_dimensions(values, 2, "values");
+    if (values.shape(0) != input.keys.size())
+        throw std::invalid_argument("values has " + std::to_string(values.shape(0)) + " rows for " +
+                                    std::to_string(input.keys.size()) + " keys");
+    input.values = values.data();
+    input.value_bytes = values.shape(1);
+    input.dict_name = dict_name;
+    input.version = version;
+    input.shard = shard;
+    input.shard_num = shard_num;
+    nb::gil_scoped_release released;
+    return cube::write_table(path, input);
+}
+
+PythonTable open_table(const std::string& path, bool in_memory) {
+    nb::gil_scoped_release released;
+    return PythonTable(cube::Table::open(path, in_memory));
+}
+
+nb::tuple get(const PythonTable& table, const InputArray<uint64_t>& keys_array) {
+    const auto keys = items_of(keys_array, "keys");
+    const size_t width = table->value_bytes();
+    auto values = new_array<uint8_t>({keys.size(), width});
+    auto status = new_array<int32_t>({keys.size()});
+    {
+        nb::gil_scoped_release released;
+        table->find_each(keys, [&](size_t i, const uint8_t* value) {
+            uint8_t* target = values.data() + i * width;
+            status.data()[i] = value == nullptr ? -1 : 0;
+            if (value == nullptr) {
+                std::fill_n(target, width, uint8_t{0});
+            } else {
+                std::copy_n(value, width, target);
+            }
+        });
+    }
+    return nb::make_tuple(values, status);
+}
+
+nb::tuple pairs(const PythonTable& table, uint64_t start_slot, uint64_t pairs_max) {
+    const uint64_t begin = std::min(start_slot, table->key_count());
+    const size_t count = static_cast<size_t>(std::min(pairs_max, table->key_count() - begin));
+    const size_t width = table->value_bytes();
+    auto keys = new_array<uint64_t>({count});
+    auto values = new_array<uint8_t>({count, width});
+    {
+        nb::gil_scoped_release released;
+        for (size_t i = 0; i < count; ++i) {
+            keys.data()[i] = table->row_key(begin + i);
+            std::copy_n(table->row_value(begin + i), width, values.data() + i * width);
+        }
+    }
+    return nb::make_tuple(keys, values, begin + count);
+}
+
+}  // namespace
+
+void bind_table(nb::module_& m) {
+    nb::class_<cube::TableReport>(m, "TableReport", nb::is_final())
+        .def_ro("key_count", &cube::TableReport::key_count)
+        .def_ro("duplicate_count", &cube::TableReport::duplicate_count)
+        .def_ro("file_bytes", &cube::TableReport::file_bytes)
+        .def_ro("overhead_bytes_per_key", &cube::TableReport::overhead_bytes_per_key)
+        .def_ro("crc32c", &cube::TableReport::crc32c);
+
+    m.def("write_table", &write_table, nb::arg("path"), nb::arg("keys").noconvert(),
+          nb::arg("values").noconvert(), nb::kw_only(), nb::arg("dict_name"), nb::arg("version"),
+          nb::arg("shard"), nb::arg("shard_num"));
+
+    nb::class_<PythonTable>(m, "Table", nb::is_final())
+        .def_static("open", &open_table, nb::arg("path"), nb::kw_only(),
+                    nb::arg("in_memory") = true)
+        .def_prop_ro("path", [](const PythonTable& t) { return t->path(); })
+        .def_prop_ro("dict_name", [](const PythonTable& t) { return t->header().dict_name; })
+        .def_prop_ro("version", [](const PythonTable& t) { return t->header().version; })
+        .def_prop_ro("shard", [](const PythonTable& t) { return t->header().shard; })
+        .def_prop_ro("shard_num", [](const PythonTable& t) { return t->header().shard_num; })
+        .def_prop_ro("key_count", [](const PythonTable& t) { return t->key_count(); })
+        .def_prop_ro("value_bytes", [](const PythonTable& t) { return t->value_bytes(); })
+        .def_prop_ro("file_bytes", [](const PythonTable& t) { return t->file_bytes(); })
+        .def_prop_ro("memory_bytes", [](const PythonTable& t) { return t->memory_bytes(); })
+        .def_prop_ro("slot_count", [](const PythonTable& t) { return t->key_count(); })
+        .def("get", &get, nb::arg("keys").noconvert())
+        .def("pairs", &pairs, nb::arg("start_slot"), nb::arg("pairs_max"));
+}

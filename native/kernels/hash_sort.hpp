@@ -1,0 +1,17 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace cube {
+
+struct HashedKey {
+    uint64_t hash;
+    uint32_t input;  // position of the key in the input
+};
+
+// The hashes of `keys` with `seed`, ascending and without repetition: of equal keys, the last.
+std::vector<HashedKey> sorted_hashes(std::span<const uint64_t> keys, uint64_t seed);
+
+}  // namespace cube

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/hash_index.hpp"
+
+namespace cube {
+
+inline constexpr uint64_t kKeyCountMax = 0xfffffffe;
+
+struct BuiltIndex {
+    HashIndex index;
+    std::vector<uint8_t> pilots;
+    std::vector<uint32_t> remap;
+    // For every row, the position of its pair in the input.
+    std::vector<uint32_t> input_of_row;
+    uint64_t duplicate_count = 0;
+};
+
+// Builds the perfect hash of `keys`; of equal keys the last one counts. The result depends on the
+// set of keys only. Throws std::invalid_argument for more than kKeyCountMax keys.
+BuiltIndex build_index(std::span<const uint64_t> keys);
+
+}  // namespace cube

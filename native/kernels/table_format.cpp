@@ -1,0 +1,219 @@
+#include "kernels/table_format.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <string_view>
+
+#include "kernels/crc32c.hpp"
+#include "kernels/error.hpp"
+#include "kernels/index_builder.hpp"
+
+namespace cube {
+
+static_assert(std::endian::native == std::endian::little, "tables are read and written in place");
+
+namespace {
+
+constexpr std::string_view kHeaderMagic = "CUBETABL";
+constexpr std::string_view kFooterMagic = "CUBEFOOT";
+constexpr uint32_t kFormatVersion = 1;
+constexpr uint64_t kAlignment = 64;
+// A hostile header must not make the layout's sums wrap.
+constexpr uint64_t kIndexEntriesMax = uint64_t{1} << 40;
+
+namespace at {
+constexpr size_t kFormatVersion = 8, kHeaderBytes = 12, kTableKind = 16, kValueKind = 20,
+                 kShard = 24, kShardNum = 28, kKeyCount = 32, kValueBytes = 40, kBlockBytes = 44,
+                 kSeed = 48, kParts = 56, kSlotsPerPart = 60, kBucketsPerPart = 64,
+                 kDictNameBytes = 68, kVersionBytes = 72, kPilots = 80, kRemap = 96, kRows = 112,
+                 kBlockCrcs = 128, kFileBytes = 144, kDictName = 160, kVersion = 320,
+                 kHeaderCrc = 508;
+constexpr size_t kFooterFileBytes = 0, kFooterHeaderCrc = 8, kFooterBlockCrcsCrc = 12,
+                 kFooterMagic = 52, kFooterCrc = 60;
+}  // namespace at
+
+uint64_t align(uint64_t offset) { return (offset + kAlignment - 1) / kAlignment * kAlignment; }
+
+template <class T>
+void store(uint8_t* base, size_t offset, T value) {
+    std::memcpy(base + offset, &value, sizeof(T));
+}
+
+template <class T>
+T load(const uint8_t* base, size_t offset) {
+    T value;
+    std::memcpy(&value, base + offset, sizeof(T));
+    return value;
+}
+
+void store_section(uint8_t* base, size_t offset, const Section& section) {
+    store(base, offset, section.offset);
+    store(base, offset + 8, section.bytes);
+}
+
+Section load_section(const uint8_t* base, size_t offset) {
+    return {load<uint64_t>(base, offset), load<uint64_t>(base, offset + 8)};
+}
+
+[[noreturn]] void fail(const std::string& problem) { throw Error(ErrorKind::kTable, problem); }
+
+void expect(const uint8_t* base, size_t offset, uint32_t expected, const char* field) {
+    const uint32_t found = load<uint32_t>(base, offset);
+    if (found != expected)
+        fail(std::string("header: ") + field + " is " + std::to_string(found) + ", only " +
+             std::to_string(expected) + " is read (offset " + std::to_string(offset) + ")");
+}
+
+void expect_section(const uint8_t* base, size_t offset, const Section& expected,
+                    const char* field) {
+    if (load_section(base, offset) != expected)
+        fail(std::string("header: section ") + field + " is not where the counts put it (offset " +
+             std::to_string(offset) + ")");
+}
+
+std::string load_name(const uint8_t* base, size_t size_offset, size_t offset, const char* field) {
+    const uint32_t size = load<uint32_t>(base, size_offset);
+    if (size == 0 || size > kTableNameBytesMax)
+        fail(std::string("header: ") + field + " of " + std::to_string(size) +
+             " bytes is not of 1 to " + std::to_string(kTableNameBytesMax) + " bytes");
+    return {reinterpret_cast<const char*>(base + offset), size};
+}
+
+void check_kind(const uint8_t* header) {
+    if (std::memcmp(header, kHeaderMagic.data(), kHeaderMagic.size()) != 0)
+        fail("header: not a table, the magic is wrong (offset 0)");
+    expect(header, at::kFormatVersion, kFormatVersion, "format_version");
+    expect(header, at::kHeaderBytes, kTableHeaderBytes, "header_bytes");
+    if (crc32c(0, header, at::kHeaderCrc) != load<uint32_t>(header, at::kHeaderCrc))
+        fail("header: checksum mismatch (offset 508)");
+    expect(header, at::kTableKind, 0, "table_kind");
+    expect(header, at::kValueKind, 0, "value_kind");
+    expect(header, at::kBlockBytes, kTableBlockBytes, "block_bytes");
+}
+
+}  // namespace
+
+TableLayout::TableLayout(const TableHeader& header) {
+    pilots = {kTableHeaderBytes, header.index.bucket_count()};
+    remap = {align(pilots.end()), (header.index.slot_count() - header.key_count) * 4};
+    rows = {align(remap.end()), header.key_count * header.row_stride()};
+    block_crcs.offset = align(rows.end());
+    const uint64_t body = block_crcs.offset - kTableHeaderBytes;
+    block_crcs.bytes = (body + kTableBlockBytes - 1) / kTableBlockBytes * 4;
+    file_bytes = align(block_crcs.end()) + kTableFooterBytes;
+}
+
+std::string header_fault(const TableHeader& header) {
+    const HashIndex& index = header.index;
+    const bool empty = header.key_count == 0;
+    if (header.dict_name.empty() || header.dict_name.size() > kTableNameBytesMax)
+        return "dict_name must have 1 to 160 bytes";
+    if (header.version.empty() || header.version.size() > kTableNameBytesMax)
+        return "version must have 1 to 160 bytes";
+    if (header.shard_num == 0 || header.shard >= header.shard_num)
+        return "shard " + std::to_string(header.shard) + " is not below shard_num " +
+               std::to_string(header.shard_num);
+    if (header.value_bytes == 0 || header.value_bytes > kValueBytesMax)
+        return "value_bytes " + std::to_string(header.value_bytes) + " is not 1 to 65535";
+    if (header.key_count > kKeyCountMax)
+        return "key_count " + std::to_string(header.key_count) + " is over " +
+               std::to_string(kKeyCountMax);
+    if (empty != (index.parts == 0) || empty != (index.slots_per_part == 0) ||
+        empty != (index.buckets_per_part == 0))
+        return "parts, slots_per_part, buckets_per_part and key_count must be zero together";
+    if (index.slot_count() < header.key_count || index.slot_count() > kIndexEntriesMax ||
+        index.bucket_count() > kIndexEntriesMax)
+        return "parts, slots_per_part and buckets_per_part do not fit key_count";
+    return "";
+}
+
+void encode_header(const TableHeader& header, HeaderBytes target) {
+    uint8_t* base = target.data();
+    std::fill(target.begin(), target.end(), uint8_t{0});
+    std::copy(kHeaderMagic.begin(), kHeaderMagic.end(), base);
+    store(base, at::kFormatVersion, kFormatVersion);
+    store(base, at::kHeaderBytes, kTableHeaderBytes);
+    store(base, at::kShard, header.shard);
+    store(base, at::kShardNum, header.shard_num);
+    store(base, at::kKeyCount, header.key_count);
+    store(base, at::kValueBytes, header.value_bytes);
+    store(base, at::kBlockBytes, kTableBlockBytes);
+    store(base, at::kSeed, header.index.seed);
+    store(base, at::kParts, header.index.parts);
+    store(base, at::kSlotsPerPart, header.index.slots_per_part);
+    store(base, at::kBucketsPerPart, header.index.buckets_per_part);
+    store(base, at::kDictNameBytes, static_cast<uint32_t>(header.dict_name.size()));
+    store(base, at::kVersionBytes, static_cast<uint32_t>(header.version.size()));
+    const TableLayout layout(header);
+    store_section(base, at::kPilots, layout.pilots);
+    store_section(base, at::kRemap, layout.remap);
+    store_section(base, at::kRows, layout.rows);
+    store_section(base, at::kBlockCrcs, layout.block_crcs);
+    store(base, at::kFileBytes, layout.file_bytes);
+    std::copy(header.dict_name.begin(), header.dict_name.end(), base + at::kDictName);
+    std::copy(header.version.begin(), header.version.end(), base + at::kVersion);
+    store(base, at::kHeaderCrc, crc32c(0, base, at::kHeaderCrc));
+}
+
+TableHeader decode_header(std::span<const uint8_t, kTableHeaderBytes> source, uint64_t file_bytes) {
+    const uint8_t* base = source.data();
+    check_kind(base);
+    TableHeader header;
+    header.shard = load<uint32_t>(base, at::kShard);
+    header.shard_num = load<uint32_t>(base, at::kShardNum);
+    header.key_count = load<uint64_t>(base, at::kKeyCount);
+    header.value_bytes = load<uint32_t>(base, at::kValueBytes);
+    header.index.seed = load<uint64_t>(base, at::kSeed);
+    header.index.parts = load<uint32_t>(base, at::kParts);
+    header.index.slots_per_part = load<uint32_t>(base, at::kSlotsPerPart);
+    header.index.buckets_per_part = load<uint32_t>(base, at::kBucketsPerPart);
+    header.dict_name = load_name(base, at::kDictNameBytes, at::kDictName, "dict_name");
+    header.version = load_name(base, at::kVersionBytes, at::kVersion, "version");
+    if (const std::string fault = header_fault(header); !fault.empty()) fail("header: " + fault);
+
+    const TableLayout layout(header);
+    expect_section(base, at::kPilots, layout.pilots, "pilots");
+    expect_section(base, at::kRemap, layout.remap, "remap");
+    expect_section(base, at::kRows, layout.rows, "rows");
+    expect_section(base, at::kBlockCrcs, layout.block_crcs, "block_crcs");
+    if (load<uint64_t>(base, at::kFileBytes) != layout.file_bytes)
+        fail("header: file_bytes does not fit the counts (offset 144)");
+    if (file_bytes != layout.file_bytes)
+        fail("the file has " + std::to_string(file_bytes) + " bytes, its header says " +
+             std::to_string(layout.file_bytes) +
+             (file_bytes < layout.file_bytes ? ": truncated" : ""));
+    return header;
+}
+
+void encode_footer(const TableLayout& layout, uint32_t header_crc, uint32_t block_crcs_crc,
+                   FooterBytes target) {
+    uint8_t* base = target.data();
+    std::fill(target.begin(), target.end(), uint8_t{0});
+    store(base, at::kFooterFileBytes, layout.file_bytes);
+    store(base, at::kFooterHeaderCrc, header_crc);
+    store(base, at::kFooterBlockCrcsCrc, block_crcs_crc);
+    std::copy(kFooterMagic.begin(), kFooterMagic.end(), base + at::kFooterMagic);
+    store(base, at::kFooterCrc, crc32c(0, base, at::kFooterCrc));
+}
+
+uint32_t decode_footer(std::span<const uint8_t, kTableFooterBytes> source,
+                       const TableLayout& layout, uint32_t header_crc) {
+    const uint8_t* base = source.data();
+    const std::string where =
+        " (offset " + std::to_string(layout.file_bytes - kTableFooterBytes) + ")";
+    if (std::memcmp(base + at::kFooterMagic, kFooterMagic.data(), kFooterMagic.size()) != 0)
+        fail("footer: the magic is wrong" + where);
+    if (crc32c(0, base, at::kFooterCrc) != load<uint32_t>(base, at::kFooterCrc))
+        fail("footer: checksum mismatch" + where);
+    if (load<uint64_t>(base, at::kFooterFileBytes) != layout.file_bytes ||
+        load<uint32_t>(base, at::kFooterHeaderCrc) != header_crc)
+        fail("footer: belongs to another header" + where);
+    return load<uint32_t>(base, at::kFooterBlockCrcsCrc);
+}
+
+uint32_t stored_header_crc(std::span<const uint8_t, kTableHeaderBytes> source) {
+    return load<uint32_t>(source.data(), at::kHeaderCrc);
+}
+
+}  // namespace cube

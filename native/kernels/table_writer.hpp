@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace cube {
+
+struct TableInput {
+    std::span<const uint64_t> keys;
+    const uint8_t* values = nullptr;  // one row of value_bytes a key
+    size_t value_bytes = 0;
+    std::string dict_name;
+    std::string version;
+    uint32_t shard = 0;
+    uint32_t shard_num = 1;
+};
+
+struct TableReport {
+    uint64_t key_count = 0;
+    uint64_t duplicate_count = 0;
+    uint64_t file_bytes = 0;
+    double overhead_bytes_per_key = 0;
+    uint32_t crc32c = 0;
+};
+
+// Writes the table of one shard to `path`, by way of a temporary file beside it. Throws
+// std::invalid_argument for input that no table can hold, OsError when writing fails.
+TableReport write_table(const std::string& path, const TableInput& input);
+
+}  // namespace cube
