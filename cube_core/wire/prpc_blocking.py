@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -11,7 +12,7 @@ from cube_core._native import Frame, encode_request_frame
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError, RpcTimeoutError, WireError
 from cube_core.wire.frame_reader import FRAME_BYTES_MAX, FrameReader
-from cube_core.wire.prpc_channel import error_of, next_correlation_id
+from cube_core.wire.prpc_channel import CONNECT_TIMEOUT_S, error_of, next_correlation_id
 
 _RECEIVE_BYTES_MIN = 64 << 10
 _RECEIVE_BYTES_MAX = 1 << 20
@@ -21,15 +22,23 @@ class BlockingConnection:
     """One TCP connection to one endpoint; several requests may be in flight on it.
 
     `call` asks and waits. Who waits for several connections at once uses `send`, polls `fileno()`
-    for `events`, and calls `advance` when the socket is ready. Connects at once, without waiting.
-    Not thread-safe. After any ConnectError it is closed for good.
+    for `events` until `wait_limit_s`, and calls `advance` then. Begins to connect at once, without
+    waiting for it. Not thread-safe. After any ConnectError it is closed for good.
 
     Raises:
         ConnectError: the host has no address, or refuses at once.
     """
 
-    def __init__(self, endpoint: Endpoint, *, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        frame_bytes_max: int = FRAME_BYTES_MAX,
+    ) -> None:
         self.endpoint = endpoint
+        self._connect_timeout_s = connect_timeout_s
+        self._connect_deadline_s = time.monotonic() + connect_timeout_s
         self._reader = FrameReader(frame_bytes_max)
         self._unsent: list[memoryview] = []
         self._connecting = True
@@ -43,9 +52,9 @@ class BlockingConnection:
         self._connect_to_next_address("it has no address")
 
     @property
-    def is_connected(self) -> bool:
-        """The connection is made (and not lost, as far as is known)."""
-        return self._socket is not None and not self._connecting
+    def wait_limit_s(self) -> float:
+        """On the monotonic clock: when the connection must be made; infinite once it is."""
+        return self._connect_deadline_s if self._connecting else math.inf
 
     @property
     def events(self) -> int:
@@ -74,7 +83,7 @@ class BlockingConnection:
         """Does what the socket is ready for; returns the answers that are complete.
 
         Raises:
-            ConnectError: no connection, it was lost, or the peer sent what is no answer.
+            ConnectError: no connection (in time), it was lost, or the peer sent what is no answer.
         """
         if self._connecting:
             self._finish_connecting()
@@ -134,12 +143,12 @@ class BlockingConnection:
     def _advance_until(self, deadline_s: float, timeout_s: float) -> list[Frame]:
         poll = select.poll()
         poll.register(self.fileno(), self.events)
-        remaining_s = deadline_s - time.monotonic()
-        if remaining_s > 0 and poll.poll(remaining_s * 1000):
-            return self.advance()
-        what = "no connection" if self._connecting else "no answer"
-        self.close()
-        raise RpcTimeoutError(f"{self.endpoint}: {what} within {timeout_s * 1000:.0f} ms")
+        now_s = time.monotonic()
+        if now_s >= deadline_s:
+            self.close()
+            raise RpcTimeoutError(f"{self.endpoint}: no answer within {timeout_s * 1000:.0f} ms")
+        poll.poll(max(0.0, min(deadline_s, self.wait_limit_s) - now_s) * 1000)
+        return self.advance()
 
     def _open_socket(self) -> socket.socket:
         if self._socket is None:
@@ -168,9 +177,18 @@ class BlockingConnection:
         error_number = self._open_socket().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error_number:
             self._connect_to_next_address(os.strerror(error_number))
-            return
-        self._connecting = False
-        self._flush()
+        elif self._is_writable():
+            self._connecting = False
+            self._flush()
+        elif time.monotonic() >= self._connect_deadline_s:
+            self.close()
+            limit_ms = self._connect_timeout_s * 1000
+            raise ConnectError(f"{self.endpoint}: no connection within {limit_ms:.0f} ms")
+
+    def _is_writable(self) -> bool:
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLOUT)
+        return bool(poll.poll(0))
 
     def _flush(self) -> None:
         while self._unsent:

@@ -64,6 +64,7 @@ class AsyncChannel:
         self._frame_bytes_max = frame_bytes_max
         self._current: _Connection | None = None
         self._open: set[_Connection] = set()
+        self._closed = False
 
     async def call(
         self,
@@ -118,17 +119,25 @@ class AsyncChannel:
         `submit` returned."""
         connection = self._current
         if connection is None:
-            connection = self._current = _Connection(self)
-            self._open.add(connection)
-            connection.start(self._connect_timeout_s, self._frame_bytes_max)
+            connection = _Connection(self, self._frame_bytes_max)
+            if self._closed:
+                connection.fail(self._closed_error())
+            else:
+                self._current = connection
+                self._open.add(connection)
+                connection.start(self._connect_timeout_s)
         connection.submit(frame, correlation_id, receiver)
         return Ticket(connection, correlation_id)
 
     async def close(self) -> None:
-        """Closes the connections; requests in flight fail with ConnectError."""
+        """Closes the connections for good; requests in flight fail with ConnectError."""
+        self._closed = True
         for connection in list(self._open):
-            connection.fail(ConnectError(f"{self.endpoint}: the channel was closed"))
+            connection.fail(self._closed_error())
             await connection.closed()
+
+    def _closed_error(self) -> ConnectError:
+        return ConnectError(f"{self.endpoint}: the channel is closed")
 
     def _expire(self, ticket: Ticket, answered: asyncio.Future[Frame], timeout_s: float) -> None:
         ticket.expire()
@@ -168,8 +177,9 @@ class Ticket:
 class _Connection(asyncio.Protocol):
     """One TCP connection of a channel, from before it is made until it is lost."""
 
-    def __init__(self, channel: AsyncChannel) -> None:
+    def __init__(self, channel: AsyncChannel, frame_bytes_max: int) -> None:
         self._channel = channel
+        self._reader = FrameReader(frame_bytes_max)
         self._transport: asyncio.Transport | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._unsent: list[bytes] = []
@@ -177,11 +187,10 @@ class _Connection(asyncio.Protocol):
         self._pending: dict[int, tuple[Receiver, int]] = {}
         self._frames_received = 0
         self._retired = False
-        self._failed = False
+        self._error: RpcError | None = None
         self._lost = asyncio.get_running_loop().create_future()
 
-    def start(self, connect_timeout_s: float, frame_bytes_max: int) -> None:
-        self._reader = FrameReader(frame_bytes_max)
+    def start(self, connect_timeout_s: float) -> None:
         self._connecting = asyncio.get_running_loop().create_task(self._connect(connect_timeout_s))
 
     async def _connect(self, timeout_s: float) -> None:
@@ -200,7 +209,9 @@ class _Connection(asyncio.Protocol):
 
     def submit(self, frame: bytes, correlation_id: int, receiver: Receiver) -> None:
         self._pending[correlation_id] = (receiver, self._frames_received)
-        if self._transport is None:
+        if self._error is not None:
+            self._deliver_soon(correlation_id, self._error)
+        elif self._transport is None:
             self._unsent.append(frame)
         elif self._transport.get_write_buffer_size() > WRITE_BUFFER_BYTES_MAX:
             problem = RpcError(
@@ -208,7 +219,7 @@ class _Connection(asyncio.Protocol):
                 " bytes of requests wait to be read by it",
                 OVERCROWDED_CODE,
             )
-            asyncio.get_running_loop().call_soon(self._deliver, correlation_id, problem)
+            self._deliver_soon(correlation_id, problem)
         else:
             self._transport.write(frame)
 
@@ -221,7 +232,7 @@ class _Connection(asyncio.Protocol):
 
     def fail(self, error: RpcError) -> None:
         """Ends the connection; every pending request gets `error`."""
-        self._failed = True
+        self._error = error
         self._channel._forget(self)
         if self._connecting is not None:
             self._connecting.cancel()
@@ -241,7 +252,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if self._failed:
+        if self._error is not None:
             self._transport.abort()
         else:
             self._transport.write(b"".join(self._unsent))
@@ -272,6 +283,9 @@ class _Connection(asyncio.Protocol):
         pending = self._pending.pop(correlation_id, None)
         if pending is not None:
             pending[0](outcome)
+
+    def _deliver_soon(self, correlation_id: int, error: RpcError) -> None:
+        asyncio.get_running_loop().call_soon(self._deliver, correlation_id, error)
 
     def _close_if_unused(self) -> None:
         if self._retired and not self._pending:

@@ -1,0 +1,265 @@
+"""One batch seek as a state machine without IO: which shards to ask where, and what comes of it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cube_api._result import SeekResult
+from cube_api._topology import DictTopology
+from cube_core._native import Frame, SeekPlan
+from cube_core.endpoint import Endpoint
+from cube_core.errors import (
+    RpcError,
+    SeekError,
+    SeekTimeoutError,
+    ShardError,
+    VersionNotLoadedError,
+    WireError,
+)
+from cube_core.wire.prpc_channel import error_of, next_correlation_id
+
+VERSION_ROUNDS_MAX = 4
+"""How often shards are asked again because they answered from different versions."""
+
+_VERSION_NOT_LOADED_CODE = 2001
+_SERVER_STOPPING_CODE = 2003
+_FLOAT_BYTES = 4
+_METHOD = "DictService.seek"
+
+
+class Ask(NamedTuple):
+    """One request frame to send."""
+
+    shard: int
+    endpoint: Endpoint
+    correlation_id: int
+    frame: bytes
+
+
+@dataclass(slots=True)
+class _Shard:
+    """How far one shard has got."""
+
+    number: int
+    endpoints: list[Endpoint]
+    turn: int = 0
+    failures: int = 0
+    refusals: int = 0
+    pin: str | None = None
+    version: str | None = None
+    answer: Frame | None = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.endpoints[self.turn % len(self.endpoints)]
+
+
+class SeekCall:
+    """A seek under way. A shell sends what `start` and `on_outcome` return, reports the outcome of
+    each, and takes `result` once `is_done`; at `deadline_s` it raises `timed_out()`.
+
+    Args:
+        keys: uint64[n] or int64[n]; negative ids stand for their two's complement.
+        version: answer from exactly this version.
+        dim: width of the rows; that of the first found value when None.
+        timeout_ms: for the whole seek; that of the dict when None.
+
+    Raises:
+        TypeError: keys of another type.
+        ValueError: keys that are no vector, a dim or timeout below 1.
+    """
+
+    def __init__(
+        self,
+        target: DictTopology,
+        keys: NDArray[np.uint64] | NDArray[np.int64],
+        *,
+        version: str | None,
+        dim: int | None,
+        timeout_ms: int | None,
+    ) -> None:
+        if (dim is not None and dim < 1) or (timeout_ms is not None and timeout_ms < 1):
+            raise ValueError(f"dim={dim} and timeout_ms={timeout_ms} must be at least 1")
+        keys = _as_uint64(keys)
+        self._dict = target
+        self._timeout_ms = target.timeout_ms if timeout_ms is None else timeout_ms
+        self.deadline_s = time.monotonic() + self._timeout_ms / 1000
+        self._version = version
+        self._dim = dim
+        self._keys_num = len(keys)
+        self._plan = SeekPlan(keys, target.shard_num)
+        self._status = np.empty(len(keys), np.int32)
+        self._rows: NDArray[np.float32] | None = None if dim is None else self._zeros(dim)
+        self._shards: dict[int, _Shard] = {}
+        self._waiting: set[int] = set()
+        self._rounds_num = 0
+        self._refused_versions: set[str] = set()
+
+    @property
+    def is_done(self) -> bool:
+        """Every shard has answered, from one version."""
+        return not self._waiting
+
+    def start(self) -> list[Ask]:
+        """The first request to each shard that owns a key."""
+        for number in self._plan.shards:
+            endpoints = self._dict.shards[number].in_order()
+            self._shards[number] = _Shard(number, endpoints, pin=self._version)
+        return [self._ask(shard) for shard in self._shards.values()]
+
+    def on_outcome(self, ask: Ask, outcome: Frame | RpcError) -> list[Ask]:
+        """Takes the answer to a request, or why there is none; returns what to send next.
+
+        Raises:
+            ShardError: the shard cannot be asked, or its answer is malformed.
+            VersionNotLoadedError: no replica of the shard has the pinned version.
+            SeekError: the shards do not come to one version.
+        """
+        shard = self._shards[ask.shard]
+        if isinstance(outcome, RpcError):
+            return self._retry(shard, outcome)
+        if outcome.error_code:
+            error = error_of(outcome, ask.endpoint, _METHOD)
+            if error.code == _VERSION_NOT_LOADED_CODE:
+                return self._refused(shard, error)
+            if error.code == _SERVER_STOPPING_CODE:
+                return self._retry(shard, error)
+            raise self._shard_error(shard, str(error)) from error
+        shard.version = self._decode(shard, outcome)
+        shard.answer = outcome
+        if self._version is not None and shard.version != self._version:
+            raise VersionNotLoadedError(
+                f"{self._name(shard)}: answered from version {shard.version!r} although"
+                f" {self._version!r} was asked for; it does not know pinned versions"
+            )
+        return self._answered(shard)
+
+    def timed_out(self) -> SeekTimeoutError:
+        """The error for a deadline that passed; names the shards that did not answer."""
+        missing = ", ".join(self._place(self._shards[number]) for number in sorted(self._waiting))
+        return SeekTimeoutError(
+            f"dict {self._dict.name!r}: no answer within {self._timeout_ms} ms from {missing}"
+        )
+
+    def result(self) -> SeekResult:
+        """Rows, status and version, once `is_done`."""
+        if self._rounds_num and self._dim is None:
+            self._decode_again()
+        rows = self._rows
+        if rows is None:
+            rows = self._zeros(self._dict.dim_seen)
+        elif self._dim is None:
+            self._dict.dim_seen = rows.shape[1]
+        first = next(iter(self._shards.values()), None)
+        return SeekResult(rows, self._status, None if first is None else first.version)
+
+    def _ask(self, shard: _Shard) -> Ask:
+        self._waiting.add(shard.number)
+        correlation_id = next_correlation_id()
+        remaining_ms = round((self.deadline_s - time.monotonic()) * 1000)
+        frame = self._plan.frame(
+            shard.number,
+            correlation_id,
+            version=shard.pin,
+            version_required=True,
+            timeout_ms=max(1, remaining_ms),
+        )
+        return Ask(shard.number, shard.endpoint, correlation_id, frame)
+
+    def _retry(self, shard: _Shard, error: RpcError) -> list[Ask]:
+        shard.failures += 1
+        shard.turn += 1
+        if shard.failures <= self._dict.retry:
+            return [self._ask(shard)]
+        times = f"{shard.failures} attempts failed, the last: " if self._dict.retry else ""
+        raise self._shard_error(shard, f"{times}{error}") from error
+
+    def _refused(self, shard: _Shard, error: RpcError) -> list[Ask]:
+        shard.refusals += 1
+        shard.turn += 1
+        if shard.refusals < len(shard.endpoints):
+            return [self._ask(shard)]
+        if shard.answer is None:
+            raise VersionNotLoadedError(f"{self._name(shard)}: {error}") from error
+        # Asked again only to agree with the other shards: what it answered before still holds.
+        if shard.pin is not None:
+            self._refused_versions.add(shard.pin)
+        return self._answered(shard)
+
+    def _answered(self, shard: _Shard) -> list[Ask]:
+        self._waiting.discard(shard.number)
+        return [] if self._waiting else self._agree()
+
+    def _agree(self) -> list[Ask]:
+        """Asks shards again, pinned, until all rows are of one version."""
+        holders = Counter(shard.version for shard in self._shards.values())
+        if len(holders) == 1:
+            return []
+        self._rounds_num += 1
+        if self._rounds_num > VERSION_ROUNDS_MAX:
+            answers = ", ".join(f"{s.number}: {s.version!r}" for s in self._shards.values())
+            raise SeekError(
+                f"dict {self._dict.name!r}: its shards answer from different versions ({answers})"
+                f" after VERSION_ROUNDS_MAX={VERSION_ROUNDS_MAX} rounds"
+            )
+        known = [version for version in holders if version is not None]
+        wanted = [version for version in known if version not in self._refused_versions]
+        pin = max(wanted, key=lambda version: holders[version], default=None)
+        if pin is None:
+            self._refused_versions.clear()
+        again = [shard for shard in self._shards.values() if pin is None or shard.version != pin]
+        for shard in again:
+            shard.pin = pin
+            shard.refusals = 0
+        return [self._ask(shard) for shard in again]
+
+    def _decode(self, shard: _Shard, answer: Frame) -> str | None:
+        body = answer.payload
+        try:
+            if answer.compress_type:
+                raise WireError(f"compress_type {answer.compress_type} was not asked for")
+            if self._rows is None:
+                value_bytes = self._plan.value_bytes(shard.number, body)
+                if value_bytes % _FLOAT_BYTES:
+                    raise WireError(f"a value of {value_bytes} bytes is no row of float32")
+                if value_bytes:
+                    self._rows = self._zeros(value_bytes // _FLOAT_BYTES)
+            # While no value was found there is nothing to write but status.
+            rows = self._zeros(0) if self._rows is None else self._rows
+            return self._plan.decode(shard.number, body, rows, self._status) or None
+        except WireError as error:
+            raise self._shard_error(shard, f"malformed answer: {error}") from error
+
+    def _decode_again(self) -> None:
+        """The first answers may have been of another version, with rows of another width."""
+        self._rows = None
+        for shard in self._shards.values():
+            if shard.answer is not None:
+                self._decode(shard, shard.answer)
+
+    def _zeros(self, dim: int) -> NDArray[np.float32]:
+        return np.zeros((self._keys_num, dim), np.float32)
+
+    def _place(self, shard: _Shard) -> str:
+        return f"shard {shard.number} ({', '.join(map(str, shard.endpoints))})"
+
+    def _name(self, shard: _Shard) -> str:
+        return f"dict {self._dict.name!r} {self._place(shard)}"
+
+    def _shard_error(self, shard: _Shard, problem: str) -> ShardError:
+        return ShardError(f"{self._name(shard)}: {problem}")
+
+
+def _as_uint64(keys: NDArray[Any]) -> NDArray[np.uint64]:
+    if not isinstance(keys, np.ndarray) or keys.dtype not in (np.uint64, np.int64):
+        kind = keys.dtype if isinstance(keys, np.ndarray) else type(keys).__name__
+        raise TypeError(f"keys must be a numpy array of uint64 or int64, not {kind}")
+    if keys.ndim != 1:
+        raise ValueError(f"keys must be a vector, not of shape {keys.shape}")
+    return np.ascontiguousarray(keys).view(np.uint64)

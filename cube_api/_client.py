@@ -1,0 +1,94 @@
+"""The client for threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cube_api._blocking_run import run
+from cube_api._call import SeekCall
+from cube_api._pool import ConnectionPool
+from cube_api._result import SeekResult
+from cube_api._topology import Topology
+from cube_core.conf.cube_conf import DictConf
+from cube_core.errors import SeekError
+
+
+class CubeClient:
+    """Asks the shard servers of a `cube.conf` for rows. Thread-safe: every seek has connections of
+    its own, kept for later seeks. Usable in forked children.
+
+    Args:
+        conf: path of `cube.conf`, or its dicts by name.
+
+    Raises:
+        ConfError: names the file and the field.
+    """
+
+    def __init__(self, conf: Path | str | Mapping[str, DictConf]) -> None:
+        self._topology = Topology(conf)
+        self._pool = ConnectionPool(self._topology.connect_timeout_s)
+        self._closed = False
+
+    @property
+    def dicts(self) -> Mapping[str, DictConf]:
+        """The configured dicts by name."""
+        return self._topology.confs
+
+    def seek(
+        self,
+        dict_name: str,
+        keys: NDArray[np.uint64] | NDArray[np.int64],
+        *,
+        version: str | None = None,
+        dim: int | None = None,
+        timeout_ms: int | None = None,
+    ) -> SeekResult:
+        """Looks up a batch of keys: `rows, status = client.seek(…)`.
+
+        All rows come from one version: the pinned one, else the one that all shards agree on.
+
+        Args:
+            keys: uint64[n], any order, duplicates allowed; int64[n] is taken as two's complement.
+                No keys cause no traffic.
+            version: "<base>_<version>" to answer from; what the servers serve when None.
+            dim: floats a row; when None that of the first found value, else that of earlier seeks,
+                else 0.
+            timeout_ms: for the whole seek, retries included; that of the dict when None.
+
+        Returns:
+            rows float32[n, dim] and status int32[n] (0 found, -1 missing, -2 of another width; the
+            last two with a row of zeros), and the version as an attribute.
+
+        Raises:
+            ConfError: no such dict.
+            SeekTimeoutError: not all shards answered in time; names them.
+            ShardError: a shard cannot be asked or answers malformed bytes; names its endpoints.
+            VersionNotLoadedError: the pinned version, or any, is not loaded.
+            SeekError: the shards do not come to one version; or the client is closed.
+        """
+        if self._closed:
+            raise SeekError("the client is closed")
+        target = self._topology.dict_named(dict_name)
+        call = SeekCall(target, keys, version=version, dim=dim, timeout_ms=timeout_ms)
+        return run(call, self._pool)
+
+    def close(self) -> None:
+        """Closes its connections; seeks of other threads still end well."""
+        self._closed = True
+        self._pool.close()
+
+    def __enter__(self) -> CubeClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

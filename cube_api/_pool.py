@@ -1,0 +1,66 @@
+"""Idle blocking connections by endpoint, shared by the threads of a process."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict, deque
+
+from cube_core.endpoint import Endpoint
+from cube_core.wire.prpc_blocking import BlockingConnection
+
+IDLE_CONNECTIONS_MAX = 64
+"""Idle connections kept to one endpoint; more are closed after use."""
+
+
+class ConnectionPool:
+    """Lends each connection to one thread at a time. A forked child begins with an empty pool, as
+    two processes cannot read from one connection.
+
+    Args:
+        connect_timeout_s: for connections that have to be made.
+    """
+
+    def __init__(self, connect_timeout_s: float) -> None:
+        self._connect_timeout_s = connect_timeout_s
+        self._idle: defaultdict[Endpoint, deque[BlockingConnection]] = defaultdict(deque)
+        self._owner_pid = os.getpid()
+        self._closed = False
+
+    def take(self, endpoint: Endpoint) -> BlockingConnection:
+        """An idle connection, or a new one.
+
+        Raises:
+            ConnectError: it is refused at once, or the host has no address.
+        """
+        if self._owner_pid != os.getpid():
+            self._owner_pid = os.getpid()
+            self._close_idle()
+        idle = self._idle[endpoint]
+        while True:
+            try:
+                # The last one used: the others may grow old and be closed by the peer.
+                connection = idle.pop()
+            except IndexError:
+                return BlockingConnection(endpoint, connect_timeout_s=self._connect_timeout_s)
+            if not connection.is_stale():
+                return connection
+            connection.close()
+
+    def give_back(self, connection: BlockingConnection) -> None:
+        """Takes back a connection that owes no answer."""
+        idle = self._idle[connection.endpoint]
+        if self._closed or len(idle) >= IDLE_CONNECTIONS_MAX:
+            connection.close()
+        else:
+            idle.append(connection)
+
+    def close(self) -> None:
+        """Closes what is idle; what is lent is closed when it is given back."""
+        self._closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        idle, self._idle = self._idle, defaultdict(deque)
+        for connections in idle.values():
+            for connection in connections:
+                connection.close()
