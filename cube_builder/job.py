@@ -1,0 +1,130 @@
+"""What a build is asked for, and what it made."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cube_core.errors import BuildError
+from cube_core.versions import Version
+
+SHARD_NUM_MAX = 65_535
+REPORT_NAME = "build.json"
+
+_REPORT_FORMAT = 1
+_DICT_NAME = re.compile(r"[0-9A-Za-z_\-][0-9A-Za-z_.\-]{0,127}")
+
+
+@dataclass(frozen=True)
+class BuildJob:
+    """One base pass to be cut into shard tables.
+
+    Args:
+        dict_name: name of the dict, part of the tables' file names.
+        input_path: a SequenceFile, or a directory of them.
+        output_path: the tables go to `<output_path>/<version>/`.
+        shard_num: shard of a key = key % shard_num.
+        version: "<depend>_<cur>".
+
+    Raises:
+        BuildError: a field that cannot be used (named).
+    """
+
+    dict_name: str
+    input_path: Path
+    output_path: Path
+    shard_num: int
+    version: Version
+
+    def __post_init__(self) -> None:
+        if not _DICT_NAME.fullmatch(self.dict_name):
+            raise BuildError(
+                f"dict_name {self.dict_name!r}: write 1 to 128 letters, digits, '_', '-' or '.', "
+                "not beginning with '.'"
+            )
+        if not 1 <= self.shard_num <= SHARD_NUM_MAX:
+            raise BuildError(f"shard_num {self.shard_num}: must be 1 to {SHARD_NUM_MAX}")
+
+    @property
+    def directory(self) -> Path:
+        return self.output_path / str(self.version)
+
+    def table_name(self, shard: int) -> str:
+        return f"{self.dict_name}_part{shard}.table"
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """One shard table; `crc32c` is of the whole file."""
+
+    shard: int
+    file: str
+    key_count: int
+    duplicate_count: int
+    file_bytes: int
+    crc32c: int
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build made; `build.json` beside the tables holds the same.
+
+    `value_bytes` is the width of every value, `record_count` counts the input's records
+    (duplicates included). Nothing in it depends on time or place, so equal input gives an equal
+    file.
+    """
+
+    dict_name: str
+    version: str
+    shard_num: int
+    value_bytes: int
+    record_count: int
+    shards: tuple[ShardReport, ...]
+
+    @property
+    def dim(self) -> int | None:
+        """Float32 elements of a value; None when its width is no multiple of 4."""
+        return None if self.value_bytes % 4 else self.value_bytes // 4
+
+    def to_json(self) -> str:
+        fields = {
+            "format": _REPORT_FORMAT,
+            "dict_name": self.dict_name,
+            "version": self.version,
+            "shard_num": self.shard_num,
+            "value_bytes": self.value_bytes,
+            "dim": self.dim,
+            "record_count": self.record_count,
+            "shards": [vars(shard) for shard in self.shards],
+        }
+        return json.dumps(fields, indent=1) + "\n"
+
+    @classmethod
+    def read(cls, directory: Path) -> BuildReport:
+        """Reads `build.json` of a build's directory.
+
+        Raises:
+            BuildError: missing, unreadable or not such a report.
+        """
+        path = directory / REPORT_NAME
+        try:
+            fields = json.loads(path.read_bytes())
+            if fields["format"] != _REPORT_FORMAT:
+                raise BuildError(f"{path}: format {fields['format']!r}, expected {_REPORT_FORMAT}")
+            return cls._from_fields(fields)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BuildError(f"{path}: no report of a build: {error!r}") from error
+
+    @classmethod
+    def _from_fields(cls, fields: dict[str, Any]) -> BuildReport:
+        return cls(
+            dict_name=str(fields["dict_name"]),
+            version=str(fields["version"]),
+            shard_num=int(fields["shard_num"]),
+            value_bytes=int(fields["value_bytes"]),
+            record_count=int(fields["record_count"]),
+            shards=tuple(ShardReport(**shard) for shard in fields["shards"]),
+        )

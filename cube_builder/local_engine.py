@@ -1,0 +1,143 @@
+"""Builds the shard tables of a pass on one machine.
+
+The input is read once, batch by batch, and set aside per shard on the disk of the output; then
+one shard after the other is loaded and written as a table. So memory is bounded by the largest
+shard and one batch, whatever the size of the pass.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cube_builder.job import REPORT_NAME, BuildJob, BuildReport, ShardReport
+from cube_builder.sources import common_width, read_batches, source_files
+from cube_builder.spill import ShardSpill
+from cube_builder.staging import staged_directory
+from cube_core._native import write_table
+from cube_core.errors import BuildError
+
+_SPILL_NAME = "spill"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a build is: bytes of the input read, or shards written."""
+
+    stage: Literal["read", "write"]
+    done: int
+    total: int
+    record_count: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def build(job: BuildJob, on_progress: OnProgress | None = None) -> BuildReport:
+    """Builds `<output_path>/<version>/<dict_name>_part<shard>.table` for every shard, and
+    `build.json` beside them.
+
+    The directory appears whole, in the place of an earlier build of the same dict; a build that
+    fails leaves nothing. A shard without keys gets an empty table.
+
+    Raises:
+        BuildError: input that makes no pass (file named), or an output directory that holds
+            something else.
+        SequenceFileError: a malformed input file (file and offset named).
+        OSError: the disk.
+    """
+    report_progress = on_progress or (lambda _: None)
+    files = source_files(job.input_path)
+    value_bytes = common_width(files)
+    with staged_directory(job.directory, _check_replaceable(job)) as staging:
+        spill_directory = staging / _SPILL_NAME
+        spill_directory.mkdir()
+        spill = ShardSpill(spill_directory, job.shard_num, value_bytes)
+        record_count = _spill_all(files, spill, report_progress)
+        shards = _write_tables(job, staging, spill, record_count, report_progress)
+        shutil.rmtree(spill_directory)
+        report = BuildReport(
+            dict_name=job.dict_name,
+            version=str(job.version),
+            shard_num=job.shard_num,
+            value_bytes=value_bytes,
+            record_count=record_count,
+            shards=shards,
+        )
+        (staging / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
+    return report
+
+
+def _check_replaceable(job: BuildJob) -> Callable[[Path], None]:
+    def check(directory: Path) -> None:
+        try:
+            standing = BuildReport.read(directory)
+        except BuildError as error:
+            raise BuildError(
+                f"{directory}: exists and is no build of cube-builder; remove it or choose "
+                "another output_path"
+            ) from error
+        if standing.dict_name != job.dict_name:
+            raise BuildError(
+                f"{directory}: holds a build of dict {standing.dict_name!r}; choose another "
+                f"output_path for {job.dict_name!r}"
+            )
+
+    return check
+
+
+def _spill_all(files: list[Path], spill: ShardSpill, report_progress: OnProgress) -> int:
+    bytes_total = sum(path.stat().st_size for path in files)
+    bytes_before = 0
+    record_count = 0
+    for path in files:
+        for (keys, values), offset in read_batches(path):
+            spill.add(keys, values)
+            record_count += len(keys)
+            report_progress(Progress("read", bytes_before + offset, bytes_total, record_count))
+        bytes_before += path.stat().st_size
+    return record_count
+
+
+def _write_tables(
+    job: BuildJob,
+    staging: Path,
+    spill: ShardSpill,
+    record_count: int,
+    report_progress: OnProgress,
+) -> tuple[ShardReport, ...]:
+    reports: list[ShardReport] = []
+    for shard in range(job.shard_num):
+        reports.append(_write_shard(job, staging, spill, shard))
+        report_progress(Progress("write", shard + 1, job.shard_num, record_count))
+    return tuple(reports)
+
+
+def _write_shard(job: BuildJob, staging: Path, spill: ShardSpill, shard: int) -> ShardReport:
+    keys, values = spill.take(shard)
+    name = job.table_name(shard)
+    written = write_table(
+        str(staging / name),
+        keys,
+        values,
+        dict_name=job.dict_name,
+        version=str(job.version),
+        shard=shard,
+        shard_num=job.shard_num,
+    )
+    if written.key_count + written.duplicate_count != len(keys):
+        raise BuildError(
+            f"{name}: the table has {written.key_count} keys and {written.duplicate_count} "
+            f"duplicates of {len(keys)} records"
+        )
+    return ShardReport(
+        shard=shard,
+        file=name,
+        key_count=written.key_count,
+        duplicate_count=written.duplicate_count,
+        file_bytes=written.file_bytes,
+        crc32c=written.crc32c,
+    )
