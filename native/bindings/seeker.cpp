@@ -1,3 +1,182 @@
-#include "bindings/bindings.hpp"
+#include "kernels/seeker.hpp"
 
-void bind_seeker(nb::module_&) {}
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bindings/bindings.hpp"
+#include "bindings/output_bytes.hpp"
+#include "bindings/python_frame.hpp"
+#include "bindings/python_table.hpp"
+#include "kernels/seek_response.hpp"
+
+namespace {
+
+// A seek of so many bytes takes some 30 microseconds: below, handing over the GIL and waiting for
+// it again costs more than others gain.
+constexpr size_t kReleaseBytesMin = size_t{4} << 10;
+constexpr size_t kKeysKeptMax = size_t{1} << 17;
+
+// Releases the GIL for its life when there is enough to do.
+class OptionalRelease {
+  public:
+    explicit OptionalRelease(bool release) {
+        if (release) released_.emplace();
+    }
+
+  private:
+    std::optional<nb::gil_scoped_release> released_;
+};
+
+// Room for keys that is used again by the next request of the thread.
+class KeyRoom {
+  public:
+    ~KeyRoom() {
+        if (keys_.capacity() > kKeysKeptMax) std::vector<uint64_t>().swap(keys_);
+        keys_.clear();
+    }
+    std::vector<uint64_t>& keys() { return keys_; }
+
+  private:
+    static thread_local std::vector<uint64_t> keys_;
+};
+thread_local std::vector<uint64_t> KeyRoom::keys_;
+
+nb::bytes seek(cube::Seeker& seeker, const BufferView& payload) {
+    const bool release = payload.size() >= kReleaseBytesMin;
+    KeyRoom room;
+    cube::PreparedSeek prepared;
+    {
+        OptionalRelease released(release);
+        prepared = seeker.prepare(payload.bytes(), room.keys());
+    }
+    OutputBytes output(prepared.response_size_max + cube::kSeekResponseSlack);
+    uint8_t* target = output.data();
+    size_t size = 0;
+    {
+        OptionalRelease released(release);
+        size = seeker.write_response(prepared, target);
+        prepared.table.reset();  // may be the last to hold it
+    }
+    return output.finish(size);
+}
+
+// One frame to be answered: by a seek, or by an error frame that is ready.
+struct Answer {
+    int64_t correlation_id = 0;
+    cube::PreparedSeek seek;
+    std::string error_frame;
+
+    size_t size_max() const {
+        if (seek.table == nullptr) return error_frame.size();
+        return cube::response_head_size(correlation_id, 0) + seek.response_size_max;
+    }
+};
+
+class Server {
+  public:
+    Server(cube::Seeker& seeker, nb::handle data, const BufferView& buffer,
+           size_t payload_bytes_max)
+        : seeker_(seeker),
+          data_(data),
+          start_(buffer.bytes().data()),
+          stream_(buffer.bytes(), seeker.frame_bytes_max()),
+          payload_bytes_max_(payload_bytes_max) {}
+
+    nb::tuple serve() {
+        cube::Frame frame;
+        while (stream_.next(frame)) take(frame);
+        return nb::make_tuple(answer(), others_, stream_.taken(), stream_.needed());
+    }
+
+  private:
+    void take(const cube::Frame& frame) {
+        if (cube::is_plain_seek(frame) && frame.payload.size() <= payload_bytes_max_) {
+            prepare(frame);
+            return;
+        }
+        if (!view_.is_valid()) view_ = byte_view(data_);
+        others_.append(PythonFrame(frame, view_, start_));
+    }
+    void prepare(const cube::Frame& frame) {
+        Answer& answer = answers_.emplace_back();
+        answer.correlation_id = frame.correlation_id;
+        try {
+            answer.seek = seeker_.prepare(frame.payload, room_.keys());
+            payload_bytes_ += frame.payload.size();
+        } catch (const cube::Error& error) {
+            answer.error_frame =
+                cube::seek_error_frame(error, frame.correlation_id, frame.payload.size());
+        }
+    }
+    nb::bytes answer() {
+        if (answers_.empty()) return nb::bytes("", 0);
+        size_t size_max = cube::kSeekResponseSlack;
+        for (const Answer& answer : answers_) size_max += answer.size_max();
+        OutputBytes output(size_max);
+        uint8_t* const begin = output.data();
+        uint8_t* at = begin;
+        {
+            OptionalRelease released(payload_bytes_ >= kReleaseBytesMin);
+            for (Answer& answer : answers_) at = write(answer, at);
+        }
+        return output.finish(static_cast<size_t>(at - begin));
+    }
+    uint8_t* write(Answer& answer, uint8_t* target) {
+        if (answer.seek.table == nullptr)
+            return std::copy(answer.error_frame.begin(), answer.error_frame.end(), target);
+        const size_t head_size = cube::response_head_size(answer.correlation_id, 0);
+        const size_t payload_size = seeker_.write_response(answer.seek, target + head_size);
+        cube::write_response_head(target, answer.correlation_id, payload_size, 0);
+        answer.seek.table.reset();
+        return target + head_size + payload_size;
+    }
+
+    cube::Seeker& seeker_;
+    nb::handle data_;
+    const uint8_t* start_;
+    FrameStream stream_;
+    size_t payload_bytes_max_;
+    size_t payload_bytes_ = 0;
+    KeyRoom room_;
+    std::vector<Answer> answers_;
+    nb::list others_;
+    nb::object view_;
+};
+
+cube::TablePointer table_of(nb::handle table) {
+    if (table.is_none()) return nullptr;
+    return nb::cast<const PythonTable&>(table).shared();
+}
+
+void set_tables(cube::Seeker& seeker, nb::handle current, nb::sequence others) {
+    std::vector<cube::TablePointer> tables;
+    for (nb::handle other : others) tables.push_back(nb::cast<const PythonTable&>(other).shared());
+    cube::TablePointer current_table = table_of(current);
+    nb::gil_scoped_release released;  // what it replaces may be given back here
+    seeker.set_tables(std::move(current_table), std::move(tables));
+}
+
+}  // namespace
+
+void bind_seeker(nb::module_& m) {
+    nb::class_<cube::Seeker>(m, "Seeker", nb::is_final())
+        .def(nb::init<size_t, size_t>(), nb::arg("keys_per_request_max"),
+             nb::arg("frame_bytes_max"))
+        .def("set_tables", &set_tables, nb::arg("current").none(), nb::arg("others") = nb::tuple())
+        .def("seek", &seek, nb::arg("payload"))
+        .def(
+            "serve",
+            [](cube::Seeker& seeker, nb::handle data, size_t payload_bytes_max) {
+                BufferView buffer;
+                if (!buffer.acquire(data.ptr()))
+                    throw nb::type_error("serve: data must be bytes or a contiguous memoryview");
+                return Server(seeker, data, buffer, payload_bytes_max).serve();
+            },
+            nb::arg("data"), nb::arg("payload_bytes_max"))
+        .def_prop_ro("request_count", &cube::Seeker::request_count)
+        .def_prop_ro("key_count", &cube::Seeker::key_count)
+        .def_prop_ro("missing_count", &cube::Seeker::missing_count)
+        .def_prop_ro("error_count", &cube::Seeker::error_count);
+}

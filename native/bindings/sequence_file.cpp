@@ -81,5 +81,13 @@ void bind_sequence_file(nb::module_& m) {
             },
             nb::arg("path"), nb::kw_only(), nb::arg("dialect") = "hadoop")
         .def("append", &append_batch, nb::arg("keys").noconvert(), nb::arg("values").noconvert())
-        .def("close", &Writer::close, nb::call_guard<nb::gil_scoped_release>());
+        .def("close", &Writer::close, nb::call_guard<nb::gil_scoped_release>())
+        .def("__enter__", [](nb::handle self) { return nb::borrow(self); })
+        .def(
+            "__exit__",
+            [](Writer& writer, nb::handle error_type, nb::handle, nb::handle) {
+                nb::gil_scoped_release released;
+                error_type.is_none() ? writer.close() : writer.discard();
+            },
+            nb::arg("exc_type").none(), nb::arg("exc_value").none(), nb::arg("traceback").none());
 }

@@ -83,16 +83,19 @@ class SequenceFileWriter {
     // Makes the file durable under its name; without it nothing is left. A second call does
     // nothing.
     void close();
+    // Removes what was written, unless closed; no more can follow.
+    void discard();
 
   private:
     enum class State { kOpen, kFailed, kClosed };
 
+    void require_open() const;
     void require_fitting(size_t width);
     uint8_t* write_record(uint8_t* target, uint64_t key, const uint8_t* value) const;
     void flush(size_t size);
 
     std::mutex mutex_;
-    ReplacementFile file_;
+    std::optional<ReplacementFile> file_;
     SequenceDialect dialect_;
     SyncMarker sync_marker_;
     State state_ = State::kOpen;

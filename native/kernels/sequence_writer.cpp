@@ -40,15 +40,19 @@ uint32_t length_bytes(SequenceDialect dialect) {
 }  // namespace
 
 SequenceFileWriter::SequenceFileWriter(const std::string& path, SequenceDialect dialect)
-    : file_(path), dialect_(dialect), sync_marker_(sync_marker_of(path)) {
+    : dialect_(dialect), sync_marker_(sync_marker_of(path)) {
+    file_.emplace(path);
     const auto header = encode_sequence_header({kBytesWritable, kBytesWritable, sync_marker_});
-    file_.write(header.data(), header.size());
+    file_->write(header.data(), header.size());
 }
 
-void SequenceFileWriter::require_fitting(size_t width) {
+void SequenceFileWriter::require_open() const {
     if (state_ == State::kClosed) throw std::invalid_argument("the SequenceFile is closed");
     if (state_ == State::kFailed)
         throw std::invalid_argument("an earlier write of the SequenceFile failed");
+}
+
+void SequenceFileWriter::require_fitting(size_t width) {
     if (width == 0 || width > kSequenceValueBytesMax)
         throw std::invalid_argument("values of " + std::to_string(width) +
                                     " bytes; allowed are 1 to " +
@@ -75,13 +79,14 @@ uint8_t* SequenceFileWriter::write_record(uint8_t* target, uint64_t key,
 void SequenceFileWriter::flush(size_t size) {
     // A file with a hole in it must never get its name.
     state_ = State::kFailed;
-    file_.write(block_.data(), size);
+    file_->write(block_.data(), size);
     state_ = State::kOpen;
 }
 
 void SequenceFileWriter::append(size_t count, size_t width, const uint64_t* keys,
                                 const uint8_t* values) {
     const std::lock_guard lock(mutex_);
+    require_open();
     require_fitting(width);
     const size_t record_bytes = 8 + kKeyBytes + width_ + 2 * length_bytes(dialect_);
     block_.resize(std::max(kBlockBytes, record_bytes + kSyncBytes));
@@ -106,10 +111,15 @@ void SequenceFileWriter::append(size_t count, size_t width, const uint64_t* keys
 void SequenceFileWriter::close() {
     const std::lock_guard lock(mutex_);
     if (state_ == State::kClosed) return;
-    if (state_ == State::kFailed)
-        throw std::invalid_argument("an earlier write of the SequenceFile failed");
+    require_open();
     state_ = State::kFailed;
-    file_.commit();
+    file_->commit();
+    state_ = State::kClosed;
+}
+
+void SequenceFileWriter::discard() {
+    const std::lock_guard lock(mutex_);
+    file_.reset();
     state_ = State::kClosed;
 }
 

@@ -1,0 +1,103 @@
+#include "kernels/seeker.hpp"
+
+#include <utility>
+
+#include "kernels/seek_response.hpp"
+
+namespace cube {
+
+void Seeker::set_tables(TablePointer current, std::vector<TablePointer> others) {
+    auto tables = std::make_shared<const Tables>(Tables{std::move(current), std::move(others)});
+    std::lock_guard lock(mutex_);
+    tables_.swap(tables);
+}
+
+std::shared_ptr<const Seeker::Tables> Seeker::tables() const {
+    std::lock_guard lock(mutex_);
+    return tables_;
+}
+
+TablePointer Seeker::pick(const SeekRequest& request) const {
+    const std::shared_ptr<const Tables> tables = this->tables();
+    if (!request.has_version) {
+        if (tables->current == nullptr)
+            throw Error(ErrorKind::kVersionNotLoaded, "no version is loaded");
+        return tables->current;
+    }
+    const auto is_pinned = [&](const TablePointer& table) {
+        return table != nullptr && table->header().version == request.version;
+    };
+    if (is_pinned(tables->current)) return tables->current;
+    for (const TablePointer& table : tables->others)
+        if (is_pinned(table)) return table;
+    std::string loaded = tables->current == nullptr ? "" : tables->current->header().version;
+    for (const TablePointer& table : tables->others)
+        if (table != nullptr) loaded += (loaded.empty() ? "" : ", ") + table->header().version;
+    throw Error(ErrorKind::kVersionNotLoaded,
+                "version '" + std::string(request.version.substr(0, 200)) +
+                    "' is not loaded; loaded: " + (loaded.empty() ? "none" : loaded));
+}
+
+PreparedSeek Seeker::parse_and_pick(Bytes payload, std::vector<uint64_t>& keys) const {
+    PreparedSeek seek;
+    seek.keys = &keys;
+    seek.keys_begin = keys.size();
+    seek.request = parse_seek_request(payload, keys_per_request_max_, keys);
+    seek.table = pick(seek.request);
+    const std::string& version = seek.table->header().version;
+    seek.response_size_max =
+        seek_response_size_max(seek.request.key_count, seek.table->value_bytes(),
+                               seek.request.version_required ? version : std::string_view());
+    if (seek.response_size_max > frame_bytes_max_)
+        throw Error(ErrorKind::kLimit,
+                    "the values of " + std::to_string(seek.request.key_count) +
+                        " keys take up to " + std::to_string(seek.response_size_max) +
+                        " bytes, over frame_bytes_max " + std::to_string(frame_bytes_max_) +
+                        ": ask for them in several requests");
+    return seek;
+}
+
+PreparedSeek Seeker::prepare(Bytes payload, std::vector<uint64_t>& keys) {
+    requests_.fetch_add(1, std::memory_order_relaxed);
+    const size_t keys_before = keys.size();
+    try {
+        return parse_and_pick(payload, keys);
+    } catch (...) {
+        keys.resize(keys_before);
+        errors_.fetch_add(1, std::memory_order_relaxed);
+        throw;
+    }
+}
+
+size_t Seeker::write_response(const PreparedSeek& seek, uint8_t* target) {
+    const std::string& version = seek.table->header().version;
+    const SeekResponse response = write_seek_response(
+        *seek.table, std::span(*seek.keys).subspan(seek.keys_begin, seek.request.key_count),
+        seek.request.version_required ? version : std::string_view(), target);
+    keys_.fetch_add(seek.request.key_count, std::memory_order_relaxed);
+    if (response.missing_count > 0)
+        missing_.fetch_add(response.missing_count, std::memory_order_relaxed);
+    return response.bytes;
+}
+
+std::string seek_error_frame(const Error& error, int64_t correlation_id, size_t request_size) {
+    switch (error.kind()) {
+        case ErrorKind::kWire:
+            return encode_error_frame(
+                correlation_id, kErrorRequest,
+                "Fail to parse request message, CompressType=none, request_size=" +
+                    std::to_string(request_size) + ": " + error.what());
+        case ErrorKind::kLimit:
+            return encode_error_frame(correlation_id, kErrorLimit, error.what());
+        default:
+            return encode_error_frame(correlation_id, kErrorInternal, error.what());
+    }
+}
+
+bool is_plain_seek(const Frame& frame) {
+    return frame.is_request && frame.method == "seek" &&
+           (frame.service == "rec.mcube.DictService" || frame.service == "DictService") &&
+           frame.fault.empty() && frame.compress_type == 0 && frame.attachment.empty();
+}
+
+}  // namespace cube

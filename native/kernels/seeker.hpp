@@ -1,0 +1,75 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/frame.hpp"
+#include "kernels/seek_request.hpp"
+#include "kernels/table.hpp"
+
+namespace cube {
+
+using TablePointer = std::shared_ptr<const Table>;
+
+// A request parsed and bound to the table that answers it; `write_response` cannot fail.
+struct PreparedSeek {
+    TablePointer table;
+    std::vector<uint64_t>* keys = nullptr;
+    size_t keys_begin = 0;
+    SeekRequest request;
+    size_t response_size_max = 0;
+};
+
+// Answers DictService of one dict from the tables of its loaded versions. Thread-safe.
+class Seeker {
+  public:
+    Seeker(size_t keys_per_request_max, size_t frame_bytes_max)
+        : keys_per_request_max_(keys_per_request_max), frame_bytes_max_(frame_bytes_max) {}
+
+    void set_tables(TablePointer current, std::vector<TablePointer> others);
+
+    // Parses DictRequest bytes, appends its keys to `keys` (which must outlive the result) and
+    // picks the table. Throws kWire, kLimit or kVersionNotLoaded, which are counted.
+    PreparedSeek prepare(Bytes payload, std::vector<uint64_t>& keys);
+    // Writes DictResponse into `target`, which has room for response_size_max +
+    // kSeekResponseSlack, and returns its size.
+    size_t write_response(const PreparedSeek& seek, uint8_t* target);
+
+    size_t frame_bytes_max() const { return frame_bytes_max_; }
+    uint64_t request_count() const { return requests_.load(std::memory_order_relaxed); }
+    uint64_t key_count() const { return keys_.load(std::memory_order_relaxed); }
+    uint64_t missing_count() const { return missing_.load(std::memory_order_relaxed); }
+    uint64_t error_count() const { return errors_.load(std::memory_order_relaxed); }
+
+  private:
+    struct Tables {
+        TablePointer current;
+        std::vector<TablePointer> others;
+    };
+
+    PreparedSeek parse_and_pick(Bytes payload, std::vector<uint64_t>& keys) const;
+    std::shared_ptr<const Tables> tables() const;
+    TablePointer pick(const SeekRequest& request) const;
+
+    const size_t keys_per_request_max_;
+    const size_t frame_bytes_max_;
+    mutable std::mutex mutex_;  // of the pointer, not of the tables
+    std::shared_ptr<const Tables> tables_ = std::make_shared<Tables>();
+    std::atomic<uint64_t> requests_{0};
+    std::atomic<uint64_t> keys_{0};
+    std::atomic<uint64_t> missing_{0};
+    std::atomic<uint64_t> errors_{0};
+};
+
+// The error frame that answers a seek that failed.
+std::string seek_error_frame(const Error& error, int64_t correlation_id, size_t request_size);
+
+// Whether a frame is a plain DictService.seek, which the kernel answers by itself.
+bool is_plain_seek(const Frame& frame);
+
+}  // namespace cube
