@@ -20,6 +20,7 @@ MANIFEST_NAME = "_manifest.json"
 ROWS_PER_FILE = 10_000_000
 
 _ROWS_PER_BATCH = 65_536
+_DIM_MAX = 65_535 // 4
 _PICKLE_MARK = b"\x80"
 
 Rows = NDArray[np.float32]
@@ -113,6 +114,8 @@ def _require_rows(name: str, array: NDArray[Any]) -> Rows:
         raise BuildError(
             f"{name}: {array.dtype}{list(array.shape)} is no float32 matrix of at least one row"
         )
+    if array.shape[1] > _DIM_MAX:
+        raise BuildError(f"{name}: rows of {array.shape[1]} elements, supported are {_DIM_MAX}")
     return array
 
 
@@ -130,13 +133,12 @@ def _write_part(
     dialect: str,
     on_rows: Callable[[int], None] | None,
 ) -> None:
-    writer = SequenceFileWriter(str(path), dialect=dialect)
-    for first, batch in _batches(rows, start, end):
-        keys = np.arange(first, first + len(batch), dtype=np.uint64)
-        writer.append(keys, batch.view(np.uint8))
-        if on_rows is not None:
-            on_rows(first + len(batch))
-    writer.close()
+    with SequenceFileWriter(str(path), dialect=dialect) as writer:
+        for first, batch in _batches(rows, start, end):
+            keys = np.arange(first, first + len(batch), dtype=np.uint64)
+            writer.append(keys, batch.view(np.uint8))
+            if on_rows is not None:
+                on_rows(first + len(batch))
 
 
 def _write_manifest(directory: Path, names: list[str]) -> None:

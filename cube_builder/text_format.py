@@ -19,6 +19,7 @@ _KEY = re.compile(r"[0-9]{1,20}")
 _KEY_MAX = 2**64 - 1
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _LINES_PER_BATCH = 65_536
+_DIM_MAX = 65_535 // 4
 
 
 def text_to_sequence_file(source: Path, target: Path, *, dialect: str = "hadoop") -> int:
@@ -34,18 +35,19 @@ def text_to_sequence_file(source: Path, target: Path, *, dialect: str = "hadoop"
     """
     if not source.is_file():
         raise BuildError(f"{source}: no such file")
-    writer = SequenceFileWriter(str(target), dialect=dialect)
     count = 0
-    with source.open(encoding="utf-8", errors="replace") as file:
+    with (
+        source.open(encoding="utf-8", errors="replace") as file,
+        SequenceFileWriter(str(target), dialect=dialect) as writer,
+    ):
         pairs = _parse_lines(source, file)
         while batch := list(islice(pairs, _LINES_PER_BATCH)):
             keys = np.array([key for key, _ in batch], dtype=np.uint64)
             values = np.array([row for _, row in batch], dtype="<f4")
             writer.append(keys, values.view(np.uint8))
             count += len(batch)
-    if count == 0:
-        raise BuildError(f"{source}: no pairs")
-    writer.close()
+        if count == 0:
+            raise BuildError(f"{source}: no pairs")
     return count
 
 
@@ -82,8 +84,8 @@ def _parse_pair(line: str) -> tuple[int, list[float]]:
     if not _KEY.fullmatch(key_text) or int(key_text) > _KEY_MAX:
         raise ValueError(f"{key_text[:40]!r} is no key from 0 to {_KEY_MAX}")
     row = [_parse_value(text) for text in values_text.split()]
-    if not row:
-        raise ValueError("no values")
+    if not 1 <= len(row) <= _DIM_MAX:
+        raise ValueError(f"{len(row)} values, supported are 1 to {_DIM_MAX}")
     return int(key_text), row
 
 

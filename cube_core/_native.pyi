@@ -7,11 +7,12 @@ unless stated. Long kernels release the GIL.
 """
 
 from collections.abc import Sequence
+from types import TracebackType
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Buffer
+from typing_extensions import Buffer, Self
 
 STATUS_FOUND: int
 """0: the row holds the value of the key."""
@@ -336,7 +337,11 @@ class SequenceFileReader:
 
 @final
 class SequenceFileWriter:
-    """Writes uncompressed SequenceFiles, BytesWritable to BytesWritable."""
+    """Writes one uncompressed SequenceFile, BytesWritable to BytesWritable.
+
+    Equal input under an equal file name gives equal bytes. As a context manager it is closed when
+    the block ends well, and leaves nothing when it fails.
+    """
 
     def __init__(self, path: str, *, dialect: str = "hadoop") -> None:
         """dialect: "hadoop" or "paddle" (see the reader)."""
@@ -349,6 +354,13 @@ class SequenceFileWriter:
         """
     def close(self) -> None:
         """Flushes, fsyncs and renames into place; without it nothing is left under `path`."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
 
 # ---------------------------------------------------------------------------------- checksums
 
