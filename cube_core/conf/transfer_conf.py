@@ -95,7 +95,7 @@ def _sections(path: str) -> Mapping[str, Mapping[str, str]]:
         raise ConfError(path, "", f"cannot be read: {error}") from error
     except configparser.Error as error:
         raise ConfError(path, "", " ".join(str(error).split())) from error
-    return parser
+    return {name: dict(parser[name]) for name in parser.sections()}
 
 
 def _replicas(path: str, conf: TransferConf, entries: Mapping[str, str]) -> tuple[Replica, ...]:
