@@ -92,6 +92,9 @@ def read_cube_conf(path: Path | str) -> dict[str, DictConf]:
         entries: Any = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfError(f"{path}:{error.lineno}", "", f"is not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        # A number of thousands of digits, or brackets nested as deep.
+        raise ConfError(str(path), "", f"is not JSON that can be read: {error}") from error
     if not isinstance(entries, list) or not entries:
         raise ConfError(str(path), "", "must be a JSON array with an object for each dict")
     dicts: dict[str, DictConf] = {}

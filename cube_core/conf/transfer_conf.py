@@ -113,6 +113,8 @@ def _replicas(path: str, conf: TransferConf, entries: Mapping[str, str]) -> tupl
                 f"[cube_agent] {name}",
                 f"is outside shard_num {conf.shard_num} and copy_num {conf.copy_num}",
             )
+        if (replica.shard, replica.copy_index) in found:
+            raise ConfError(path, f"[cube_agent] {name}", f"{replica.name} stands twice")
         found[replica.shard, replica.copy_index] = replica
     for shard in range(conf.shard_num):
         for copy_index in range(conf.copy_num):
