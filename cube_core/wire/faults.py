@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from cube_core.errors import (
+    ControlError,
     CubeError,
     FormatError,
     LimitError,
@@ -48,6 +49,7 @@ _FAULTS: tuple[tuple[type[CubeError], Code, int, str], ...] = (
     (LimitError, Code.LIMIT, 413, "RESOURCE_EXHAUSTED"),
     (VersionNotLoadedError, Code.INTERNAL, 409, "FAILED_PRECONDITION"),
     (RpcTimeoutError, Code.TIMED_OUT, 504, "DEADLINE_EXCEEDED"),
+    (ControlError, Code.INTERNAL, 500, "FAILED_PRECONDITION"),
     (CubeError, Code.INTERNAL, 500, "INTERNAL"),
 )
 

@@ -1,0 +1,142 @@
+"""Downloads of shard tables: fetched beside their place, verified, then renamed into it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cube_core._native import Table, crc32c, crc32c_file
+from cube_core.errors import ControlError, CubeError
+from cube_core.versions import Version
+from cube_server.store import DataDirectory
+
+_PIECE_BYTES = 1 << 20
+_CONNECT_TIMEOUT_S = 5.0
+_READ_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class DownloadOrder:
+    """A table to fetch: where from, and what it must be."""
+
+    version: Version
+    url: str
+    size: int
+    crc32c: int
+
+
+class Downloads:
+    """Runs downloads in threads, one at a time for each version."""
+
+    def __init__(self, store: DataDirectory) -> None:
+        self._store = store
+        self._stopping = threading.Event()
+        self._running: dict[Version, tuple[DownloadOrder, asyncio.Task[Path]]] = {}
+
+    @property
+    def versions(self) -> list[Version]:
+        """Versions that are being fetched."""
+        return list(self._running)
+
+    async def run(self, order: DownloadOrder) -> Path:
+        """Returns when the table is in place and verified; joins the same order under way.
+
+        Raises:
+            ControlError: names version, url and reason; nothing is left on disk.
+        """
+        running = self._running.get(order.version)
+        if running is None:
+            task = asyncio.create_task(asyncio.to_thread(self._fetch, order))
+            self._running[order.version] = (order, task)
+            task.add_done_callback(lambda _: self._running.pop(order.version))
+        else:
+            under_way, task = running
+            if under_way != order:
+                raise ControlError(
+                    f"version {order.version} is being downloaded from {under_way.url} with"
+                    " another url, size or crc32c; send the command again when that is over"
+                )
+        return await asyncio.shield(task)
+
+    def stop(self) -> None:
+        """Lets the downloads under way fail at their next piece."""
+        self._stopping.set()
+
+    def _fetch(self, order: DownloadOrder) -> Path:
+        try:
+            for path in self._store.tables(order.version):
+                if path.stat().st_size == order.size and crc32c_file(str(path)) == order.crc32c:
+                    return path
+            return self._fetch_new(order)
+        except (CubeError, OSError, ValueError) as error:
+            raise ControlError(f"download of {order.url} for {order.version}: {error}") from error
+
+    def _fetch_new(self, order: DownloadOrder) -> Path:
+        temporary = self._store.temporary_path(order.version)
+        try:
+            self._write(order, temporary)
+            table = Table.open(str(temporary), in_memory=False)
+            check_table(table, order.version, self._store)
+            return self._store.place(temporary, order.version, table.dict_name, table.shard)
+        finally:
+            self._store.discard(temporary)
+
+    def _write(self, order: DownloadOrder, temporary: Path) -> None:
+        size, checksum = 0, 0
+        with temporary.open("wb") as file:
+            with _pieces(order.url) as pieces:
+                for piece in pieces:
+                    size += len(piece)
+                    checksum = crc32c(piece, checksum)
+                    if size > order.size:
+                        raise ControlError(f"is longer than size={order.size}")
+                    if self._stopping.is_set():
+                        raise ControlError("the server stops")
+                    file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        if size != order.size:
+            raise ControlError(f"is {size} bytes, not size={order.size}")
+        if checksum != order.crc32c:
+            raise ControlError(f"has crc32c={checksum}, not crc32c={order.crc32c}")
+
+
+def check_table(table: Table, version: Version, store: DataDirectory) -> None:
+    """Checks that a table is what its place says.
+
+    Raises:
+        ControlError: names the file, the field and both values.
+    """
+    expected: list[tuple[str, object, object]] = [("version", table.version, str(version))]
+    if store.dict_name:
+        expected.append(("dict_name", table.dict_name, store.dict_name))
+    if store.shard is not None:
+        expected.append(("shard", table.shard, store.shard))
+    for field, found, wanted in expected:
+        if found != wanted:
+            raise ControlError(f"{table.path}: {field} is {found!r}, expected {wanted!r}")
+
+
+@contextmanager
+def _pieces(url: str) -> Iterator[Iterator[bytes]]:
+    # httpx takes a tenth of a second to import, which an empty server need not spend.
+    import httpx
+
+    timeout = httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
+    try:
+        if httpx.URL(url).scheme not in ("http", "https"):
+            raise ControlError("only http:// and https:// are fetched")
+        with (
+            httpx.Client(timeout=timeout, trust_env=False) as client,
+            client.stream("GET", url, headers={"accept-encoding": "identity"}) as response,
+        ):
+            if response.status_code != httpx.codes.OK:
+                raise ControlError(f"the answer is HTTP {response.status_code}")
+            yield response.iter_raw(_PIECE_BYTES)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ControlError(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,147 @@
+"""`cube-server`: serves one shard of one dict."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from cube_core import command_line, log
+from cube_core.wire.limits import WireLimits
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_PORT_MAX = 65_535
+# Flags of gflags, glog, brpc and the original server that files of the original may carry.
+IGNORED_FLAGS = frozenset(
+    {
+        "alsologtostderr",
+        "bthread_concurrency",
+        "colorlogtostderr",
+        "event_dispatcher_num",
+        "idle_timeout_s",
+        "log_prefix",
+        "logbufsecs",
+        "logtostderr",
+        "max_body_size",
+        "max_concurrency",
+        "max_log_size",
+        "minloglevel",
+        "num_threads",
+        "stderrthreshold",
+        "v",
+        "vmodule",
+    }
+)
+
+
+@app.command()
+def serve(
+    port: Annotated[
+        int,
+        typer.Option("--port", min=0, max=_PORT_MAX, help="baidu_std and HTTP; 0: any free one"),
+    ] = 8001,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            "--grpc_port",
+            min=-1,
+            max=_PORT_MAX,
+            help="gRPC; 0: any free one, -1: none.  [default: port + 1000]",
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on")] = "127.0.0.1",
+    data_dir: Annotated[
+        Path, typer.Option("--data_dir", file_okay=False, help="Versions on disk, and VERSION")
+    ] = Path("data"),
+    dict_name: Annotated[
+        str,
+        typer.Option("--dict_name", help="The dict it serves; that of the first table if unset"),
+    ] = "",
+    shard: Annotated[
+        int | None,
+        typer.Option(
+            "--shard", min=0, help="The shard it serves; that of the first table if unset"
+        ),
+    ] = None,
+    in_mem: Annotated[
+        bool,
+        typer.Option("--in_mem/--noin_mem", help="Read tables into memory; else map the files"),
+    ] = True,
+    dict_split: Annotated[
+        int,
+        typer.Option("--dict_split", min=1, help="Of the original; tables here have one file"),
+    ] = 1,
+    log_dir: Annotated[
+        Path | None, typer.Option("--log_dir", help="Directory for a copy of what stderr gets")
+    ] = None,
+    keep_versions: Annotated[
+        int,
+        typer.Option("--keep_versions", min=1, help="Kept for pinned requests and for rollback"),
+    ] = 2,
+    keys_per_request_max: Annotated[
+        int, typer.Option("--keys_per_request_max", min=1, help="Keys of one seek")
+    ] = 1_000_000,
+    frame_bytes_max: Annotated[
+        int, typer.Option("--frame_bytes_max", min=1024, help="One frame, body or message")
+    ] = WireLimits.frame_bytes_max,
+    connections_max: Annotated[
+        int, typer.Option("--connections_max", min=1, help="Open connections of the port")
+    ] = WireLimits.connections_max,
+    drain_timeout_s: Annotated[
+        float,
+        typer.Option(
+            "--drain_timeout_s", min=0, help="Time to answer what is under way at the end"
+        ),
+    ] = 10.0,
+    flagfile: Annotated[
+        str, typer.Option("--flagfile", help="A file of flags, one a line; later flags win")
+    ] = "",
+) -> None:
+    """Serves one shard of one dict over baidu_std, HTTP and gRPC, from the version that
+    <data_dir>/VERSION names, or empty until a version is downloaded and switched to.
+
+    Example: cube-server --flagfile=conf/gflags.conf --port=8001 --data_dir=data/0
+    """
+    from cube_server.server import run
+    from cube_server.settings import ServerSettings
+
+    log.configure("cube-server")
+    if log_dir is not None:
+        _log_to(log_dir / f"cube-server.{port}.log")
+    if grpc_port is None:
+        grpc_port = port + 1000 if 0 < port <= _PORT_MAX - 1000 else 0
+    run(
+        ServerSettings(
+            host=host,
+            port=port,
+            grpc_port=None if grpc_port < 0 else grpc_port,
+            data_dir=data_dir,
+            dict_name=dict_name,
+            shard=shard,
+            in_memory=in_mem,
+            keep_versions=keep_versions,
+            keys_per_request_max=keys_per_request_max,
+            drain_timeout_s=drain_timeout_s,
+            limits=WireLimits(frame_bytes_max=frame_bytes_max, connections_max=connections_max),
+        )
+    )
+
+
+def _log_to(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    root = logging.getLogger()
+    handler.setFormatter(root.handlers[0].formatter)
+    root.addHandler(handler)
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    command_line.run(app, ignored_flags=IGNORED_FLAGS)
+
+
+if __name__ == "__main__":
+    main()

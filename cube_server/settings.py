@@ -1,0 +1,37 @@
+"""Settings of one shard server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cube_core.wire.limits import WireLimits
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What the command line of `cube-server` says.
+
+    Attributes:
+        port: baidu_std and HTTP; 0 for any free one.
+        grpc_port: 0 for any free one, None for no gRPC.
+        data_dir: versions on disk, and VERSION with the name of the one to serve after a restart.
+        dict_name: the one dict that is served; "" takes that of the first table.
+        shard: the one shard that is served; None takes that of the first table.
+        in_memory: read tables into memory; else map the files.
+        keep_versions: versions kept, in memory and on disk, the current one counted.
+        keys_per_request_max: keys of one seek.
+        drain_timeout_s: what is not answered that long after SIGTERM is cut off.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8001
+    grpc_port: int | None = 9001
+    data_dir: Path = Path("data")
+    dict_name: str = ""
+    shard: int | None = None
+    in_memory: bool = True
+    keep_versions: int = 2
+    keys_per_request_max: int = 1_000_000
+    drain_timeout_s: float = 10.0
+    limits: WireLimits = field(default_factory=WireLimits)

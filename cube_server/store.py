@@ -1,0 +1,181 @@
+"""The data directory of a shard server.
+
+<data_dir>/VERSION                                      version to serve after a restart
+<data_dir>/<version>/<dict_name>_part<shard>.table      one table a version
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import uuid
+from collections.abc import Collection
+from pathlib import Path
+
+from cube_core.errors import ControlError
+from cube_core.versions import Version
+
+_TABLE_NAME = re.compile(r"(?P<dict_name>[0-9A-Za-z_.\-]+)_part(?P<shard>\d+)\.table")
+_DICT_NAME = re.compile(r"[0-9A-Za-z_.\-]{1,128}")
+_TEMPORARY_PREFIX = ".incoming-"
+_VERSION_BYTES_MAX = 256
+
+
+class DataDirectory:
+    """Finds, places and removes the tables of one dict and shard. Blocks on the disk.
+
+    Args:
+        dict_name: "" for any dict.
+        shard: None for any shard.
+    """
+
+    def __init__(self, root: Path, dict_name: str = "", shard: int | None = None) -> None:
+        self.root = root
+        self.dict_name = dict_name
+        self.shard = shard
+
+    def open(self) -> None:
+        """Creates the directory, and removes what a killed process left half-written."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        for leftover in self.root.glob(f"*/{_TEMPORARY_PREFIX}*"):
+            leftover.unlink()
+            _remove_if_empty(leftover.parent)
+
+    def recorded_version(self) -> Version | None:
+        """The version that VERSION names; None without that file.
+
+        Raises:
+            ControlError: VERSION does not hold the name of a version.
+        """
+        path = self.root / "VERSION"
+        try:
+            with path.open("rb") as file:
+                text = file.read(_VERSION_BYTES_MAX).decode("utf-8", errors="replace").strip()
+        except FileNotFoundError:
+            return None
+        try:
+            return Version.parse(text)
+        except ControlError as error:
+            raise ControlError(f"{path}: {error}") from error
+
+    def record_version(self, version: Version) -> None:
+        """Writes VERSION, whole or not at all."""
+        temporary = self.root / f"{_TEMPORARY_PREFIX}VERSION"
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(f"{version}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(self.root / "VERSION")
+        sync_directory(self.root)
+
+    def versions(self) -> list[Version]:
+        """Versions with a table on disk, newest file first."""
+        newest: dict[Version, float] = {}
+        for path in self.root.glob("*_*/*.table"):
+            version = _version_of(path)
+            if version is not None and self._is_ours(path):
+                with contextlib.suppress(FileNotFoundError):
+                    newest[version] = max(newest.get(version, 0), path.stat().st_mtime)
+        return sorted(newest, key=lambda version: newest[version], reverse=True)
+
+    def find_table(self, version: Version) -> Path:
+        """The table of a version.
+
+        Raises:
+            ControlError: there is none (names those there are), or there are several.
+        """
+        tables = self.tables(version)
+        if not tables:
+            known = ", ".join(str(each) for each in self.versions()) or "none"
+            wanted = self.root / str(version) / f"{self.dict_name or '*'}_part{self._shard_text()}"
+            raise ControlError(f"no table {wanted}.table; versions on disk: {known}")
+        if len(tables) > 1:
+            names = ", ".join(path.name for path in tables)
+            raise ControlError(
+                f"{self.root / str(version)} holds several tables ({names}): say which one with"
+                " --dict_name and --shard"
+            )
+        return tables[0]
+
+    def tables(self, version: Version) -> list[Path]:
+        """Every table of the version that this server may serve."""
+        directory = self.root / str(version)
+        return sorted(path for path in directory.glob("*.table") if self._is_ours(path))
+
+    def temporary_path(self, version: Version) -> Path:
+        """A path for a table that is being written; its directory is there."""
+        directory = self.root / str(version)
+        directory.mkdir(exist_ok=True)
+        return directory / f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+
+    def place(self, temporary: Path, version: Version, dict_name: str, shard: int) -> Path:
+        """Moves a verified, fsynced table into place; it takes the place of any other that this
+        server could serve for the version.
+
+        Raises:
+            ControlError: `dict_name` cannot be part of a file name.
+        """
+        if not _DICT_NAME.fullmatch(dict_name):
+            raise ControlError(f"dict_name {dict_name!r} is not letters, digits, '_', '.' and '-'")
+        target = self.root / str(version) / f"{dict_name}_part{shard}.table"
+        temporary.rename(target)
+        for other in self.tables(version):
+            if other != target:
+                other.unlink()
+        sync_directory(target.parent)
+        return target
+
+    def discard(self, temporary: Path) -> None:
+        """Removes a temporary table, and the version's directory when it holds nothing else."""
+        temporary.unlink(missing_ok=True)
+        _remove_if_empty(temporary.parent)
+
+    def prune(self, current: Version, in_use: Collection[Version], keep_versions: int) -> None:
+        """Removes tables older than the current one, until `keep_versions` are left. Versions in
+        use, and newer ones (downloaded, and not loaded yet), always stay."""
+        on_disk = self.versions()
+        newer_count = on_disk.index(current) if current in on_disk else len(on_disk)
+        kept = set(in_use) | set(on_disk[:newer_count])
+        for version in on_disk[newer_count:]:
+            if version in kept:
+                continue
+            if len(kept) < keep_versions:
+                kept.add(version)
+                continue
+            for path in self.tables(version):
+                path.unlink(missing_ok=True)
+            _remove_if_empty(self.root / str(version))
+
+    def _is_ours(self, path: Path) -> bool:
+        match = _TABLE_NAME.fullmatch(path.name)
+        return (
+            match is not None
+            and self.dict_name in ("", match["dict_name"])
+            and self.shard in (None, int(match["shard"]))
+        )
+
+    def _shard_text(self) -> str:
+        return "*" if self.shard is None else str(self.shard)
+
+
+def sync_directory(path: Path) -> None:
+    """Makes renames in a directory survive a crash of the machine."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _version_of(table: Path) -> Version | None:
+    try:
+        version = Version.parse(table.parent.name)
+    except ControlError:
+        return None
+    return version if str(version) == table.parent.name else None
+
+
+def _remove_if_empty(directory: Path) -> None:
+    with contextlib.suppress(OSError):
+        directory.rmdir()
