@@ -49,7 +49,7 @@ class Answer:
 
 
 class Load:
-    """One thread a predictor, each asking for the rows in turn, batch by batch, at a steady rate."""
+    """One thread a predictor, each asking for the rows in turn at a steady rate."""
 
     def __init__(self, rows: Rows, connect: Sequence[Callable[[], Predictor]]) -> None:
         self._rows = rows

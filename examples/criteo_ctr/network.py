@@ -16,10 +16,9 @@ from ctr_serving.criteo import DENSE_DIM, HASH_ROWS, SLOTS
 EMBEDDING_DIM = 10
 HIDDEN_UNITS = 400
 HIDDEN_LAYERS = 3
-TABLE_NAME = "SparseFeatFactors"
 
 
-class DenseNetwork(nn.Layer):  # type: ignore[misc]
+class DenseNetwork(nn.Layer):
     """concat(26 vectors, dense features) -> three ReLU layers of 400 -> softmax of 2."""
 
     def __init__(self) -> None:
@@ -32,11 +31,11 @@ class DenseNetwork(nn.Layer):  # type: ignore[misc]
         self.logits = nn.Sequential(*layers, nn.Linear(width, 2))
 
     def forward(self, vectors: Sequence[paddle.Tensor], dense: paddle.Tensor) -> paddle.Tensor:
-        """26 x float32[n, 10] and float32[n, 13] to probabilities float32[n, 2]: no click, click."""
+        """26 x float32[n, 10] and float32[n, 13] to float32[n, 2]: of no click, of a click."""
         return nn.functional.softmax(self.logits(paddle.concat([*vectors, dense], axis=1)))
 
 
-class CtrNetwork(nn.Layer):  # type: ignore[misc]
+class CtrNetwork(nn.Layer):
     """The unsplit network, as it is trained: ids in, probabilities out."""
 
     def __init__(self) -> None:
@@ -45,13 +44,14 @@ class CtrNetwork(nn.Layer):  # type: ignore[misc]
             HASH_ROWS,
             EMBEDDING_DIM,
             sparse=True,
-            weight_attr=paddle.ParamAttr(
-                name=TABLE_NAME, initializer=nn.initializer.Uniform(-0.05, 0.05)
-            ),
+            weight_attr=paddle.ParamAttr(initializer=nn.initializer.Uniform(-0.05, 0.05)),
         )
         self.dense_network = DenseNetwork()
 
     def forward(self, sparse_ids: paddle.Tensor, dense: paddle.Tensor) -> paddle.Tensor:
         """int64[n, 26] and float32[n, 13] to probabilities float32[n, 2]."""
         vectors = self.embedding(sparse_ids)
-        return self.dense_network([vectors[:, slot] for slot in range(SLOTS)], dense)
+        probabilities: paddle.Tensor = self.dense_network(
+            [vectors[:, slot] for slot in range(SLOTS)], dense
+        )
+        return probabilities

@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from cube_core.errors import CubeError
+from examples.criteo_ctr import interrupts
 
 _POLL_INTERVAL_S = 0.02
 _STOP_TIMEOUT_S = 10.0
@@ -45,7 +45,7 @@ class Role:
 
 
 class ProcessGroup:
-    """Starts roles in one directory; leaving the `with` block ends every one of them."""
+    """Starts roles in one directory and, with `stop`, ends every one of them."""
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
@@ -53,9 +53,9 @@ class ProcessGroup:
         self._pause = threading.Event()
 
     def start(self, name: str, module: str, arguments: Sequence[str]) -> Role:
-        """Runs `python -m module arguments` in the run directory, stdout and stderr to <name>.log."""
+        """Runs `python -m module arguments` in the run directory, its output in <name>.log."""
         log_path = self._run_dir / f"{name}.log"
-        with log_path.open("wb") as log:
+        with interrupts.held(), log_path.open("wb") as log:
             process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", module, *arguments],
                 cwd=self._run_dir,
@@ -66,9 +66,8 @@ class ProcessGroup:
                 # Ctrl-C in the terminal is for the demo alone; it ends the others in order.
                 start_new_session=True,
             )
-        role = Role(name, process, log_path)
-        self._roles.append(role)
-        return role
+            self._roles.append(Role(name, process, log_path))
+        return self._roles[-1]
 
     def wait_ready(self, role: Role, timeout_s: float) -> str:
         """Returns the role's ready line.
@@ -93,6 +92,10 @@ class ProcessGroup:
 
     def stop(self) -> None:
         """SIGTERM to all, last started first; SIGKILL to what has not ended by the deadline."""
+        with interrupts.held():
+            self._stop_all()
+
+    def _stop_all(self) -> None:
         roles, self._roles = self._roles[::-1], []
         for role in roles:
             if role.process.poll() is None:
@@ -105,14 +108,3 @@ class ProcessGroup:
                 # With what it started itself: a role that hangs cannot end its own children.
                 os.killpg(role.process.pid, signal.SIGKILL)
                 role.process.wait()
-
-    def __enter__(self) -> ProcessGroup:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()

@@ -1,0 +1,123 @@
+"""Exporting a trained pass: embedding and dense network apart, announced when both are there."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import paddle
+
+from ctr_serving.criteo import DENSE_DIM, SLOTS
+from cube_builder import append_pass, export_rows, load_embedding
+from cube_core.errors import BuildError
+from cube_core.versions import Version
+from examples.criteo_ctr.models import (
+    DENSE_INPUT,
+    MODEL_STEM,
+    SPARSE_INPUTS,
+    save_dense_network,
+    save_unsplit_network,
+)
+from examples.criteo_ctr.network import EMBEDDING_DIM, CtrNetwork
+
+TABLE_NAME = "SparseFeatFactors"
+
+
+@dataclass(frozen=True)
+class ExportedPass:
+    """A pass that is complete and stands in the donefile.
+
+    Args:
+        version: "<base>_<version>" of its embedding.
+        embedding_dir: SequenceFiles and their `_manifest.json`.
+        dense_dir: the dense network and its `manifest.json`.
+        unsplit_dir: the whole network with the table inside, to check answers by; not deployed.
+        announced_at_s: time.monotonic() when its line was in the donefile.
+    """
+
+    version: Version
+    embedding_dir: Path
+    dense_dir: Path
+    unsplit_dir: Path
+    announced_at_s: float
+
+
+def export_pass(
+    network: CtrNetwork, output_dir: Path, pass_id: str, *, dict_name: str
+) -> ExportedPass:
+    """Writes `<output_dir>/<pass_id>/` under a temporary name, renames it, and only then appends
+    the pass to `<output_dir>/donefile/base.txt`.
+
+    Raises:
+        BuildError: the pass is there already.
+        ModelError: the saved dense network has other inputs than it was given.
+    """
+    target = output_dir / pass_id
+    if target.exists():
+        raise BuildError(f"{target}: exists; a new pass needs a new id")
+    version = Version(pass_id, pass_id)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output_dir, prefix=f".{pass_id}-") as temporary:
+        staging = Path(temporary) / pass_id
+        _write_embedding(network, Path(temporary), staging / "embedding")
+        _write_dense(network, staging / "dense", dict_name, version)
+        save_unsplit_network(network, staging / "unsplit")
+        _sync(staging)
+        staging.rename(target)
+    _sync_directory(output_dir)
+    append_pass(
+        output_dir / "donefile" / "base.txt", pass_id, target / "embedding", target / "dense"
+    )
+    return ExportedPass(
+        version, target / "embedding", target / "dense", target / "unsplit", time.monotonic()
+    )
+
+
+def _write_embedding(network: CtrNetwork, temporary: Path, embedding_dir: Path) -> None:
+    """By way of a .pdparams file, which is how a training job hands its parameters on."""
+    parameters = temporary / "embedding.pdparams"
+    paddle.save({TABLE_NAME: network.embedding.weight}, str(parameters))
+    embedding_dir.parent.mkdir(parents=True)
+    export_rows(load_embedding(parameters, TABLE_NAME), embedding_dir)
+
+
+def _write_dense(network: CtrNetwork, dense_dir: Path, dict_name: str, version: Version) -> None:
+    output = save_dense_network(network, dense_dir)
+    manifest = {
+        "format": 1,
+        "dict_name": dict_name,
+        "version": str(version),
+        "slots": SLOTS,
+        "embedding_dim": EMBEDDING_DIM,
+        "dense_dim": DENSE_DIM,
+        "sparse_inputs": SPARSE_INPUTS,
+        "dense_input": DENSE_INPUT,
+        "output": output,
+        "model": MODEL_STEM,
+    }
+    (dense_dir / "manifest.json").write_text(
+        json.dumps(manifest, indent=1) + "\n", encoding="utf-8"
+    )
+
+
+def _sync(directory: Path) -> None:
+    """To the disk with all files below: the donefile must never outlive what it announces."""
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            _sync_directory(path)
+    _sync_directory(directory)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,95 @@
+"""Saving the network for Paddle's inference engine, split and unsplit, and running it there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import paddle
+from numpy.typing import NDArray
+from paddle import inference
+
+from ctr_serving.criteo import DENSE_DIM, SLOTS
+from cube_core.errors import ModelError
+from examples.criteo_ctr.features import Rows
+from examples.criteo_ctr.network import EMBEDDING_DIM, CtrNetwork
+
+MODEL_STEM = "model"
+SPARSE_INPUTS = [f"embedding_{slot}.tmp_0" for slot in range(SLOTS)]
+DENSE_INPUT = "dense_input"
+IDS_INPUT = "sparse_ids"
+
+_BATCH_ROWS = 1024
+
+
+def save_dense_network(network: CtrNetwork, model_dir: Path) -> str:
+    """Saves the network behind the embedding: 26 vectors and the dense features are its inputs.
+
+    Returns:
+        the name of the output with the probabilities.
+
+    Raises:
+        ModelError: the saved model has other inputs than it was given.
+    """
+    vector = [_spec(name, EMBEDDING_DIM, "float32") for name in SPARSE_INPUTS]
+    _save(network.dense_network, model_dir, [vector, _spec(DENSE_INPUT, DENSE_DIM, "float32")])
+    return InferenceModel(model_dir, [*SPARSE_INPUTS, DENSE_INPUT]).output
+
+
+def save_unsplit_network(network: CtrNetwork, model_dir: Path) -> None:
+    """Saves the whole network, table included: ids and the dense features are its inputs."""
+    specs = [_spec(IDS_INPUT, SLOTS, "int64"), _spec(DENSE_INPUT, DENSE_DIM, "float32")]
+    _save(network, model_dir, specs)
+
+
+def unsplit_probabilities(model_dir: Path, rows: Rows) -> NDArray[np.float32]:
+    """Probabilities float32[n, 2] of the unsplit model, computed by Paddle directly."""
+    model = InferenceModel(model_dir, [IDS_INPUT, DENSE_INPUT])
+    return np.concatenate(
+        [
+            model.run(
+                {
+                    IDS_INPUT: rows.sparse_ids[begin : begin + _BATCH_ROWS],
+                    DENSE_INPUT: rows.dense[begin : begin + _BATCH_ROWS],
+                }
+            )
+            for begin in range(0, len(rows), _BATCH_ROWS)
+        ]
+    )
+
+
+class InferenceModel:
+    """One saved model in Paddle's inference engine.
+
+    Raises:
+        ModelError: the model's inputs are not those expected.
+    """
+
+    def __init__(self, model_dir: Path, inputs: list[str]) -> None:
+        stem = model_dir / MODEL_STEM
+        config = inference.Config(f"{stem}.json", f"{stem}.pdiparams")
+        config.disable_gpu()
+        config.disable_glog_info()
+        self._predictor = inference.create_predictor(config)
+        found = self._predictor.get_input_names()
+        if sorted(found) != sorted(inputs):
+            raise ModelError(f"{stem}.json: has the inputs {found}, expected {inputs}")
+        self.output: str = self._predictor.get_output_names()[0]
+
+    def run(self, feeds: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """One batch: an array for each input, float32[n, 2] out."""
+        for name, array in feeds.items():
+            self._predictor.get_input_handle(name).copy_from_cpu(np.ascontiguousarray(array))
+        self._predictor.run()
+        return np.asarray(self._predictor.get_output_handle(self.output).copy_to_cpu())
+
+
+def _spec(name: str, width: int, dtype: Literal["int64", "float32"]) -> paddle.static.InputSpec:
+    return paddle.static.InputSpec([None, width], dtype, name=name)
+
+
+def _save(layer: paddle.nn.Layer, model_dir: Path, specs: list[Any]) -> None:
+    model_dir.mkdir(parents=True, exist_ok=True)
+    layer.eval()
+    paddle.jit.save(layer, str(model_dir / MODEL_STEM), input_spec=specs)
