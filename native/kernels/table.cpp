@@ -28,7 +28,7 @@ std::vector<uint32_t> read_block_crcs(const File& file, const TableLayout& layou
     const uint32_t expected = decode_footer(footer, layout, header_crc);
     std::vector<uint8_t> bytes(static_cast<size_t>(layout.block_crcs_padded_bytes()));
     read_exactly(file, layout.block_crcs.offset, bytes);
-    if (crc32c(0, bytes.data(), bytes.size()) != expected)
+    if (stored_crc32c(bytes.data(), bytes.size()) != expected)
         fail("block checksums: checksum mismatch (offset " +
              std::to_string(layout.block_crcs.offset) + ")");
     std::vector<uint32_t> crcs(static_cast<size_t>(layout.block_crcs.bytes / 4));
@@ -45,7 +45,7 @@ void verify_blocks(uint8_t* base, const TableLayout& layout, std::span<const uin
         const size_t size = static_cast<size_t>(
             std::min<uint64_t>(kTableBlockBytes, layout.block_crcs.offset - begin));
         fill(begin, size);
-        if (crc32c(0, base + begin, size) != crcs[block])
+        if (stored_crc32c(base + begin, size) != crcs[block])
             fail("block checksum mismatch (offset " + std::to_string(begin) + ")");
     }
 }

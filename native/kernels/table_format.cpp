@@ -85,7 +85,7 @@ void check_kind(const uint8_t* header) {
         fail("header: not a table, the magic is wrong (offset 0)");
     expect(header, at::kFormatVersion, kFormatVersion, "format_version");
     expect(header, at::kHeaderBytes, kTableHeaderBytes, "header_bytes");
-    if (crc32c(0, header, at::kHeaderCrc) != load<uint32_t>(header, at::kHeaderCrc))
+    if (stored_crc32c(header, at::kHeaderCrc) != load<uint32_t>(header, at::kHeaderCrc))
         fail("header: checksum mismatch (offset 508)");
     expect(header, at::kTableKind, 0, "table_kind");
     expect(header, at::kValueKind, 0, "value_kind");
@@ -153,7 +153,7 @@ void encode_header(const TableHeader& header, HeaderBytes target) {
     store(base, at::kFileBytes, layout.file_bytes);
     std::copy(header.dict_name.begin(), header.dict_name.end(), base + at::kDictName);
     std::copy(header.version.begin(), header.version.end(), base + at::kVersion);
-    store(base, at::kHeaderCrc, crc32c(0, base, at::kHeaderCrc));
+    store(base, at::kHeaderCrc, stored_crc32c(base, at::kHeaderCrc));
 }
 
 TableHeader decode_header(std::span<const uint8_t, kTableHeaderBytes> source, uint64_t file_bytes) {
@@ -194,7 +194,7 @@ void encode_footer(const TableLayout& layout, uint32_t header_crc, uint32_t bloc
     store(base, at::kFooterHeaderCrc, header_crc);
     store(base, at::kFooterBlockCrcsCrc, block_crcs_crc);
     std::copy(kFooterMagic.begin(), kFooterMagic.end(), base + at::kFooterMagic);
-    store(base, at::kFooterCrc, crc32c(0, base, at::kFooterCrc));
+    store(base, at::kFooterCrc, stored_crc32c(base, at::kFooterCrc));
 }
 
 uint32_t decode_footer(std::span<const uint8_t, kTableFooterBytes> source,
@@ -204,7 +204,7 @@ uint32_t decode_footer(std::span<const uint8_t, kTableFooterBytes> source,
         " (offset " + std::to_string(layout.file_bytes - kTableFooterBytes) + ")";
     if (std::memcmp(base + at::kFooterMagic, kFooterMagic.data(), kFooterMagic.size()) != 0)
         fail("footer: the magic is wrong" + where);
-    if (crc32c(0, base, at::kFooterCrc) != load<uint32_t>(base, at::kFooterCrc))
+    if (stored_crc32c(base, at::kFooterCrc) != load<uint32_t>(base, at::kFooterCrc))
         fail("footer: checksum mismatch" + where);
     if (load<uint64_t>(base, at::kFooterFileBytes) != layout.file_bytes ||
         load<uint32_t>(base, at::kFooterHeaderCrc) != header_crc)

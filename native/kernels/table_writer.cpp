@@ -45,7 +45,7 @@ class BlockWriter {
     }
     void end_block() {
         if (block_.empty()) return;
-        block_crcs_.push_back(crc32c(0, block_.data(), block_.size()));
+        block_crcs_.push_back(stored_crc32c(block_.data(), block_.size()));
         write_plain(block_);
         block_.clear();
     }
@@ -134,7 +134,7 @@ TableReport write_table(const std::string& path, const TableInput& input) {
         writer.block_crcs(static_cast<size_t>(layout.block_crcs_padded_bytes()));
     writer.write_plain(crcs);
     std::array<uint8_t, kTableFooterBytes> footer_bytes;
-    encode_footer(layout, stored_header_crc(header_bytes), crc32c(0, crcs.data(), crcs.size()),
+    encode_footer(layout, stored_header_crc(header_bytes), stored_crc32c(crcs.data(), crcs.size()),
                   footer_bytes);
     writer.write_plain(footer_bytes);
     file.commit();
