@@ -1,3 +1,107 @@
-#include "bindings/bindings.hpp"
+#include "kernels/seek_plan.hpp"
 
-void bind_seek_plan(nb::module_&) {}
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+
+#include "bindings/arrays.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/output_bytes.hpp"
+#include "kernels/frame.hpp"
+
+namespace {
+
+using Version = std::optional<std::string_view>;
+
+// Copying so many bytes of rows takes some 10 microseconds.
+constexpr size_t kReleaseBytesMin = size_t{128} << 10;
+
+cube::SeekOptions options_of(const Version& version, bool version_required) {
+    if (version && version->empty()) throw std::invalid_argument("version must not be empty");
+    return {version.value_or(std::string_view()), version_required};
+}
+
+nb::bytes payload(const cube::SeekPlan& plan, uint32_t shard, const Version& version,
+                  bool version_required) {
+    const cube::SeekOptions options = options_of(version, version_required);
+    const auto keys = plan.keys_of(shard);
+    const size_t size = cube::seek_request_size(keys, options);
+    OutputBytes output(size);
+    cube::write_seek_request(output.data(), keys, options);
+    return output.finish(size);
+}
+
+nb::bytes frame(const cube::SeekPlan& plan, uint32_t shard, int64_t correlation_id,
+                const Version& version, bool version_required, int32_t timeout_ms) {
+    const cube::SeekOptions options = options_of(version, version_required);
+    const auto keys = plan.keys_of(shard);
+    const size_t payload_size = cube::seek_request_size(keys, options);
+    const std::string head = cube::encode_request_head(
+        {"rec.mcube.DictService", "seek", correlation_id, timeout_ms, 0}, payload_size, 0);
+    OutputBytes output(head.size() + payload_size);
+    cube::write_seek_request(std::copy(head.begin(), head.end(), output.data()), keys, options);
+    return output.finish(head.size() + payload_size);
+}
+
+void expect_rows(const cube::SeekPlan& plan, const OutputArray<float>& rows,
+                 const OutputArray<int32_t>& status) {
+    expect_dimensions(rows, 2, "rows");
+    expect_dimensions(status, 1, "status");
+    if (rows.shape(0) != plan.key_count() || status.shape(0) != plan.key_count())
+        throw std::invalid_argument("rows has " + std::to_string(rows.shape(0)) +
+                                    " rows and status " + std::to_string(status.shape(0)) +
+                                    " items for " + std::to_string(plan.key_count()) + " keys");
+    if (rows.shape(1) == 0) throw std::invalid_argument("rows must have at least one column");
+}
+
+std::optional<std::string> decode(const cube::SeekPlan& plan, uint32_t shard,
+                                  const BufferView& body, const OutputArray<float>& rows,
+                                  const OutputArray<int32_t>& status) {
+    expect_rows(plan, rows, status);
+    const auto positions = plan.positions_of(shard);
+    const cube::SeekTarget target{rows.data(), rows.shape(1), status.data()};
+    std::optional<nb::gil_scoped_release> released;
+    if (body.size() >= kReleaseBytesMin) released.emplace();
+    const cube::SeekVersion version = cube::decode_seek_response(body.bytes(), positions, target);
+    return version.present ? std::optional<std::string>(version.name) : std::nullopt;
+}
+
+}  // namespace
+
+void bind_seek_plan(nb::module_& m) {
+    m.attr("STATUS_FOUND") = cube::kStatusFound;
+    m.attr("STATUS_MISSING") = cube::kStatusMissing;
+    m.attr("STATUS_WRONG_WIDTH") = cube::kStatusWrongWidth;
+
+    nb::class_<cube::SeekPlan>(m, "SeekPlan", nb::is_final())
+        .def(
+            "__init__",
+            [](cube::SeekPlan* self, const InputArray<uint64_t>& keys, uint32_t shard_num) {
+                new (self) cube::SeekPlan(items_of(keys, "keys"), shard_num);
+            },
+            nb::arg("keys").noconvert(), nb::arg("shard_num"))
+        .def_prop_ro("shards", &cube::SeekPlan::shards)
+        .def(
+            "key_count",
+            [](const cube::SeekPlan& plan, uint32_t shard) { return plan.keys_of(shard).size(); },
+            nb::arg("shard"))
+        .def("payload", &payload, nb::arg("shard"), nb::kw_only(), nb::arg("version") = nb::none(),
+             nb::arg("version_required") = false)
+        .def("frame", &frame, nb::arg("shard"), nb::arg("correlation_id"), nb::kw_only(),
+             nb::arg("version") = nb::none(), nb::arg("version_required") = false,
+             nb::arg("timeout_ms") = 0)
+        .def(
+            "value_bytes",
+            [](const cube::SeekPlan& plan, uint32_t shard, const BufferView& body) {
+                plan.keys_of(shard);  // refuses a shard that is not in the plan
+                return cube::first_value_size(body.bytes());
+            },
+            nb::arg("shard"), nb::arg("body"))
+        .def("decode", &decode, nb::arg("shard"), nb::arg("body"), nb::arg("rows").noconvert(),
+             nb::arg("status").noconvert());
+}

@@ -3,30 +3,11 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/varint.hpp"
+#include "kernels/dict_value.hpp"
 
 namespace cube {
 
 namespace {
-
-// values{status 4294967295, value ""}
-constexpr uint8_t kMissing[] = {0x0a, 0x08, 0x08, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x12, 0x00};
-
-// values{status 0, value of `value_bytes`}, up to the value.
-struct FoundHead {
-    explicit FoundHead(size_t value_bytes) {
-        uint8_t* at = bytes;
-        *at++ = 0x0a;
-        at = write_varint(at, 2 + 1 + varint_size(value_bytes) + value_bytes);
-        *at++ = 0x08;
-        *at++ = 0x00;
-        *at++ = 0x12;
-        at = write_varint(at, value_bytes);
-        size = static_cast<size_t>(at - bytes);
-    }
-    uint8_t bytes[kSeekResponseSlack] = {};
-    size_t size;
-};
 
 uint8_t* write_version(uint8_t* target, std::string_view version) {
     *target++ = 0x12;
@@ -44,12 +25,12 @@ uint8_t* write_values(const Table& table, std::span<const uint64_t> keys, uint8_
     size_t missing = 0;
     table.find_each(keys, [&](size_t, const uint8_t* value) {
         if (value == nullptr) [[unlikely]] {
-            std::memcpy(target, kMissing, sizeof(kMissing));
-            target += sizeof(kMissing);
+            std::memcpy(target, kMissingValue, sizeof(kMissingValue));
+            target += sizeof(kMissingValue);
             ++missing;
             return;
         }
-        std::memcpy(target, head.bytes, kSeekResponseSlack);
+        std::memcpy(target, head.bytes, FoundHead::kBytesMax);
         std::memcpy(target + head_size, value, width);
         target += head_size + width;
     });
@@ -84,7 +65,7 @@ WriteValues values_writer(size_t value_bytes) {
 size_t seek_response_size_max(size_t key_count, size_t value_bytes, std::string_view version) {
     const size_t found = FoundHead(value_bytes).size + value_bytes;
     const size_t named = version.empty() ? 0 : 1 + varint_size(version.size()) + version.size();
-    return key_count * std::max(found, sizeof(kMissing)) + named;
+    return key_count * std::max(found, sizeof(kMissingValue)) + named;
 }
 
 SeekResponse write_seek_response(const Table& table, std::span<const uint64_t> keys,

@@ -4,17 +4,15 @@
 #include <span>
 #include <string_view>
 
+#include "kernels/dict_value.hpp"
 #include "kernels/table.hpp"
 
 namespace cube {
 
-// What a key of DictResponse begins with, found or not.
-inline constexpr uint32_t kStatusMissing = 0xffffffff;
-
 // Bytes of DictResponse when every key is found: it is never longer.
 size_t seek_response_size_max(size_t key_count, size_t value_bytes, std::string_view version);
 // What `target` must have room for on top of that, so that values are copied in whole words.
-inline constexpr size_t kSeekResponseSlack = 16;
+inline constexpr size_t kSeekResponseSlack = FoundHead::kBytesMax;
 
 struct SeekResponse {
     size_t bytes = 0;

@@ -1,0 +1,198 @@
+#include "kernels/seek_plan.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/dict_value.hpp"
+
+namespace cube {
+
+SeekPlan::SeekPlan(std::span<const uint64_t> keys, uint32_t shard_num) {
+    if (shard_num == 0 || shard_num > kShardNumMax)
+        throw std::invalid_argument("shard_num " + std::to_string(shard_num) + " is not 1 to " +
+                                    std::to_string(kShardNumMax));
+    if (keys.size() > std::numeric_limits<uint32_t>::max())
+        throw std::invalid_argument("a batch takes at most 4294967295 keys");
+    begins_.assign(size_t{shard_num} + 1, 0);
+    for (const uint64_t key : keys) ++begins_[key % shard_num + 1];
+    for (size_t shard = 1; shard < begins_.size(); ++shard) begins_[shard] += begins_[shard - 1];
+    std::vector<size_t> at(begins_.begin(), begins_.end() - 1);
+    keys_.resize(keys.size());
+    positions_.resize(keys.size());
+    for (size_t i = 0; i < keys.size(); ++i) {
+        const size_t place = at[keys[i] % shard_num]++;
+        keys_[place] = keys[i];
+        positions_[place] = static_cast<uint32_t>(i);
+    }
+}
+
+std::vector<uint32_t> SeekPlan::shards() const {
+    std::vector<uint32_t> owners;
+    for (uint32_t shard = 0; shard + 1 < begins_.size(); ++shard)
+        if (count_of(shard) > 0) owners.push_back(shard);
+    return owners;
+}
+
+void SeekPlan::check_shard(uint32_t shard) const {
+    const size_t shard_num = begins_.size() - 1;
+    if (shard >= shard_num)
+        throw std::invalid_argument("shard " + std::to_string(shard) + " is not below shard_num " +
+                                    std::to_string(shard_num));
+}
+
+std::span<const uint64_t> SeekPlan::keys_of(uint32_t shard) const {
+    check_shard(shard);
+    return std::span(keys_).subspan(begins_[shard], count_of(shard));
+}
+
+std::span<const uint32_t> SeekPlan::positions_of(uint32_t shard) const {
+    check_shard(shard);
+    return std::span(positions_).subspan(begins_[shard], count_of(shard));
+}
+
+size_t seek_request_size(std::span<const uint64_t> keys, const SeekOptions& options) {
+    size_t size = keys.size() + (options.version_required ? 2 : 0);
+    for (const uint64_t key : keys) size += varint_size(key);
+    if (!options.version.empty())
+        size += 1 + varint_size(options.version.size()) + options.version.size();
+    return size;
+}
+
+uint8_t* write_seek_request(uint8_t* target, std::span<const uint64_t> keys,
+                            const SeekOptions& options) {
+    for (const uint64_t key : keys) {
+        *target++ = 0x08;
+        target = write_varint(target, key);
+    }
+    if (options.version_required) {
+        *target++ = 0x10;
+        *target++ = 0x01;
+    }
+    if (options.version.empty()) return target;
+    *target++ = 0x1a;
+    target = write_varint(target, options.version.size());
+    return std::copy(options.version.begin(), options.version.end(), target);
+}
+
+namespace {
+
+constexpr const char* kResponseName = "DictResponse";
+
+struct DictValue {
+    uint32_t status = 0;
+    Bytes value;
+};
+
+DictValue parse_value(ProtobufReader reader) {
+    DictValue value;
+    bool has_status = false;
+    bool has_value = false;
+    while (reader.next()) {
+        if (reader.is(1, WireType::kVarint)) {
+            value.status = static_cast<uint32_t>(reader.varint());
+            has_status = true;
+        } else if (reader.is(2, WireType::kBytes)) {
+            value.value = reader.bytes();
+            has_value = true;
+        } else {
+            reader.skip();
+        }
+    }
+    if (!has_status || !has_value) reader.fail("lacks its status or value");
+    if (value.status != 0 && value.status != kStatusOnWireMissing)
+        reader.fail("has the unknown status " + std::to_string(value.status));
+    return value;
+}
+
+class ResponseDecoder {
+  public:
+    ResponseDecoder(Bytes body, std::span<const uint32_t> positions, const SeekTarget& target)
+        : body_(body), positions_(positions), target_(target), head_(target.dim * sizeof(float)) {}
+
+    SeekVersion decode() {
+        const uint8_t* at = body_.data();
+        const uint8_t* end = at + body_.size();
+        while (true) {
+            at = copy_found(at, end);
+            if (at == end) break;
+            ProtobufReader reader({at, end}, kResponseName, body_.data());
+            reader.next();
+            parse_field(reader);
+            at = body_.data() + reader.offset();
+        }
+        if (decoded_ != positions_.size())
+            throw Error(ErrorKind::kWire, std::string(kResponseName) + " has " +
+                                              std::to_string(decoded_) + " values for " +
+                                              std::to_string(positions_.size()) + " keys");
+        return version_;
+    }
+
+  private:
+    // Values of the expected width, as a server writes them, without the general walk.
+    const uint8_t* copy_found(const uint8_t* at, const uint8_t* end) {
+        const size_t row_bytes = target_.dim * sizeof(float);
+        while (static_cast<size_t>(end - at) >= head_.size + row_bytes &&
+               decoded_ < positions_.size() && std::memcmp(at, head_.bytes, head_.size) == 0) {
+            const uint32_t position = positions_[decoded_++];
+            std::memcpy(target_.rows + position * target_.dim, at + head_.size, row_bytes);
+            target_.status[position] = kStatusFound;
+            at += head_.size + row_bytes;
+        }
+        return at;
+    }
+    void parse_field(ProtobufReader& reader) {
+        if (reader.is(1, WireType::kBytes)) {
+            place(parse_value(reader.nested("DictResponse: value")), reader);
+        } else if (reader.is(2, WireType::kBytes)) {
+            version_ = {true, as_text(reader.bytes())};
+        } else {
+            reader.skip();
+        }
+    }
+    void place(const DictValue& value, const ProtobufReader& reader) {
+        if (decoded_ == positions_.size())
+            reader.fail("has more values than the " + std::to_string(positions_.size()) +
+                        " keys asked for");
+        const uint32_t position = positions_[decoded_++];
+        float* row = target_.rows + position * target_.dim;
+        if (value.status == 0 && value.value.size() == target_.dim * sizeof(float)) {
+            std::memcpy(row, value.value.data(), value.value.size());
+            target_.status[position] = kStatusFound;
+            return;
+        }
+        std::fill_n(row, target_.dim, 0.0F);
+        target_.status[position] = value.status == 0 ? kStatusWrongWidth : kStatusMissing;
+    }
+
+    Bytes body_;
+    std::span<const uint32_t> positions_;
+    SeekTarget target_;
+    FoundHead head_;
+    SeekVersion version_;
+    size_t decoded_ = 0;
+};
+
+}  // namespace
+
+SeekVersion decode_seek_response(Bytes body, std::span<const uint32_t> positions,
+                                 const SeekTarget& target) {
+    return ResponseDecoder(body, positions, target).decode();
+}
+
+size_t first_value_size(Bytes body) {
+    ProtobufReader reader(body, kResponseName);
+    while (reader.next()) {
+        if (!reader.is(1, WireType::kBytes)) {
+            reader.skip();
+            continue;
+        }
+        const DictValue value = parse_value(reader.nested("DictResponse: value"));
+        if (value.status == 0) return value.value.size();
+    }
+    return 0;
+}
+
+}  // namespace cube
