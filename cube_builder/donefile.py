@@ -9,9 +9,7 @@ from pathlib import Path
 from cube_core.errors import BuildError
 
 
-def append_pass(
-    donefile: Path, pass_id: str, embedding: Path, dense: Path | None = None
-) -> None:
+def append_pass(donefile: Path, pass_id: str, embedding: Path, dense: Path | None = None) -> None:
     """Appends `{"id", "key", "input", "dense"}` with absolute paths, in one write.
 
     A line that is there already is not written again, so that an export may be repeated.

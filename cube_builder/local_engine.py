@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from cube_builder.job import REPORT_NAME, BuildJob, BuildReport, ShardReport
+from cube_builder.manifest import check_against_manifest
 from cube_builder.sources import common_width, read_batches, source_files
 from cube_builder.spill import ShardSpill
 from cube_builder.staging import staged_directory
@@ -51,6 +52,7 @@ def build(job: BuildJob, on_progress: OnProgress | None = None) -> BuildReport:
     """
     report_progress = on_progress or (lambda _: None)
     files = source_files(job.input_path)
+    check_against_manifest(job.input_path, files)
     value_bytes = common_width(files)
     with staged_directory(job.directory, _check_replaceable(job)) as staging:
         spill_directory = staging / _SPILL_NAME

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cube_builder.manifest import MANIFEST_NAME, write_manifest
 from cube_builder.paddle_variable import map_variable
 from cube_builder.pdparams import read_arrays
 from cube_builder.staging import staged_directory
-from cube_core._native import SequenceFileWriter, crc32c_file
+from cube_core._native import SequenceFileWriter
 from cube_core.errors import BuildError
 
-MANIFEST_NAME = "_manifest.json"
 ROWS_PER_FILE = 10_000_000
 
 _ROWS_PER_BATCH = 65_536
@@ -82,7 +81,7 @@ def export_rows(
             end = min(start + rows_per_file, len(rows))
             _write_part(staging / name, rows, start, end, dialect, on_rows)
             names.append(name)
-        _write_manifest(staging, names)
+        write_manifest(staging, names)
     return [directory / name for name in names]
 
 
@@ -139,19 +138,6 @@ def _write_part(
             writer.append(keys, batch.view(np.uint8))
             if on_rows is not None:
                 on_rows(first + len(batch))
-
-
-def _write_manifest(directory: Path, names: list[str]) -> None:
-    files = [
-        {
-            "name": name,
-            "size": (directory / name).stat().st_size,
-            "crc32c": crc32c_file(str(directory / name)),
-        }
-        for name in names
-    ]
-    manifest = json.dumps({"format": 1, "files": files}, indent=1) + "\n"
-    (directory / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
 
 
 def _check_replaceable(directory: Path) -> None:

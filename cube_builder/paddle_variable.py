@@ -1,7 +1,7 @@
 """One variable in Paddle's binary format (`save_vars`, `paddle.save(…, use_binary_format=True)`).
 
-    u32 version (0), u64 levels, then per level u64 size and that many bytes,
-    u32 version (0), i32 size of the description, TensorDesc, the elements
+u32 version (0), u64 levels, then per level u64 size and that many bytes,
+u32 version (0), i32 size of the description, TensorDesc, the elements
 """
 
 from __future__ import annotations

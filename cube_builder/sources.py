@@ -15,7 +15,7 @@ from cube_core.errors import BuildError
 
 Batch = tuple[NDArray[np.uint64], NDArray[np.uint8]]
 
-_BATCH_BYTES = 16 << 20
+_BATCH_BYTES = 8 << 20
 
 
 def source_files(input_path: Path) -> list[Path]:
@@ -65,7 +65,7 @@ def common_width(files: list[Path]) -> int:
 
 
 def read_batches(path: Path) -> Iterator[tuple[Batch, int]]:
-    """Yields keys uint64[m] and values uint8[m, width] of some 16 MiB, and the bytes of the file
+    """Yields keys uint64[m] and values uint8[m, width] of some 8 MiB, and the bytes of the file
     consumed so far."""
     reader = SequenceFileReader(str(path))
     records_max = max(1, _BATCH_BYTES // (reader.value_bytes + 8))

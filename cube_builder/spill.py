@@ -55,12 +55,11 @@ class ShardSpill:
         values_path.unlink()
         return keys, values.reshape(count, self._value_bytes)
 
-    def _append(
-        self, shard: int, keys: NDArray[np.uint64], values: NDArray[np.uint8]
-    ) -> None:
-        for path, array in zip(self._paths(shard), (keys, values), strict=True):
-            with path.open("ab") as file:
-                file.write(array.data)
+    def _append(self, shard: int, keys: NDArray[np.uint64], values: NDArray[np.uint8]) -> None:
+        keys_path, values_path = self._paths(shard)
+        with keys_path.open("ab") as keys_file, values_path.open("ab") as values_file:
+            keys_file.write(keys.data)
+            values_file.write(values.data)
         self._counts[shard] += len(keys)
 
     def _paths(self, shard: int) -> tuple[Path, Path]:

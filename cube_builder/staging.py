@@ -66,7 +66,10 @@ def _locked_directory(target: Path) -> Iterator[Path]:
     prefix = f".{target.name}."
     with _lock(target.parent, fcntl.LOCK_EX):
         for leftover in target.parent.glob(f"{prefix}*{_SUFFIX}"):
-            with contextlib.suppress(BlockingIOError), _lock(leftover, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            with (
+                contextlib.suppress(BlockingIOError),
+                _lock(leftover, fcntl.LOCK_EX | fcntl.LOCK_NB),
+            ):
                 shutil.rmtree(leftover)
         staging = Path(tempfile.mkdtemp(prefix=prefix, suffix=_SUFFIX, dir=target.parent))
         lock = contextlib.ExitStack()

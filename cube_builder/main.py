@@ -1,0 +1,224 @@
+"""`cube-builder`: passes to shard tables, and what makes and shows passes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeVar
+
+import typer
+
+from cube_builder.donefile import append_pass
+from cube_builder.job import BuildJob
+from cube_builder.local_engine import build
+from cube_builder.paddle_export import ROWS_PER_FILE, export_rows, load_embedding
+from cube_builder.pairs import read_pairs
+from cube_builder.progress_bar import build_progress, row_progress
+from cube_builder.text_format import format_pairs, text_to_sequence_file
+from cube_core import command_line
+from cube_core.errors import ConfError, ControlError
+from cube_core.log import configure
+from cube_core.versions import Version
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# glog's own flags, which flag files of the original carry.
+_IGNORED_FLAGS = frozenset({"log_dir", "logtostderr", "minloglevel", "stderrthreshold", "v"})
+
+_BUILD_HELP = """Cuts a pass of SequenceFiles into shard tables (key % shard_num).
+
+Writes <output_path>/<depend_version>_<cur_version>/<dict_name>_part<shard>.table and build.json.
+
+Example:
+
+  cube-builder --dict_name=test_dict --job_mode=base --cur_version=1 --depend_version=1
+  --input_path=./pass --output_path=./tables --shard_num=2
+"""
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    invoke_without_command=True,
+    no_args_is_help=True,
+    help=_BUILD_HELP,
+)
+
+Dialect = Annotated[
+    str, typer.Option("--dialect", help="hadoop, or paddle: keys and values without lengths.")
+]
+
+
+@app.callback()
+def build_command(
+    context: typer.Context,
+    dict_name: Annotated[str, typer.Option("--dict_name", help="Name of the dict.")] = "",
+    input_path: Annotated[
+        Path | None, typer.Option("--input_path", help="A SequenceFile or a directory of them.")
+    ] = None,
+    output_path: Annotated[
+        Path | None, typer.Option("--output_path", help="Directory of the versions.")
+    ] = None,
+    shard_num: Annotated[int, typer.Option("--shard_num", help="Number of shards.")] = -1,
+    cur_version: Annotated[
+        str, typer.Option("--cur_version", help="Version to build; the time in seconds if unset.")
+    ] = "",
+    depend_version: Annotated[
+        str, typer.Option("--depend_version", help="Version it stands on; cur_version if unset.")
+    ] = "",
+    job_mode: Annotated[str, typer.Option("--job_mode", help="base.")] = "base",
+    last_version: Annotated[
+        str, typer.Option("--last_version", help="Accepted; has no meaning for a base.")
+    ] = "0",
+    only_build: Annotated[
+        bool,
+        typer.Option(
+            "--only_build/--noonly_build", help="Accepted; shipping is cube-transfer's work."
+        ),
+    ] = True,
+    master_address: Annotated[
+        str, typer.Option("--master_address", help="Accepted; has no meaning here.")
+    ] = "",
+) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    if job_mode != "base":
+        raise _flag_error("job_mode", f"{job_mode!r} is not supported; supported is base")
+    if not only_build:
+        log.warning("--only_build=false: only built; cube-transfer ships what it builds")
+    started = time.monotonic()
+    job = BuildJob(
+        dict_name=_given("dict_name", dict_name),
+        input_path=_given("input_path", input_path),
+        output_path=_given("output_path", output_path),
+        shard_num=shard_num,
+        version=_version(depend_version, cur_version or str(int(time.time()))),
+    )
+    with build_progress() as on_progress:
+        report = build(job, on_progress)
+    elapsed_s = time.monotonic() - started
+    print(
+        f"built {job.directory}: {report.record_count} records of {report.value_bytes} bytes into "
+        f"{report.shard_num} tables in {elapsed_s:.2f} s "
+        f"({report.record_count / elapsed_s:.0f} records/s)"
+    )
+
+
+@app.command()
+def dump(
+    input_path: Annotated[
+        Path,
+        typer.Option("--input_path", help=".pdparams, or one variable in Paddle's binary format."),
+    ],
+    output_path: Annotated[Path, typer.Option("--output_path", help="Directory of the parts.")],
+    entry: Annotated[
+        str | None, typer.Option("--entry", help="Entry of the .pdparams; may be its only matrix.")
+    ] = None,
+    dialect: Dialect = "hadoop",
+    rows_per_file: Annotated[
+        int, typer.Option("--rows_per_file", help="Rows a part.")
+    ] = ROWS_PER_FILE,
+    donefile: Annotated[
+        Path | None, typer.Option("--donefile", help="Donefile to announce the pass in.")
+    ] = None,
+    pass_id: Annotated[str, typer.Option("--id", help="Id of the pass, for the donefile.")] = "",
+    dense: Annotated[
+        Path | None, typer.Option("--dense", help="Dense model's directory, for the donefile.")
+    ] = None,
+) -> None:
+    """Exports a Paddle embedding as a pass of SequenceFiles; the row's index is the key.
+
+    Example:
+
+      cube-builder dump --input_path=model.pdparams --entry=embedding.weight
+      --output_path=passes/10/embedding --donefile=passes/donefile/base.txt --id=10
+    """
+    if donefile is None and (pass_id or dense is not None):
+        raise _flag_error("donefile", "needed with --id and --dense")
+    if donefile is not None:
+        _version(pass_id, _given("id", pass_id))
+    if dense is not None and not dense.is_dir():
+        raise _flag_error("dense", f"{dense} is no directory")
+    rows = load_embedding(input_path, entry)
+    with row_progress(len(rows)) as on_rows:
+        parts = export_rows(
+            rows, output_path, dialect=dialect, rows_per_file=rows_per_file, on_rows=on_rows
+        )
+    if donefile is not None:
+        append_pass(donefile, pass_id, output_path, dense)
+    print(f"dumped {output_path}: {len(rows)} rows of {rows.shape[1]} floats in {len(parts)} files")
+
+
+@app.command()
+def cat(
+    path: Annotated[Path, typer.Argument(help="A SequenceFile, a table, or a directory of them.")],
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Pairs to print; 0: all.")] = 0,
+) -> None:
+    """Prints pairs as `key:v1 v2 …`.
+
+    Example:
+
+      cube-builder cat tables/1_1/test_dict_part0.table --limit=10
+    """
+    left = limit or sys.maxsize
+    try:
+        for keys, values in read_pairs(path):
+            for line in format_pairs(keys[:left], values[:left]):
+                print(line)
+            left -= len(keys)
+            if left <= 0:
+                break
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has seen enough, as `head` does; the interpreter must not flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@app.command()
+def text(
+    input_path: Annotated[Path, typer.Option("--input_path", help="Lines `key:v1 v2 …`.")],
+    output_path: Annotated[Path, typer.Option("--output_path", help="SequenceFile to write.")],
+    dialect: Dialect = "hadoop",
+) -> None:
+    """Makes a SequenceFile of `key:v1 v2 …` lines, float32 values.
+
+    Example:
+
+      cube-builder text --input_path=pairs.txt --output_path=pass/part-00000
+    """
+    if dialect not in ("hadoop", "paddle"):
+        raise _flag_error("dialect", f"{dialect!r}: must be hadoop or paddle")
+    count = text_to_sequence_file(input_path, output_path, dialect=dialect)
+    print(f"wrote {output_path}: {count} pairs")
+
+
+def main() -> NoReturn:
+    configure("cube-builder")
+    # As an exception it passes through every block that removes what is half done.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    command_line.run(app, ignored_flags=_IGNORED_FLAGS)
+
+
+def _flag_error(flag: str, problem: str) -> ConfError:
+    return ConfError("command line", f"--{flag}", problem)
+
+
+def _given(flag: str, value: T | None) -> T:
+    if not value:
+        raise _flag_error(flag, "is needed; see --help")
+    return value
+
+
+def _version(depend_version: str, cur_version: str) -> Version:
+    try:
+        return Version.parse(f"{depend_version or cur_version}_{cur_version}")
+    except ControlError as error:
+        raise _flag_error("cur_version", str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

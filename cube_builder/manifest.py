@@ -1,0 +1,63 @@
+"""`_manifest.json`: the files of an exported pass, so that a missing or shorter one is noticed.
+
+{"format": 1, "files": [{"name": "part-00000", "size": bytes, "crc32c": of the whole file}, …]}
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cube_core._native import crc32c_file
+from cube_core.errors import BuildError
+
+MANIFEST_NAME = "_manifest.json"
+
+_FORMAT = 1
+
+
+def write_manifest(directory: Path, names: list[str]) -> None:
+    """Lists the files `names` of `directory`."""
+    files = [
+        {
+            "name": name,
+            "size": (directory / name).stat().st_size,
+            "crc32c": crc32c_file(str(directory / name)),
+        }
+        for name in names
+    ]
+    manifest = json.dumps({"format": _FORMAT, "files": files}, indent=1) + "\n"
+    (directory / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
+
+
+def check_against_manifest(directory: Path, files: list[Path]) -> None:
+    """Compares names and sizes of the files of a pass with its manifest, if it has one.
+
+    A SequenceFile that ends between two records is well-formed, so only the manifest can tell that
+    it was longer. Checksums are for who moves the files; here every record is read anyway.
+
+    Raises:
+        BuildError: a file that is missing, not listed or of another size, or a manifest that
+            cannot be read.
+    """
+    path = directory / MANIFEST_NAME
+    if not path.is_file():
+        return
+    try:
+        listed = {
+            str(entry["name"]): int(entry["size"])
+            for entry in json.loads(path.read_bytes())["files"]
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise BuildError(f"{path}: no manifest of a pass: {error!r}") from error
+    found = {str(file.relative_to(directory)): file.stat().st_size for file in files}
+    for name in sorted(listed.keys() | found.keys()):
+        if listed.get(name) != found.get(name):
+            raise BuildError(
+                f"{directory / name}: {_size(found.get(name))}, but {MANIFEST_NAME} says "
+                f"{_size(listed.get(name))}; the pass is incomplete"
+            )
+
+
+def _size(size: int | None) -> str:
+    return "no such file" if size is None else f"{size} bytes"
