@@ -1,0 +1,48 @@
+"""The daemon's HTTP port: shard tables for the servers, status for people."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import FileResponse, PlainTextResponse
+
+from cube_core.errors import ControlError
+from cube_core.versions import Version
+from cube_transfer.daemon import Daemon
+from cube_transfer.status import status_of
+
+FILES_PATH = "/files"
+
+
+class _TableResponse(FileResponse):
+    # A block is one trip to a thread; the default of 64 KiB spends more on trips than on reading.
+    chunk_size = 1 << 20
+
+
+def create_app(daemon: Daemon) -> FastAPI:
+    """`GET /files/<version>/<dict_name>_part<shard>.table`, `/status`, `/health`."""
+    app = FastAPI(title="cube-transfer", docs_url=None, redoc_url=None, openapi_url=None)
+    table_name = re.compile(rf"{re.escape(daemon.settings.conf.dict_name)}_part\d{{1,5}}\.table")
+
+    @app.get(FILES_PATH + "/{version}/{name}")
+    async def table(version: str, name: str) -> FileResponse:
+        try:
+            is_version = str(Version.parse(version)) == version
+        except ControlError:
+            is_version = False
+        path = daemon.settings.output_address / version / name
+        if not is_version or not table_name.fullmatch(name) or not path.is_file():
+            raise HTTPException(404, f"{version}/{name}: no such table")
+        return _TableResponse(path, media_type="application/octet-stream")
+
+    @app.get("/status")
+    async def status() -> dict[str, Any]:
+        return status_of(daemon)
+
+    @app.get("/health")
+    async def health() -> PlainTextResponse:
+        return PlainTextResponse("OK")
+
+    return app

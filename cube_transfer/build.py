@@ -1,0 +1,102 @@
+"""Runs the builder as a process of its own, so that its memory and its crashes are not ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from pathlib import Path
+
+from cube_core.command_line import USAGE_EXIT_CODE
+from cube_core.errors import BuildError
+from cube_core.versions import Version
+from cube_transfer.backoff import until_done
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS_MAX = 3
+_TERMINATE_TIMEOUT_S = 5.0
+_LINE_BYTES_MAX = 1 << 20
+
+
+class _BuilderDiedError(Exception):
+    """The builder ended without saying what is wrong with the pass: killed, or out of memory."""
+
+
+async def build(
+    *, dict_name: str, version: Version, input_path: Path, output_path: Path, shard_num: int
+) -> None:
+    """Builds `<output_path>/<version>/`.
+
+    Raises:
+        BuildError: the pass cannot be built (the builder's own words), or the builder died
+            `ATTEMPTS_MAX` times.
+    """
+    arguments = [
+        f"--dict_name={dict_name}",
+        "--job_mode=base",
+        f"--cur_version={version.version}",
+        f"--depend_version={version.base}",
+        f"--input_path={input_path}",
+        f"--output_path={output_path}",
+        f"--shard_num={shard_num}",
+        "--only_build=true",
+    ]
+
+    def note(error: BaseException, attempt: int) -> None:
+        log.warning("build of %s, attempt %d: %s", version, attempt, error)
+
+    try:
+        await until_done(
+            lambda: _run_builder(arguments),
+            on_failure=note,
+            transient=(_BuilderDiedError,),
+            attempts_max=ATTEMPTS_MAX,
+        )
+    except _BuilderDiedError as error:
+        raise BuildError(f"{error}, {ATTEMPTS_MAX} times") from error
+
+
+async def _run_builder(arguments: list[str]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cube_transfer.builder_process", str(os.getpid()), *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        limit=_LINE_BYTES_MAX,
+    )
+    assert process.stderr is not None  # noqa: S101  asked for as a pipe above
+    try:
+        problem = await _log_lines(process.stderr)
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            await _end(process)
+    if code == USAGE_EXIT_CODE and problem:
+        raise BuildError(problem)
+    if code:
+        raise _BuilderDiedError(f"cube-builder ended with code {code}")
+
+
+async def _log_lines(stderr: asyncio.StreamReader) -> str:
+    """Passes the builder's log on; returns its last `error:` line without the word."""
+    problem = ""
+    async for line in stderr:
+        text = line.decode(errors="replace").rstrip()
+        log.info("cube-builder: %s", text)
+        if text.startswith("error: "):
+            problem = text.removeprefix("error: ")
+    return problem
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """SIGTERM, on which the builder removes what it has half-built; SIGKILL when it does not."""
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), _TERMINATE_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            process.kill()
+            await process.wait()

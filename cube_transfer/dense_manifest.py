@@ -1,0 +1,71 @@
+"""`manifest.json` of a dense model: which embedding version it was trained with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cube_core.errors import ModelError
+
+DENSE_MANIFEST_NAME = "manifest.json"
+_MODEL_SUFFIXES = (".json", ".pdmodel")
+
+
+class DenseManifest(BaseModel):
+    """What the deployment needs of it; the predictor reads the rest."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    dict_name: Annotated[str, Field(min_length=1)]
+    version: Annotated[str, Field(min_length=1)]
+    embedding_dim: Annotated[int, Field(ge=1)]
+    model: Annotated[str, Field(pattern=r"^[0-9A-Za-z_\-][0-9A-Za-z_.\-]*$")]
+
+
+def parse_dense_manifest(data: bytes, where: str) -> DenseManifest:
+    """Reads the JSON.
+
+    Raises:
+        ModelError: names `where` and the field.
+    """
+    try:
+        return DenseManifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ModelError(f"{where}: {field}: {first['msg']}") from error
+
+
+def check_dense(
+    directory: Path, *, dict_name: str, version: str, value_bytes: int | None, where: str
+) -> None:
+    """Checks that the model in `directory` belongs to the pass.
+
+    Args:
+        value_bytes: width of the pass's embedding rows, float32; None when not known yet.
+        where: location to name in errors.
+
+    Raises:
+        ModelError: another dict, version or width, or a file of the model is missing.
+    """
+    name = f"{where}/{DENSE_MANIFEST_NAME}"
+    try:
+        data = (directory / DENSE_MANIFEST_NAME).read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"{name}: is missing") from error
+    manifest = parse_dense_manifest(data, name)
+    for field, expected in (("dict_name", dict_name), ("version", version)):
+        said = getattr(manifest, field)
+        if said != expected:
+            raise ModelError(f"{name}: {field} is {said}, but the pass is {expected}")
+    if value_bytes is not None and manifest.embedding_dim * 4 != value_bytes:
+        raise ModelError(
+            f"{name}: embedding_dim is {manifest.embedding_dim} float32, but the values of the "
+            f"pass are {value_bytes} bytes"
+        )
+    if not any((directory / f"{manifest.model}{suffix}").is_file() for suffix in _MODEL_SUFFIXES):
+        raise ModelError(f"{where}: neither {manifest.model}.json nor {manifest.model}.pdmodel")
+    if not (directory / f"{manifest.model}.pdiparams").is_file():
+        raise ModelError(f"{where}: {manifest.model}.pdiparams is missing")

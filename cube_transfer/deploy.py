@@ -1,0 +1,272 @@
+"""The way of one pass into production, as a state machine.
+
+    noticed ─pull─> pulled ─build─> built ─ship─> shipped ─load─> loaded ─switch─> switched
+            ─publish─> published ─tidy─> done
+
+Every step is recorded before it is begun and may be repeated, so a daemon that was killed begins
+the step again that it was in. What fails for a reason that may pass is tried again; what is wrong
+with the pass itself makes it `failed`, and what was served before stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import lmdb
+
+from cube_core.errors import BuildError, CubeError, DeployError
+from cube_transfer.backoff import TRANSIENT, until_done
+from cube_transfer.build import build
+from cube_transfer.dense_manifest import check_dense
+from cube_transfer.fleet import Fleet
+from cube_transfer.publish import publish
+from cube_transfer.replica_link import ReplicaLink
+from cube_transfer.settings import Settings
+from cube_transfer.state import PassRecord, Stage, State
+from cube_transfer.tables import TableSet, read_tables
+from cube_transfer.tidy import tidy
+
+log = logging.getLogger(__name__)
+
+
+class SupersededError(DeployError):
+    """A newer pass is there, and this one does not get on."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the state machine, and the stage it leads to."""
+
+    name: str
+    reaches: Stage
+    run: Callable[[PassRecord], Awaitable[None]]
+
+
+class Deployer:
+    """Deploys one pass at a time.
+
+    Args:
+        newer_listed: whether the donefile names a newer pass than the given one by now.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: State,
+        fleet: Fleet,
+        http: httpx.AsyncClient,
+        newer_listed: Callable[[PassRecord], bool],
+    ) -> None:
+        self.under_way: PassRecord | None = None
+        self.error = ""
+        """Why the step under way has not succeeded yet."""
+        self._settings = settings
+        self._state = state
+        self._fleet = fleet
+        self._http = http
+        self._newer_listed = newer_listed
+        self._steps = (
+            Step("pull", Stage.PULLED, self._pull),
+            Step("build", Stage.BUILT, self._build),
+            Step("ship", Stage.SHIPPED, self._ship),
+            Step("load", Stage.LOADED, self._load),
+            Step("switch", Stage.SWITCHED, self._switch),
+            Step("publish", Stage.PUBLISHED, self._publish),
+            Step("tidy", Stage.DONE, self._tidy),
+        )
+
+    async def deploy(self, record: PassRecord) -> PassRecord:
+        """Takes a pass from the stage it has reached to a final one."""
+        try:
+            record = await self._run_steps(record)
+            log.info("pass %s: version %s is served", record.id, record.version)
+        except SupersededError as error:
+            log.info("pass %s: superseded: %s", record.id, error)
+            record = await self._end(Stage.SUPERSEDED, error)
+        except CubeError as error:
+            log.error("pass %s: failed: %s", record.id, error)
+            record = await self._end(Stage.FAILED, error)
+        except Exception as error:
+            log.exception("pass %s: failed", record.id)
+            record = await self._end(Stage.FAILED, error)
+        finally:
+            self.under_way = None
+            self.error = ""
+        return record
+
+    async def serving_tables(self) -> TableSet | None:
+        """What all servers are to serve; None before the first switch.
+
+        Raises:
+            BuildError: it is not in output_address any more.
+        """
+        wanted = self._state.wanted
+        return await asyncio.to_thread(self._read_tables, wanted) if wanted else None
+
+    async def _run_steps(self, record: PassRecord) -> PassRecord:
+        record = await self._resume(record)
+        reached = [Stage.NOTICED, *(step.reaches for step in self._steps)]
+        for step in self._steps[reached.index(record.stage) :]:
+            log.info("pass %s: %s", record.id, step.name)
+            record = await self._save(record, step=step.name)
+            await self._until_done(step, record)
+            record = await self._reach(record, step.reaches)
+        return record
+
+    async def _resume(self, record: PassRecord) -> PassRecord:
+        """Goes back to the start when what earlier steps made is not there any more."""
+        self.under_way = record
+        if record.stage in (Stage.BUILT, Stage.SHIPPED, Stage.LOADED):
+            try:
+                await asyncio.to_thread(self._read_tables, record.version)
+                return record
+            except BuildError as error:
+                log.warning("pass %s: is built again: %s", record.id, error)
+        elif record.stage is not Stage.PULLED:
+            return record
+        # Pulling what is there already is quick, and proves that it is there.
+        return await self._save(record, stage=Stage.NOTICED)
+
+    async def _until_done(self, step: Step, record: PassRecord) -> None:
+        def note(error: BaseException, attempt: int) -> None:
+            self.error = str(error) or type(error).__name__
+            if attempt == 1:
+                log.warning("pass %s: %s: %s; trying again", record.id, step.name, self.error)
+            self._give_way(record)
+
+        async def run() -> None:
+            await step.run(record)
+
+        await until_done(run, on_failure=note)
+        self.error = ""
+
+    def _give_way(self, record: PassRecord) -> None:
+        """Called after failed attempts, so a pass that gets on is never given up."""
+        may_give_way = record.stage in (Stage.NOTICED, Stage.PULLED, Stage.BUILT, Stage.SHIPPED)
+        if may_give_way and self._newer_listed(record):
+            raise SupersededError(f"a newer pass is listed, and {record.step} does not get on")
+
+    async def _pull(self, record: PassRecord) -> None:
+        pulled = self._settings.pulled(record.version)
+        if record.dense:
+            # The small part first: a model of another pass need not cost the large one.
+            await pulled.pull_dense(record.dense, self._http)
+            await asyncio.to_thread(self._check_dense, record, None)
+        await pulled.pull_input(record.input, self._http)
+
+    async def _build(self, record: PassRecord) -> None:
+        conf, pulled = self._settings.conf, self._settings.pulled(record.version)
+        await build(
+            dict_name=conf.dict_name,
+            version=record.parsed_version,
+            input_path=pulled.input,
+            output_path=self._settings.output_address,
+            shard_num=conf.shard_num,
+        )
+        await pulled.require_unchanged()
+        tables = await asyncio.to_thread(self._read_tables, record.version)
+        if record.dense:
+            await asyncio.to_thread(self._check_dense, record, tables.value_bytes)
+
+    async def _ship(self, record: PassRecord) -> None:
+        await self._prepare(record, "ship", ReplicaLink.ensure_shipped)
+
+    async def _load(self, record: PassRecord) -> None:
+        await self._prepare(record, "load", ReplicaLink.ensure_loaded)
+
+    async def _switch(self, record: PassRecord) -> None:
+        tables = await asyncio.to_thread(self._read_tables, record.version)
+        await self._fleet.barrier(
+            "switch", lambda link: link.ensure_switched(tables), lambda: self._give_way(record)
+        )
+
+    async def _publish(self, record: PassRecord) -> None:
+        target = self._settings.model_deploy_path
+        if target is None or not record.dense:
+            missing = "model_deploy_path is not set" if target is None else "the pass has none"
+            log.warning("pass %s: no dense model is published: %s", record.id, missing)
+            return
+        pulled = self._settings.pulled(record.version)
+        await pulled.pull_dense(record.dense, self._http)
+        await asyncio.to_thread(publish, pulled.dense, target, record.version)
+
+    async def _tidy(self, record: PassRecord) -> None:
+        await asyncio.to_thread(tidy, self._settings, self._state)
+
+    async def _prepare(
+        self,
+        record: PassRecord,
+        name: str,
+        step: Callable[[ReplicaLink, TableSet], Awaitable[None]],
+    ) -> None:
+        """A barrier before the switch; a server that lost what it served gets that back first."""
+        tables = await asyncio.to_thread(self._read_tables, record.version)
+        serving = await self._serving_tables_or_none()
+
+        async def prepare(link: ReplicaLink) -> None:
+            if serving is not None and (await link.refresh()).current != tables.version:
+                await link.ensure_switched(serving)
+            await step(link, tables)
+
+        await self._fleet.barrier(name, prepare, lambda: self._give_way(record))
+
+    async def _serving_tables_or_none(self) -> TableSet | None:
+        try:
+            return await self.serving_tables()
+        except BuildError as error:
+            log.warning("servers that lost %s cannot get it back: %s", self._state.wanted, error)
+            return None
+
+    def _read_tables(self, version: str) -> TableSet:
+        conf = self._settings.conf
+        return read_tables(
+            self._settings.output_address,
+            version,
+            dict_name=conf.dict_name,
+            shard_num=conf.shard_num,
+            files_url=self._settings.files_url,
+        )
+
+    def _check_dense(self, record: PassRecord, value_bytes: int | None) -> None:
+        check_dense(
+            self._settings.pulled(record.version).dense,
+            dict_name=self._settings.conf.dict_name,
+            version=record.version,
+            value_bytes=value_bytes,
+            where=record.dense,
+        )
+
+    async def _reach(self, record: PassRecord, stage: Stage) -> PassRecord:
+        wanted = record.version if stage is Stage.SWITCHED else None
+        times = {**record.reached_at_s, stage.value: time.time()}
+        return await self._save(record, wanted, stage=stage, step="", reached_at_s=times)
+
+    async def _end(self, stage: Stage, error: Exception) -> PassRecord:
+        assert self.under_way is not None  # noqa: S101  set before the first step
+        times = {**self.under_way.reached_at_s, stage.value: time.time()}
+        text = str(error) or type(error).__name__
+        record = await self._save(self.under_way, stage=stage, error=text, reached_at_s=times)
+        await asyncio.to_thread(tidy, self._settings, self._state)
+        return record
+
+    async def _save(
+        self, record: PassRecord, wanted: str | None = None, **changes: Any
+    ) -> PassRecord:
+        changed = record.model_copy(update=changes)
+
+        async def save() -> None:
+            await asyncio.to_thread(self._state.save, changed, wanted=wanted)
+
+        def note(error: BaseException, attempt: int) -> None:
+            self.error = f"state cannot be written: {error}"
+            log.error("pass %s: %s", record.id, self.error)
+
+        await until_done(save, on_failure=note, transient=(*TRANSIENT, lmdb.Error))
+        self.under_way = changed
+        return changed

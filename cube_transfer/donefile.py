@@ -1,0 +1,157 @@
+"""Donefiles: one JSON object a line, appended by the trainer when a pass is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cube_core.errors import ControlError, DonefileError
+from cube_core.versions import Version
+
+BASE_FILE_NAME = "base.txt"
+
+
+@dataclass(frozen=True)
+class DonefileEntry:
+    """One usable line: a base pass. Locations are resolved against the donefile's directory."""
+
+    line_number: int
+    id: str
+    key: str
+    version: Version
+    input: str
+    dense: str
+    """"" when the pass has no dense model."""
+    fields: Mapping[str, Any]
+    """The line's object as it stands, unknown fields included."""
+
+
+@dataclass(frozen=True)
+class DonefileReading:
+    """What a donefile says: the usable lines in order, and why others cannot be used."""
+
+    entries: tuple[DonefileEntry, ...] = ()
+    errors: tuple[DonefileError, ...] = ()
+    incomplete_line: str = ""
+    """`address:line` of a last line without newline, which is still being written."""
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
+
+    id: str = Field(min_length=1)
+    key: str = ""
+    input: str = Field(min_length=1)
+    dense: str = ""
+    version: str = ""
+
+
+def donefile_address(address: str) -> str:
+    """Path or URL of the file itself: `address` may be the directory that holds base.txt."""
+    scheme, path = _scheme(address), urlsplit(address).path
+    if scheme:
+        is_file = bool(PurePosixPath(path).suffix)
+        return address if is_file else f"{address.rstrip('/')}/{BASE_FILE_NAME}"
+    local = Path(address)
+    is_file = local.is_file() or (bool(local.suffix) and not local.is_dir())
+    return str(local if is_file else local / BASE_FILE_NAME)
+
+
+def resolve(location: str, donefile: str) -> str:
+    """An absolute path or a URL stays as it is; anything else is relative to the donefile's
+    directory."""
+    if _scheme(location) or Path(location).is_absolute():
+        return location
+    if _scheme(donefile):
+        return urljoin(donefile, location)
+    return str(Path(donefile).parent / location)
+
+
+def parse_donefile(data: bytes, address: str) -> DonefileReading:
+    """Reads the lines of a donefile.
+
+    A bad line is reported and does not hide the others. Passes only get newer down the file: an
+    id that is listed twice, or a numeric id below an earlier one, is an error of its line.
+    """
+    entries: list[DonefileEntry] = []
+    errors: list[DonefileError] = []
+    order = _Order(address)
+    *complete, rest = data.split(b"\n")
+    for line_number, line in enumerate(complete, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = _parse_line(line, line_number, address)
+            order.admit(entry)
+            entries.append(entry)
+        except DonefileError as error:
+            errors.append(error)
+    incomplete_line = f"{address}:{len(complete) + 1}" if rest.strip() else ""
+    return DonefileReading(tuple(entries), tuple(errors), incomplete_line)
+
+
+def _parse_line(line: bytes, line_number: int, address: str) -> DonefileEntry:
+    where = f"{address}:{line_number}"
+    try:
+        parsed = _Line.model_validate_json(line)
+        version = Version.parse(f"{parsed.id}_{parsed.id}")
+    except ValidationError as error:
+        raise DonefileError(f"{where}: {'; '.join(_problems(error))}") from error
+    except ControlError as error:
+        raise DonefileError(
+            f"{where}: id {parsed.id!r} is not 1 to 64 letters, digits, '.' and '-'"
+        ) from error
+    if parsed.version and parsed.version != str(version):
+        raise DonefileError(
+            f"{where}: version {parsed.version!r} of a base must be <id>_<id>, here {version}"
+        )
+    return DonefileEntry(
+        line_number=line_number,
+        id=parsed.id,
+        key=parsed.key or parsed.id,
+        version=version,
+        input=resolve(parsed.input, address),
+        dense=resolve(parsed.dense, address) if parsed.dense else "",
+        fields=parsed.model_dump(exclude_unset=True),
+    )
+
+
+class _Order:
+    """Lines seen so far: ids are unique, and numeric ones only grow."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._lines: dict[str, int] = {}
+        self._newest: DonefileEntry | None = None
+
+    def admit(self, entry: DonefileEntry) -> None:
+        where = f"{self._address}:{entry.line_number}"
+        if entry.id in self._lines:
+            raise DonefileError(
+                f"{where}: id {entry.id} is already in line {self._lines[entry.id]}"
+            )
+        if entry.id.isdecimal():
+            newest = self._newest
+            if newest is not None and int(entry.id) < int(newest.id):
+                raise DonefileError(
+                    f"{where}: out of order: id {entry.id} is below id {newest.id} of line "
+                    f"{newest.line_number}"
+                )
+            self._newest = entry
+        self._lines[entry.id] = entry.line_number
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        field = ".".join(str(part) for part in problem["loc"])
+        yield f"{field}: {problem['msg']}" if field else problem["msg"]
+
+
+def _scheme(location: str) -> str:
+    scheme, separator, _ = location.partition("://")
+    return scheme if separator else ""

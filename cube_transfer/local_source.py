@@ -1,0 +1,120 @@
+"""Takes a pass out of a local directory, so that nobody can change it under the builder."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from cube_core._native import crc32c
+from cube_core.errors import DeployError
+from cube_transfer.manifest import MANIFEST_NAME, ManifestFile, check_file, parse_manifest
+
+# One block is one trip to a thread, so a cancelled pull ends within a block.
+BLOCK_BYTES = 16 << 20
+_NO_HARD_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
+_NOT_READABLE = frozenset({errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.EISDIR})
+
+
+async def pull_local(source: Path, target: Path, *, link: bool) -> dict[str, os.stat_result]:
+    """Puts the files of `source` (a directory, or one file) into the directory `target`.
+
+    With a `_manifest.json` exactly the files it lists are taken, size and crc32c checked; without
+    one, all but hidden and `_` files.
+
+    Args:
+        link: hard-link where the file system allows it (large files); else copy.
+
+    Returns:
+        each file as it was before its checksum was taken, so that a later change of it shows.
+
+    Raises:
+        DeployError: the input is missing, empty, or not what its manifest says.
+        OSError: `target` cannot be written.
+    """
+    await asyncio.to_thread(target.mkdir, parents=True, exist_ok=True)
+    taken: dict[str, os.stat_result] = {}
+    for path, expected in await asyncio.to_thread(_listing, source):
+        copy = target / path.name
+        found = None
+        copy.unlink(missing_ok=True)
+        if not (link and await asyncio.to_thread(_link, path, copy)):
+            found = await _copy(path, copy)
+        taken[path.name] = copy.stat()
+        if expected is not None:
+            check_file(found or await digest(copy), expected, path)
+    return taken
+
+
+async def digest(path: Path, copy: BinaryIO | None = None) -> ManifestFile:
+    """Size and crc32c of a file, which is written to `copy` on the way."""
+    size = checksum = 0
+    with await asyncio.to_thread(_open, path) as file:
+        while True:
+            block_bytes, checksum = await asyncio.to_thread(_digest_block, file, copy, checksum)
+            size += block_bytes
+            if not block_bytes:
+                return ManifestFile(name=path.name, size=size, crc32c=checksum)
+
+
+def sync_and_close(file: BinaryIO) -> None:
+    """Makes what was written survive a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+
+
+def _listing(source: Path) -> list[tuple[Path, ManifestFile | None]]:
+    manifest_path = source / MANIFEST_NAME
+    if source.is_file():
+        return [(source, None)]
+    if not source.is_dir():
+        raise DeployError(f"{source}: no such directory; the donefile names it")
+    if manifest_path.is_file():
+        manifest = parse_manifest(manifest_path.read_bytes(), str(manifest_path))
+        return [(source / file.name, file) for file in manifest.files]
+    paths = (path for path in sorted(source.iterdir()) if path.is_file())
+    files = [(path, None) for path in paths if not path.name.startswith(("_", "."))]
+    if not files:
+        raise DeployError(f"{source}: holds no file")
+    return list(files)
+
+
+async def _copy(path: Path, target: Path) -> ManifestFile:
+    file = await asyncio.to_thread(target.open, "wb")
+    try:
+        return await digest(path, file)
+    finally:
+        await asyncio.to_thread(sync_and_close, file)
+
+
+def _link(path: Path, target: Path) -> bool:
+    try:
+        os.link(path.resolve(strict=True), target)
+    except OSError as error:
+        if error.errno in _NO_HARD_LINK:
+            return False
+        raise _named(error, path) from error
+    return True
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise _named(error, path) from error
+
+
+def _named(error: OSError, path: Path) -> Exception:
+    if error.errno in _NOT_READABLE:
+        return DeployError(f"{path}: {error.strerror}")
+    return error
+
+
+def _digest_block(file: BinaryIO, copy: BinaryIO | None, checksum: int) -> tuple[int, int]:
+    block = file.read(BLOCK_BYTES)
+    if copy is not None:
+        copy.write(block)
+    return len(block), crc32c(block, checksum)

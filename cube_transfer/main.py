@@ -1,0 +1,63 @@
+"""`cube-transfer`, the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cube_core import command_line, log
+from cube_core.conf.transfer_conf import read_transfer_conf
+from cube_transfer.server import run
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def transfer(
+    config: Annotated[
+        str, typer.Option("--config", "--conf", help="Path of transfer.conf.")
+    ] = "conf/transfer.conf",
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            min=0,
+            max=65535,
+            help="Port of tables and status; wget_port of the file when not given, 0 = a free one.",
+        ),
+    ] = None,
+    state_dir: Annotated[
+        str,
+        typer.Option(
+            "--state_dir", help="Directory of the daemon's state; <tmp_address>/state if not given."
+        ),
+    ] = "",
+) -> None:
+    """Brings each training pass into production.
+
+    Watches the donefile of transfer.conf, pulls every new pass, has it built into shard tables,
+    ships them to every server of [cube_agent], loads them everywhere, switches all servers, then
+    publishes the dense model. GET /status tells how far it is.
+
+    Example: cube-transfer --config=conf/transfer.conf
+    """
+    conf = read_transfer_conf(config)
+    log.configure("cube-transfer")
+    run(
+        conf,
+        host=host,
+        port=conf.wget_port if port is None else port,
+        state_dir=Path(state_dir or Path(conf.tmp_address) / "state"),
+    )
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    command_line.run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""`_manifest.json`, the list of a directory's files that its writer vouches for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+
+from cube_core.errors import DeployError
+
+MANIFEST_NAME = "_manifest.json"
+
+
+def _file_name(name: str) -> str:
+    if not name or "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
+        raise ValueError("is no plain file name")
+    return name
+
+
+class ManifestFile(BaseModel):
+    """One file of the directory."""
+
+    name: Annotated[str, AfterValidator(_file_name)]
+    size: int = Field(ge=0)
+    crc32c: int = Field(ge=0, le=0xFFFFFFFF)
+
+
+class Manifest(BaseModel):
+    """All files of the directory."""
+
+    files: tuple[ManifestFile, ...]
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Reads the JSON of a manifest.
+
+    Raises:
+        DeployError: names `where`, the field, and what is wrong.
+    """
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise DeployError(f"{where}: {field}: {first['msg']}") from error
+    names = [file.name for file in manifest.files]
+    if len(set(names)) != len(names):
+        raise DeployError(f"{where}: files: a name is listed twice")
+    if not names:
+        raise DeployError(f"{where}: files: names no file")
+    return manifest
+
+
+def check_file(found: ManifestFile, expected: ManifestFile, where: str | Path) -> None:
+    """Raises DeployError when what was read is not what the manifest vouches for."""
+    if found.size != expected.size:
+        raise DeployError(
+            f"{where}: {found.size} bytes, but {MANIFEST_NAME} says {expected.size}: "
+            "the file is truncated or still being written"
+        )
+    if found.crc32c != expected.crc32c:
+        raise DeployError(
+            f"{where}: crc32c {found.crc32c:08x}, but {MANIFEST_NAME} says "
+            f"{expected.crc32c:08x}: the file is corrupt"
+        )

@@ -1,0 +1,83 @@
+"""Publishes the dense model of a pass for the CTR servers.
+
+<model_deploy_path>/<version>/        the model, complete before its name exists
+<model_deploy_path>/current           symbolic link to the version to serve
+<model_deploy_path>/fluid_time_file   rewritten last; its time tells the servers to reload
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+from pathlib import Path
+
+from cube_transfer.replace_file import replace_file, replace_link, sync_directory
+
+CURRENT_NAME = "current"
+TIME_FILE_NAME = "fluid_time_file"
+_STAGING_PREFIX = ".publishing-"
+
+
+def publish(model: Path, deploy_path: Path, version: str) -> None:
+    """Publishes the directory `model` as `version`. What is done already is not done again, so
+    a publication that was cut short is simply repeated.
+
+    Raises:
+        OSError: `deploy_path` cannot be written.
+    """
+    deploy_path.mkdir(parents=True, exist_ok=True)
+    target = deploy_path / version
+    if target.is_dir() and _same_files(model, target):
+        if is_published(deploy_path, version):
+            return
+    else:
+        _place(model, target, deploy_path / f"{_STAGING_PREFIX}{version}")
+    replace_link(deploy_path / CURRENT_NAME, version)
+    replace_file(deploy_path / TIME_FILE_NAME, f"{version}\n")
+
+
+def published_version(deploy_path: Path) -> str:
+    """The version that `current` points at; "" when there is none."""
+    try:
+        return (deploy_path / CURRENT_NAME).readlink().name
+    except OSError:
+        return ""
+
+
+def is_published(deploy_path: Path, version: str) -> bool:
+    """Whether `version` is what the CTR servers are told to serve."""
+    try:
+        announced = (deploy_path / TIME_FILE_NAME).read_text(encoding="utf-8").strip()
+    except OSError:
+        return False
+    return announced == published_version(deploy_path) == version
+
+
+def remove_unfinished_publications(deploy_path: Path) -> None:
+    """Removes what a killed daemon left half-copied."""
+    for staging in deploy_path.glob(f"{_STAGING_PREFIX}*"):
+        shutil.rmtree(staging, ignore_errors=True)
+    for name in (CURRENT_NAME, TIME_FILE_NAME):
+        (deploy_path / f".{name}.tmp").unlink(missing_ok=True)
+
+
+def _place(model: Path, target: Path, staging: Path) -> None:
+    shutil.rmtree(staging, ignore_errors=True)
+    shutil.copytree(model, staging)
+    for path in staging.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    sync_directory(staging)
+    # Another model under the same version is what an abandoned state left.
+    shutil.rmtree(target, ignore_errors=True)
+    staging.rename(target)
+    sync_directory(target.parent)
+
+
+def _same_files(one: Path, other: Path) -> bool:
+    names = sorted(path.name for path in one.iterdir())
+    if names != sorted(path.name for path in other.iterdir()):
+        return False
+    _, different, unreadable = filecmp.cmpfiles(one, other, names, shallow=False)
+    return not different and not unreadable

@@ -1,0 +1,90 @@
+"""Brings one shard server to a version, step by step; every step may be repeated."""
+
+from __future__ import annotations
+
+import httpx
+
+from cube_core.conf.transfer_conf import Replica
+from cube_core.errors import ConnectError, RpcError
+from cube_transfer.control_client import ControlClient, ReplicaVersions
+from cube_transfer.tables import TableSet
+
+# A server that is slower than this is taken for hung.
+DOWNLOAD_BYTES_PER_S_MIN = 5_000_000
+LOAD_BYTES_PER_S_MIN = 50_000_000
+COMMAND_TIMEOUT_S = 60.0
+
+
+class ReplicaLink:
+    """One server, and what is known about it."""
+
+    def __init__(self, replica: Replica, http: httpx.AsyncClient) -> None:
+        self.replica = replica
+        self.versions: ReplicaVersions | None = None
+        """As last seen; None = never reached."""
+        self.error = ""
+        """Why the last attempt failed; "" after a success."""
+        self.attempts = 0
+        """Failed attempts in a row."""
+        self._client = ControlClient(replica, http)
+
+    async def refresh(self) -> ReplicaVersions:
+        self.versions = await self._client.status()
+        return self.versions
+
+    async def ensure_shipped(self, tables: TableSet) -> None:
+        """The server has its table of the version on disk, verified; it checks for itself whether
+        it has it already."""
+        table = tables.tables[self.replica.shard]
+        await self._client.command(
+            "download",
+            version=tables.version,
+            url=table.url,
+            size=table.file_bytes,
+            crc32c=table.crc32c,
+            timeout_s=COMMAND_TIMEOUT_S + table.file_bytes / DOWNLOAD_BYTES_PER_S_MIN,
+        )
+
+    async def ensure_loaded(self, tables: TableSet) -> None:
+        """The version is in the server's memory, beside the one it serves."""
+        versions = await self.refresh()
+        if versions.current == tables.version:
+            return
+        try:
+            await self._load(tables)
+        except ConnectError:
+            raise
+        except RpcError:
+            # A server that lost its disk since the version was shipped gets it again.
+            await self.ensure_shipped(tables)
+            await self._load(tables)
+
+    async def _load(self, tables: TableSet) -> None:
+        table = tables.tables[self.replica.shard]
+        await self._client.command(
+            "bg_load_base",
+            version=tables.version,
+            timeout_s=COMMAND_TIMEOUT_S + table.file_bytes / LOAD_BYTES_PER_S_MIN,
+        )
+
+    async def ensure_switched(self, tables: TableSet) -> None:
+        """The server serves the version."""
+        versions = await self.refresh()
+        if versions.current == tables.version:
+            return
+        await self.ensure_loaded(tables)
+        await self._client.command("bg_switch", version=tables.version, timeout_s=COMMAND_TIMEOUT_S)
+        versions = await self.refresh()
+        if versions.current != tables.version:
+            raise RpcError(
+                f"{self.replica.name} ({self.replica.endpoint}): bg_switch: it still serves "
+                f"{versions.current or 'nothing'} and not {tables.version}"
+            )
+
+    def note_failure(self, error: BaseException) -> None:
+        self.error = str(error) or type(error).__name__
+        self.attempts += 1
+
+    def note_success(self) -> None:
+        self.error = ""
+        self.attempts = 0

@@ -1,0 +1,39 @@
+"""Where the daemon keeps what, from transfer.conf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cube_core.conf.transfer_conf import TransferConf
+from cube_transfer.source import PulledPass
+
+RECONCILE_INTERVAL_S = 3.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The configuration and what follows from it.
+
+    `files_url` is where the shard servers fetch tables: the daemon's own HTTP port.
+    """
+
+    conf: TransferConf
+    files_url: str
+
+    @property
+    def output_address(self) -> Path:
+        return Path(self.conf.output_address)
+
+    @property
+    def pulls(self) -> Path:
+        """Directory of pulled passes, this daemon's alone."""
+        return Path(self.conf.tmp_address) / "pulls"
+
+    @property
+    def model_deploy_path(self) -> Path | None:
+        """None when dense models are left where they are."""
+        return Path(self.conf.model_deploy_path) if self.conf.model_deploy_path else None
+
+    def pulled(self, version: str) -> PulledPass:
+        return PulledPass(self.pulls / version)

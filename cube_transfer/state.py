@@ -1,0 +1,176 @@
+"""What the daemon knows, in LMDB: every step is recorded before it is begun."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import lmdb
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cube_core.errors import DeployError
+from cube_core.versions import Version
+from cube_transfer.donefile import DonefileEntry
+
+RECORDS_KEPT = 1000
+_MAP_BYTES = 64 << 20
+_WANTED_KEY = b"wanted"
+_PASS_PREFIX = b"pass/"
+
+
+class Stage(str, Enum):
+    """How far a pass has come; the last three are final."""
+
+    NOTICED = "noticed"
+    PULLED = "pulled"
+    BUILT = "built"
+    SHIPPED = "shipped"
+    LOADED = "loaded"
+    SWITCHED = "switched"
+    PUBLISHED = "published"
+    DONE = "done"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (Stage.DONE, Stage.FAILED, Stage.SUPERSEDED)
+
+
+class PassRecord(BaseModel):
+    """One pass of the donefile and its way into production."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    key: str
+    version: str
+    input: str
+    dense: str
+    fields: dict[str, Any]
+    """The donefile's line, unknown fields included."""
+    order: int
+    """Grows from pass to pass."""
+    stage: Stage = Stage.NOTICED
+    step: str = ""
+    """The step that was begun and is not over."""
+    error: str = ""
+    """Of a failed pass."""
+    reached_at_s: dict[str, float] = {}
+    """Unix seconds at which each stage was reached."""
+
+    @classmethod
+    def of(cls, entry: DonefileEntry, order: int, **fields: Any) -> PassRecord:
+        return cls(
+            id=entry.id,
+            key=entry.key,
+            version=str(entry.version),
+            input=entry.input,
+            dense=entry.dense,
+            fields=dict(entry.fields),
+            order=order,
+            **fields,
+        )
+
+    @property
+    def parsed_version(self) -> Version:
+        return Version.parse(self.version)
+
+
+class State:
+    """The records of one daemon; a second daemon on the same directory is refused.
+
+    Reading is from memory; every write is one transaction, on disk when `save` returns.
+
+    Raises:
+        DeployError: the directory is another daemon's, or what is in it cannot be read.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._lock = _lock(directory)
+        try:
+            self._env = lmdb.open(str(directory), map_size=_MAP_BYTES, max_dbs=0)
+            self._records, self._wanted = self._load()
+        except (lmdb.Error, ValidationError) as error:
+            self._lock.close()
+            problem = " ".join(str(error).split())
+            raise DeployError(
+                f"{directory}: state cannot be read: {problem}; move it away to start afresh"
+            ) from error
+
+    @property
+    def wanted(self) -> str:
+        """The version that all servers are to serve; "" before the first switch."""
+        return self._wanted
+
+    def get(self, pass_id: str) -> PassRecord | None:
+        return self._records.get(pass_id)
+
+    def records(self) -> list[PassRecord]:
+        """All records, newest first."""
+        return sorted(self._records.values(), key=lambda record: -record.order)
+
+    def unfinished(self) -> PassRecord | None:
+        """The pass that is under way, or was when the daemon ended."""
+        return next((record for record in self.records() if not record.stage.is_final), None)
+
+    def next_order(self) -> int:
+        return max((record.order for record in self._records.values()), default=0) + 1
+
+    def save(self, *records: PassRecord, wanted: str | None = None) -> None:
+        """Writes records, and the wanted version if given, as one transaction."""
+        known = {**self._records, **{record.id: record for record in records}}
+        forgotten = sorted(known.values(), key=lambda record: -record.order)[RECORDS_KEPT:]
+        with self._env.begin(write=True) as transaction:
+            for record in records:
+                transaction.put(_key(record), record.model_dump_json().encode())
+            for record in forgotten:
+                transaction.delete(_key(record))
+            if wanted is not None:
+                transaction.put(_WANTED_KEY, wanted.encode())
+        for record in forgotten:
+            del known[record.id]
+        self._records = known
+        self._wanted = self._wanted if wanted is None else wanted
+
+    def close(self) -> None:
+        self._env.close()
+        self._lock.close()
+
+    def _load(self) -> tuple[dict[str, PassRecord], str]:
+        with self._env.begin() as transaction:
+            pairs = {bytes(key): bytes(value) for key, value in transaction.cursor()}
+        records = (
+            PassRecord.model_validate_json(value)
+            for key, value in pairs.items()
+            if key.startswith(_PASS_PREFIX)
+        )
+        return {record.id: record for record in records}, pairs.get(_WANTED_KEY, b"").decode()
+
+
+def _key(record: PassRecord) -> bytes:
+    return _PASS_PREFIX + record.id.encode()
+
+
+def _lock(directory: Path) -> Any:
+    path = directory / "daemon.lock"
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise DeployError(
+            f"{directory}: is in use by another cube-transfer (pid {owner}); stop it, or give "
+            "this one its own --state_dir"
+        ) from error
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file

@@ -1,0 +1,59 @@
+"""What the daemon tells about itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cube_transfer.daemon import Daemon
+from cube_transfer.replica_link import ReplicaLink
+from cube_transfer.state import PassRecord
+
+PASSES_SHOWN = 20
+
+
+def status_of(daemon: Daemon) -> dict[str, Any]:
+    """The daemon's state as JSON: see docs/reference/cube-transfer.md."""
+    conf = daemon.settings.conf
+    return {
+        "dict_name": conf.dict_name,
+        "mode": conf.mode,
+        "serving": daemon.state.wanted,
+        "deploying": _deploying(daemon),
+        "donefile": _donefile(daemon),
+        "passes": [_pass(record) for record in daemon.state.records()[:PASSES_SHOWN]],
+        "replicas": {link.replica.name: _replica(link) for link in daemon.fleet.links},
+        "error": daemon.reconcile_error,
+    }
+
+
+def _deploying(daemon: Daemon) -> dict[str, Any] | None:
+    record = daemon.deployer.under_way
+    return None if record is None else {**_pass(record), "error": daemon.deployer.error}
+
+
+def _donefile(daemon: Daemon) -> dict[str, Any]:
+    watch = daemon.watch
+    return {
+        "address": watch.address,
+        "error": watch.error,
+        "pass_count": len(watch.reading.entries),
+        "bad_lines": [str(error) for error in watch.reading.errors],
+        "incomplete_line": watch.reading.incomplete_line,
+    }
+
+
+def _pass(record: PassRecord) -> dict[str, Any]:
+    return record.model_dump(mode="json", exclude={"order", "key"})
+
+
+def _replica(link: ReplicaLink) -> dict[str, Any]:
+    versions = link.versions
+    return {
+        "endpoint": str(link.replica.endpoint),
+        "shard": link.replica.shard,
+        "reached": versions is not None,
+        "cur_version": versions.current if versions else "",
+        "bg_version": versions.background if versions else "",
+        "error": link.error,
+        "attempts": link.attempts,
+    }

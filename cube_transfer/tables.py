@@ -1,0 +1,61 @@
+"""The shard tables of one built version, as the servers are told to fetch them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cube_builder.job import BuildReport
+from cube_core.errors import BuildError
+
+
+@dataclass(frozen=True)
+class ShardTable:
+    """One file; `crc32c` is of the whole of it."""
+
+    shard: int
+    url: str
+    file_bytes: int
+    crc32c: int
+
+
+@dataclass(frozen=True)
+class TableSet:
+    """All shards of one version; `tables[shard]`."""
+
+    version: str
+    value_bytes: int
+    tables: tuple[ShardTable, ...]
+
+
+def read_tables(
+    output_address: Path, version: str, *, dict_name: str, shard_num: int, files_url: str
+) -> TableSet:
+    """Reads what the builder left in `<output_address>/<version>`.
+
+    Args:
+        files_url: where the daemon serves `output_address`.
+
+    Raises:
+        BuildError: no build, one of another dict, version or shard_num, or a table that is
+            missing or of another size than the build's report says.
+    """
+    directory = output_address / version
+    report = BuildReport.read(directory)
+    found = (report.dict_name, report.version, report.shard_num, len(report.shards))
+    expected = (dict_name, version, shard_num, shard_num)
+    if found != expected:
+        raise BuildError(
+            f"{directory}: holds dict {report.dict_name} version {report.version} in "
+            f"{report.shard_num} shards; wanted is {dict_name} {version} in {shard_num}"
+        )
+    tables: list[ShardTable] = []
+    for shard, entry in enumerate(sorted(report.shards, key=lambda entry: entry.shard)):
+        path = directory / entry.file
+        if entry.shard != shard or not path.is_file():
+            raise BuildError(f"{path}: the table of shard {shard} is missing")
+        if path.stat().st_size != entry.file_bytes:
+            raise BuildError(f"{path}: is not {entry.file_bytes} bytes, as its build said")
+        url = f"{files_url}/{version}/{entry.file}"
+        tables.append(ShardTable(shard, url, entry.file_bytes, entry.crc32c))
+    return TableSet(version, report.value_bytes, tuple(tables))

@@ -1,0 +1,30 @@
+"""Clean-up after a pass and at start."""
+
+from __future__ import annotations
+
+from cube_transfer.publish import published_version, remove_unfinished_publications
+from cube_transfer.retention import remove_all_but, remove_build_leftovers, remove_versions
+from cube_transfer.settings import Settings
+from cube_transfer.state import Stage, State
+
+_SERVED = (Stage.SWITCHED, Stage.PUBLISHED, Stage.DONE)
+
+
+def tidy(settings: Settings, state: State) -> None:
+    """Keeps the `keep_versions` newest deployed versions, what is to be served, and what a pass
+    under way needs; removes the rest of what this daemon made. No builder may be running."""
+    records = state.records()
+    known = {record.version for record in records}
+    deployed = [record.version for record in records if record.stage in _SERVED]
+    under_way = state.unfinished()
+    unfinished = {under_way.version} if under_way is not None else set()
+    keep = {*deployed[: settings.conf.keep_versions], state.wanted, *unfinished}
+    remove_versions(settings.output_address, known, keep)
+    remove_build_leftovers(settings.output_address, known)
+    # The last step of a pass finds its pull still there; after it nothing needs it.
+    needs_pull = under_way is not None and under_way.step != "tidy"
+    remove_all_but(settings.pulls, unfinished if needs_pull else ())
+    if settings.model_deploy_path is not None:
+        published = published_version(settings.model_deploy_path)
+        remove_versions(settings.model_deploy_path, known, {*keep, published})
+        remove_unfinished_publications(settings.model_deploy_path)

@@ -1,0 +1,166 @@
+"""Watches a donefile, in a local directory or behind http(s)://."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+from watchfiles import awatch
+
+from cube_core.errors import ConfError, LimitError
+from cube_transfer.backoff import until_done
+from cube_transfer.donefile import DonefileReading, donefile_address, parse_donefile
+
+log = logging.getLogger(__name__)
+
+DONEFILE_BYTES_MAX = 64 << 20
+
+
+class DonefileWatch:
+    """Keeps `reading` equal to what the donefile says, and sets `changed` when it says more.
+
+    Args:
+        address: directory or file, a path or an http(s) URL.
+        poll_interval_ms: how often to look; changes of a local file are seen sooner.
+
+    Raises:
+        ConfError: another scheme.
+    """
+
+    def __init__(self, address: str, poll_interval_ms: int, http: httpx.AsyncClient) -> None:
+        self.address = donefile_address(address)
+        self.reading = DonefileReading()
+        self.error = ""
+        """Why the donefile cannot be read at present."""
+        self.changed = asyncio.Event()
+        self._interval_ms = poll_interval_ms
+        self._data: bytes | None = None
+        self._logged: set[str] = set()
+        self._source = _source(self.address, http)
+
+    async def run(self) -> None:
+        """Watches until cancelled."""
+        async for _ in self._source.ticks(self._interval_ms):
+            data = await until_done(self._source.read, on_failure=self._note_failure)
+            self.error = ""
+            if data is not None and data != self._data:
+                self._data = data
+                self._take(await asyncio.to_thread(parse_donefile, data, self.address))
+
+    def _take(self, reading: DonefileReading) -> None:
+        self.reading = reading
+        for error in reading.errors:
+            self._log_once(str(error))
+        self.changed.set()
+
+    def _note_failure(self, error: BaseException, attempt: int) -> None:
+        self.error = f"{self.address}: {_reason(error)}"
+        self._log_once(self.error)
+
+    def _log_once(self, text: str) -> None:
+        if text not in self._logged:
+            self._logged.add(text)
+            log.warning("donefile %s", text)
+
+
+class _LocalFile:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def read(self) -> bytes:
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> bytes:
+        if self._path.stat().st_size > DONEFILE_BYTES_MAX:
+            raise _too_large(str(self._path))
+        return self._path.read_bytes()
+
+    async def ticks(self, interval_ms: int) -> AsyncIterator[None]:
+        """Yields at once, after each change in the directory, and every `interval_ms`."""
+        yield
+        directory = self._path.parent
+        while True:
+            inode = _inode(directory)
+            if inode is None:
+                await asyncio.sleep(interval_ms / 1000)
+                yield
+                continue
+            changes = awatch(
+                directory,
+                recursive=False,
+                watch_filter=None,
+                debounce=100,
+                step=20,
+                rust_timeout=interval_ms,
+                yield_on_timeout=True,
+            )
+            async for _ in changes:
+                yield
+                # A directory that was replaced sends no events to the old watch.
+                if _inode(directory) != inode:
+                    break
+
+
+class _HttpFile:
+    def __init__(self, url: str, http: httpx.AsyncClient) -> None:
+        self._url = url
+        self._http = http
+        # Of the validators only the ETag: Last-Modified is blind to a second change in one second.
+        self._etag: dict[str, str] = {}
+
+    async def read(self) -> bytes | None:
+        """The file, or None when it is as it was."""
+        request = self._http.stream("GET", self._url, headers=self._etag)
+        async with request as response:
+            if response.status_code == httpx.codes.NOT_MODIFIED:
+                return None
+            if response.status_code != httpx.codes.OK:
+                raise OSError(f"HTTP {response.status_code} {response.reason_phrase}")
+            data = bytearray()
+            async for block in response.aiter_bytes():
+                data += block
+                if len(data) > DONEFILE_BYTES_MAX:
+                    raise _too_large(self._url)
+        etag = response.headers.get("etag")
+        self._etag = {"if-none-match": etag} if etag else {}
+        return bytes(data)
+
+    async def ticks(self, interval_ms: int) -> AsyncIterator[None]:
+        while True:
+            yield
+            await asyncio.sleep(interval_ms / 1000)
+
+
+def _source(address: str, http: httpx.AsyncClient) -> _LocalFile | _HttpFile:
+    scheme, separator, _ = address.partition("://")
+    if not separator:
+        return _LocalFile(Path(address))
+    if scheme not in ("http", "https"):
+        problem = f"{scheme}:// is not supported; give a directory or an http(s):// address"
+        raise ConfError("transfer.conf", "[default] donefile_address", problem)
+    try:
+        httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise ConfError("transfer.conf", "[default] donefile_address", str(error)) from error
+    return _HttpFile(address, http)
+
+
+def _too_large(address: str) -> OSError:
+    limit = LimitError(f"more than DONEFILE_BYTES_MAX = {DONEFILE_BYTES_MAX} bytes")
+    return OSError(f"{limit}; start a new donefile")
+
+
+def _inode(directory: Path) -> int | None:
+    try:
+        return directory.stat().st_ino
+    except OSError:
+        return None
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file yet"
+    return str(error) or type(error).__name__
