@@ -126,4 +126,13 @@ class ModelError(CubeError):
 
 
 class PredictionError(CubeError):
-    """A prediction cannot be answered; the message says why."""
+    """A prediction cannot be answered; the message says why.
+
+    Args:
+        message: the reason, on the client's side with the endpoint.
+        err_code: that of the Response.
+    """
+
+    def __init__(self, message: str, err_code: int = -1) -> None:
+        self.err_code = err_code
+        super().__init__(message)

@@ -1,0 +1,149 @@
+"""Which server a request goes to: the variants of a predictor and the endpoints of each."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cube_core.conf.prototxt import read_predictors
+from cube_core.endpoint import Endpoint, parse_endpoint_list
+from cube_core.errors import ConfError
+
+if TYPE_CHECKING:
+    from cube_proto.predictors_pb2 import Predictor, VariantConf
+
+CONNECT_TIMEOUT_MS = 2000
+TIMEOUT_MS = 20_000
+RETRY_COUNT = 2
+
+
+@dataclass(frozen=True)
+class Options:
+    """How requests to a variant are made.
+
+    Attributes:
+        timeout_ms: for a request, retries included.
+        retry_count: further endpoints (or the same again) that are tried when a connection fails.
+    """
+
+    connect_timeout_ms: int = CONNECT_TIMEOUT_MS
+    timeout_ms: int = TIMEOUT_MS
+    retry_count: int = RETRY_COUNT
+
+
+class Variant:
+    """One variant of a predictor: endpoints that are asked in turn."""
+
+    def __init__(self, tag: str, endpoints: Sequence[Endpoint], options: Options) -> None:
+        self.tag = tag
+        self.options = options
+        self._endpoints = list(endpoints)
+        self._turns = itertools.count()
+
+    def attempts(self) -> Iterator[Endpoint]:
+        """The endpoint whose turn it is, then those to retry at."""
+        turn = next(self._turns)
+        for attempt in range(1 + self.options.retry_count):
+            yield self._endpoints[(turn + attempt) % len(self._endpoints)]
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Variants with their weights, and the protocol that the configuration names ("" for none)."""
+
+    variants: Sequence[Variant]
+    weights: Sequence[int]
+    protocol: str = ""
+
+    def pick(self) -> Variant:
+        """A variant at random, by weight."""
+        if len(self.variants) == 1:
+            return self.variants[0]
+        return random.choices(self.variants, self.weights)[0]  # noqa: S311
+
+
+def routes_of_address(address: str, options: Options) -> Routes:
+    """Reads "host:port" or "list://host:port,host:port".
+
+    Raises:
+        ConfError: it is neither.
+    """
+    try:
+        endpoints = parse_endpoint_list(address, "address")
+    except ValueError as error:
+        raise ConfError("command line", "", str(error)) from error
+    return Routes([Variant("default", endpoints, options)], [1])
+
+
+def read_routes(path: Path | str, name: str) -> Routes:
+    """Reads the predictor `name` of a predictors.prototxt.
+
+    Raises:
+        ConfError: names the file and the field.
+    """
+    conf = read_predictors(path)
+    index, predictor = _find(str(path), conf.predictors, name)
+    field = f"predictors[{index}]"
+    if not predictor.variants:
+        raise ConfError(str(path), f"{field}.variants", "at least one is needed")
+    variants = [
+        _variant(str(path), f"{field}.variants[{number}]", variant, conf.default_variant_conf)
+        for number, variant in enumerate(predictor.variants)
+    ]
+    weights = _weights(str(path), f"{field}.weighted_random_render_conf", predictor)
+    return Routes(variants, weights, conf.default_variant_conf.rpc_parameter.protocol)
+
+
+def _find(file: str, predictors: Sequence[Predictor], name: str) -> tuple[int, Predictor]:
+    for index, predictor in enumerate(predictors):
+        if predictor.name == name:
+            if predictor.endpoint_router != "WeightedRandomRender":
+                raise ConfError(
+                    file,
+                    f"predictors[{index}].endpoint_router",
+                    f"{predictor.endpoint_router!r} is not supported; write WeightedRandomRender",
+                )
+            return index, predictor
+    known = ", ".join(predictor.name for predictor in predictors) or "none"
+    raise ConfError(file, "predictors", f"there is no {name!r}, only {known}")
+
+
+def _variant(file: str, field: str, variant: VariantConf, default: VariantConf) -> Variant:
+    connection = (variant if variant.HasField("connection_conf") else default).connection_conf
+    cluster = variant.naming_conf.cluster or default.naming_conf.cluster
+    try:
+        endpoints = parse_endpoint_list(cluster, "naming_conf.cluster")
+    except ValueError as error:
+        raise ConfError(file, field, str(error)) from error
+    options = Options(
+        connect_timeout_ms=_at_least(file, field, "connect_timeout_ms", 1, connection),
+        timeout_ms=_at_least(file, field, "rpc_timeout_ms", 1, connection),
+        retry_count=_at_least(file, field, "connect_retry_count", 0, connection),
+    )
+    return Variant(variant.tag, endpoints, options)
+
+
+def _at_least(file: str, field: str, name: str, smallest: int, connection: object) -> int:
+    value = int(getattr(connection, name))
+    if value < smallest:
+        raise ConfError(
+            file, f"{field}.connection_conf.{name}", f"is {value}, must be {smallest} or more"
+        )
+    return value
+
+
+def _weights(file: str, field: str, predictor: Predictor) -> list[int]:
+    text = predictor.weighted_random_render_conf.variant_weight_list
+    weights = [int(part) if part.strip().isdecimal() else -1 for part in text.split("|")]
+    if len(weights) != len(predictor.variants) or min(weights) < 0 or not any(weights):
+        raise ConfError(
+            file,
+            f"{field}.variant_weight_list",
+            f"{text!r} is not a weight, 0 or more, for each of {len(predictor.variants)} variants,"
+            " separated by |",
+        )
+    return weights

@@ -1,0 +1,89 @@
+"""What the predictor is to serve, from model_toolkit.prototxt and cube.conf together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cube_core.conf.cube_conf import DictConf, read_cube_conf
+from cube_core.conf.prototxt import read_model_toolkit
+from cube_core.errors import ConfError
+
+if TYPE_CHECKING:
+    from cube_proto.model_toolkit_pb2 import EngineDesc
+
+RELOADABLE_TYPES = ("timestamp_ne", "none")
+_THREADS_MAX = 256
+
+
+@dataclass(frozen=True)
+class EngineConf:
+    """The engine of a predictor.
+
+    Attributes:
+        name: as it shows in logs and in /status.
+        model_path: directory of the model, or a symbolic link to it.
+        reload_meta_path: file whose modification time announces a new model; None when the model
+            is loaded once.
+        threads: predictors that run at the same time.
+        dict_conf: the dict of cube.conf that holds the embedding.
+        default_value: every element of the vector that stands for a missing key.
+    """
+
+    name: str
+    model_path: Path
+    reload_meta_path: Path | None
+    threads: int
+    dict_conf: DictConf
+    default_value: float
+
+
+def read_engine_conf(toolkit_path: Path | str, cube_conf_path: Path | str) -> EngineConf:
+    """Reads both files and checks that they fit each other.
+
+    Raises:
+        ConfError: names the file and the field.
+    """
+    engines = read_model_toolkit(toolkit_path).engines
+    if len(engines) > 1:
+        raise ConfError(str(toolkit_path), "engines", "one engine a process is served; keep one")
+    engine = engines[0]
+    _check(str(toolkit_path), engine)
+    dicts = read_cube_conf(cube_conf_path)
+    dict_name = engine.sparse_param_service_table_name
+    if dict_name not in dicts:
+        raise ConfError(
+            str(toolkit_path),
+            "engines[0].sparse_param_service_table_name",
+            f"{dict_name!r} is no dict of {cube_conf_path}, which has {', '.join(sorted(dicts))}",
+        )
+    return EngineConf(
+        name=engine.name,
+        model_path=Path(engine.model_data_path or engine.model_dir),
+        reload_meta_path=(
+            None if engine.reloadable_type == "none" else Path(engine.reloadable_meta)
+        ),
+        threads=engine.runtime_thread_num or 1,
+        dict_conf=dicts[dict_name],
+        default_value=engine.default_embedding_value,
+    )
+
+
+def _check(file: str, engine: EngineDesc) -> None:
+    if engine.reloadable_type not in RELOADABLE_TYPES:
+        raise ConfError(
+            file,
+            "engines[0].reloadable_type",
+            f"{engine.reloadable_type!r} is not supported; write {' or '.join(RELOADABLE_TYPES)}",
+        )
+    if engine.sparse_param_service_type != engine.REMOTE:
+        raise ConfError(
+            file,
+            "engines[0].sparse_param_service_type",
+            "must be REMOTE: the embedding is asked from shard servers",
+        )
+    if not engine.sparse_param_service_table_name:
+        raise ConfError(file, "engines[0].sparse_param_service_table_name", "is missing")
+    if not 0 <= engine.runtime_thread_num <= _THREADS_MAX:
+        raise ConfError(file, "engines[0].runtime_thread_num", f"must be from 0 to {_THREADS_MAX}")

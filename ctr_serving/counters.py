@@ -1,0 +1,84 @@
+"""What a predictor counts, for /status and /metrics."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from ctr_serving.model_slot import ModelSlot
+
+STAGES = ("parse", "seek", "infer")
+_BUCKETS_S = (
+    *(base * scale for scale in (1e-4, 1e-3, 1e-2, 1e-1) for base in (1, 2, 5)),
+    1.0,
+    2.0,
+    5.0,
+)
+
+
+class Counters(Collector):
+    """Counts of one predictor; written on its event loop only.
+
+    Attributes:
+        requests: by outcome: ok, bad_request, limit, timeout, failed.
+        rows: instances predicted.
+        missing_by_slot: int64[slots], keys that had no row and got the default vector.
+        registry: of Prometheus, with all of these.
+    """
+
+    def __init__(self, slot: ModelSlot) -> None:
+        self._slot = slot
+        self.requests: Tally[str] = Tally()
+        self.rows = 0
+        self.missing_by_slot: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+        stage_seconds = Histogram(
+            "ctr_stage_seconds",
+            "Time of the stages of a prediction: parse, seek, infer (thread hop included)",
+            ["stage"],
+            registry=self.registry,
+            buckets=_BUCKETS_S,
+        )
+        self.stage_seconds = {stage: stage_seconds.labels(stage) for stage in STAGES}
+
+    def count_missing(self, by_slot: NDArray[np.int64]) -> None:
+        """Adds int64[slots]; models of another number of slots make the sums longer."""
+        if len(by_slot) > len(self.missing_by_slot):
+            self.missing_by_slot = np.concatenate(
+                [self.missing_by_slot, np.zeros(len(by_slot) - len(self.missing_by_slot), np.int64)]
+            )
+        self.missing_by_slot[: len(by_slot)] += by_slot
+
+    def collect(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "ctr_requests", "Prediction requests by outcome", labels=["outcome"]
+        )
+        for outcome, count in self.requests.items():
+            requests.add_metric([outcome], count)
+        yield requests
+        yield CounterMetricFamily("ctr_rows", "Instances predicted", value=self.rows)
+        missing = CounterMetricFamily(
+            "ctr_missing_keys", "Keys without a row, answered by the default", labels=["slot"]
+        )
+        for index, count in enumerate(self.missing_by_slot.tolist()):
+            missing.add_metric([str(index)], count)
+        yield missing
+        yield CounterMetricFamily(
+            "ctr_model_switches", "Models taken into service", value=self._slot.switch_count
+        )
+        yield CounterMetricFamily(
+            "ctr_model_refusals", "Times a model was refused", value=self._slot.refusal_count
+        )
+        engine = self._slot.engine
+        model = GaugeMetricFamily("ctr_model", "The model that is served", labels=["version"])
+        if engine is not None:
+            model.add_metric([engine.manifest.version], 1)
+        yield model

@@ -1,0 +1,93 @@
+"""Command line of `ctr-serving`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from cube_core import log
+from cube_core.command_line import run
+from cube_core.errors import ConfError
+
+app = typer.Typer(add_completion=False)
+
+# Flags of the original's binary that name what is fixed here: one service with one engine.
+_IGNORED_FLAGS = (
+    "bthread_concurrency",
+    "enable_model_toolkit",
+    "inferservice_file",
+    "inferservice_path",
+    "logger_file",
+    "logger_path",
+    "max_concurrency",
+    "num_threads",
+    "resource_file",
+    "resource_path",
+    "workflow_file",
+    "workflow_path",
+)
+
+
+@app.command()
+def serve(
+    conf: Annotated[Path, typer.Option("--conf", help="model_toolkit.prototxt")] = Path(
+        "conf/model_toolkit.prototxt"
+    ),
+    cube_conf: Annotated[Path, typer.Option("--cube_conf", help="cube.conf")] = Path(
+        "conf/cube.conf"
+    ),
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="baidu_std and HTTP; 0: any")
+    ] = 8010,
+    grpc_port: Annotated[
+        int, typer.Option("--grpc_port", min=0, max=65535, help="gRPC; 0: any")
+    ] = 9010,
+    host: Annotated[str, typer.Option("--host", help="address to listen on")] = "127.0.0.1",
+    reload_interval_ms: Annotated[
+        int, typer.Option("--reload_interval_ms", min=10, help="between looks for a new model")
+    ] = 500,
+    rows_per_request_max: Annotated[
+        int, typer.Option("--rows_per_request_max", min=1, help="instances of one request")
+    ] = 10_000,
+    requests_pending_max: Annotated[
+        int, typer.Option("--requests_pending_max", min=1, help="requests under way at once")
+    ] = 1024,
+    drain_timeout_s: Annotated[
+        float, typer.Option("--drain_timeout_s", min=0, help="for requests under way at SIGTERM")
+    ] = 10.0,
+) -> None:
+    """Serves CTR predictions: asks the shard servers for embeddings, runs the dense model.
+
+    Example: ctr-serving --port=8010 --conf=conf/model_toolkit.prototxt --cube_conf=conf/cube.conf
+    """
+    from ctr_serving.conf import read_engine_conf
+    from ctr_serving.server import CtrServer, ServerConf
+
+    if importlib.util.find_spec("paddle") is None:
+        raise ConfError(
+            "command line", "", "paddle is not installed; install the package with extra [paddle]"
+        )
+    log.configure("ctr-serving")
+    server_conf = ServerConf(
+        host=host,
+        port=port,
+        grpc_port=grpc_port,
+        reload_interval_ms=reload_interval_ms,
+        rows_per_request_max=rows_per_request_max,
+        requests_pending_max=requests_pending_max,
+        drain_timeout_s=drain_timeout_s,
+    )
+    uvloop.run(CtrServer(read_engine_conf(conf, cube_conf), server_conf).run())
+
+
+def main() -> None:
+    """Entry point of `ctr-serving`."""
+    run(app, ignored_flags=_IGNORED_FLAGS)
+
+
+if __name__ == "__main__":
+    main()

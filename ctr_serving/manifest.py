@@ -1,0 +1,74 @@
+"""manifest.json of a dense model: which embedding it was trained with and what its inputs are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cube_core.errors import ControlError, ModelError
+from cube_core.versions import Version
+
+MANIFEST_NAME = "manifest.json"
+
+
+class Manifest(BaseModel):
+    """What the exporter of a pass says of its dense model.
+
+    Attributes:
+        dict_name, version: the embedding that the model was trained with.
+        slots, embedding_dim, dense_dim: shapes of the inputs.
+        sparse_inputs: name of the input of each slot, float32[n, embedding_dim].
+        dense_input: name of the input float32[n, dense_dim].
+        output: name of the output float32[n, 2].
+        model: file names without their endings.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    format: Literal[1]
+    dict_name: str = Field(min_length=1)
+    version: str
+    slots: int = Field(ge=1, le=4096)
+    embedding_dim: int = Field(ge=1, le=16383)
+    dense_dim: int = Field(ge=1, le=65536)
+    sparse_inputs: tuple[str, ...]
+    dense_input: str
+    output: str
+    model: str = Field(pattern=r"^[0-9A-Za-z_.\-]+$")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        if len(self.sparse_inputs) != self.slots:
+            raise ValueError(
+                f"sparse_inputs: {len(self.sparse_inputs)} names for {self.slots} slots"
+            )
+        names = (*self.sparse_inputs, self.dense_input)
+        if len(set(names)) != len(names):
+            raise ValueError("sparse_inputs, dense_input: a name stands twice")
+        try:
+            Version.parse(self.version)
+        except ControlError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
+def read_manifest(model_directory: Path) -> Manifest:
+    """Reads `manifest.json` of a model directory.
+
+    Raises:
+        ModelError: it cannot be read or is malformed; names file and field.
+    """
+    path = model_directory / MANIFEST_NAME
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        problem = first["msg"].removeprefix("Value error, ")
+        raise ModelError(
+            f"{path}: {field}: {problem}" if field else f"{path}: {problem}"
+        ) from error

@@ -1,0 +1,136 @@
+"""Takes a new model into service when its file of announcement changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from ctr_serving.conf import EngineConf
+from ctr_serving.engine import Engine
+from ctr_serving.manifest import Manifest
+from ctr_serving.model_slot import ModelSlot
+from cube_core.errors import CubeError, ModelError
+
+log = logging.getLogger(__name__)
+
+_LOAD_PAUSE_MAX_S = 10.0
+
+Probe = Callable[[Manifest], Awaitable[None]]
+"""Raises a CubeError when the embedding that the manifest names cannot be asked."""
+
+
+class Reloader:
+    """Polls `reloadable_meta`, loads what `model_data_path` points at beside the served model,
+    probes that its embedding version is there on every shard, and switches.
+
+    A model that is refused leaves the served one in place; it is tried again at the next poll, or
+    after a growing pause of at most 10 s when it did not load. The slot says why.
+    """
+
+    def __init__(
+        self,
+        conf: EngineConf,
+        slot: ModelSlot,
+        probe: Probe,
+        *,
+        interval_s: float,
+        on_switch: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._conf = conf
+        self._slot = slot
+        self._probe = probe
+        self._interval_s = interval_s
+        self._on_switch = on_switch
+        self._served_stamp_ns: int | None = None
+        self._candidate: Engine | None = None
+        self._candidate_stamp_ns: int | None = None
+        self._load_pause_s = 0.0
+        self._next_load_s = 0.0
+
+    async def run(self) -> None:
+        """Polls until cancelled."""
+        while True:
+            try:
+                await self.poll()
+            except Exception:
+                # An unforeseen error must not end the watch: the next pass may well load.
+                log.exception("a model could not be looked at")
+            await asyncio.sleep(self._interval_s)
+
+    async def poll(self) -> None:
+        """Looks once, and switches when there is a new model that can be served."""
+        stamp_ns = self._stamp_ns()
+        if self._is_served(stamp_ns):
+            return
+        if stamp_ns != self._candidate_stamp_ns:
+            self._candidate, self._candidate_stamp_ns = None, stamp_ns
+            self._load_pause_s = self._next_load_s = 0.0
+        try:
+            engine = await self._loaded()
+            if engine is None:
+                return
+            await self._probe(engine.manifest)
+        except CubeError as error:
+            self._refuse(error)
+            return
+        self._served_stamp_ns, self._candidate = stamp_ns, None
+        self._slot.switch(engine)
+        self._on_switch()
+        log.info(
+            "model %s is served, embedding version %s, loaded in %.3f s",
+            engine.directory,
+            engine.manifest.version,
+            engine.load_seconds,
+        )
+
+    def _is_served(self, stamp_ns: int | None) -> bool:
+        if self._slot.engine is None:
+            return False
+        # A file of announcement that is away, for a moment or for good, announces nothing.
+        return stamp_ns is None or stamp_ns == self._served_stamp_ns
+
+    def _stamp_ns(self) -> int | None:
+        path = self._conf.reload_meta_path
+        try:
+            return path.stat().st_mtime_ns if path is not None else None
+        except OSError:
+            return None
+
+    async def _loaded(self) -> Engine | None:
+        """The engine that `model_data_path` points at; None while a failed one is left alone."""
+        if self._candidate is not None and self._candidate.directory == self._directory():
+            return self._candidate
+        if time.monotonic() < self._next_load_s:
+            return None
+        try:
+            self._candidate = await asyncio.to_thread(self._load)
+        except CubeError:
+            self._load_pause_s = min(
+                max(2 * self._load_pause_s, self._interval_s), _LOAD_PAUSE_MAX_S
+            )
+            self._next_load_s = time.monotonic() + self._load_pause_s
+            raise
+        return self._candidate
+
+    def _directory(self) -> Path:
+        return self._conf.model_path.resolve()
+
+    def _load(self) -> Engine:
+        directory = self._directory()
+        if not directory.is_dir():
+            raise ModelError(f"{self._conf.model_path}: there is no model directory")
+        engine = Engine.load(directory, self._conf.threads)
+        if engine.manifest.dict_name != self._conf.dict_conf.dict_name:
+            raise ModelError(
+                f"{directory}/manifest.json: dict_name: {engine.manifest.dict_name!r} is not"
+                f" {self._conf.dict_conf.dict_name!r} of sparse_param_service_table_name"
+            )
+        return engine
+
+    def _refuse(self, error: CubeError) -> None:
+        if str(error) != self._slot.problem:
+            log.warning("the model is not taken: %s", error)
+        self._slot.refuse(str(error))

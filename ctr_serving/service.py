@@ -1,0 +1,112 @@
+"""CTRPredictionService, one handler for all wires.
+
+What the bytes of a request are at fault for is an error of the wire: bytes that do not parse, a
+limit, the caller's own timeout. Everything else that keeps a prediction from being made is a
+Response with err_code -1, no predictions and err_msg.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from ctr_serving.counters import Counters
+from ctr_serving.op import CtrOp, Trace
+from cube_core._native import encode_ctr_response, parse_ctr_response
+from cube_core.errors import (
+    CubeError,
+    LimitError,
+    RpcTimeoutError,
+    WireError,
+)
+from cube_core.wire.service import RpcContext, Service
+from cube_proto import ctr_prediction_pb2
+
+FAILED_CODE = -1
+"""err_code of a Response without predictions."""
+
+_NO_PREDICTIONS = np.empty((0, 2), np.float32)
+
+
+class PredictionService:
+    """Handlers of `inference` and `debug`.
+
+    Args:
+        requests_pending_max: requests under way at the same time; one more is a LimitError.
+    """
+
+    def __init__(self, op: CtrOp, counters: Counters, *, requests_pending_max: int) -> None:
+        self._op = op
+        self._counters = counters
+        self._pending = 0
+        self._pending_max = requests_pending_max
+
+    def as_service(self) -> Service:
+        """The service for every wire."""
+        descriptor = ctr_prediction_pb2.DESCRIPTOR.services_by_name["CTRPredictionService"]
+        return Service(descriptor, {"inference": self.inference, "debug": self.debug})
+
+    async def inference(self, payload: bytes | memoryview, context: RpcContext) -> bytes:
+        """Request bytes to Response bytes."""
+        return await self._answer(payload, context, Trace())
+
+    async def debug(self, payload: bytes | memoryview, context: RpcContext) -> bytes:
+        """As `inference`; err_msg tells the version that answered and the time of each stage."""
+        trace = Trace()
+        response = await self._answer(payload, context, trace)
+        probabilities, err_code, err_msg = parse_ctr_response(response)
+        if err_code:
+            return response
+        times = [f"{stage}_us={seconds * 1e6:.0f}" for stage, seconds in trace.seconds.items()]
+        said = " ".join([f"version={trace.version}", f"rows={trace.rows}", *times])
+        return encode_ctr_response(probabilities, err_msg=f"{err_msg} {said}".strip())
+
+    async def _answer(
+        self, payload: bytes | memoryview, context: RpcContext, trace: Trace
+    ) -> bytes:
+        try:
+            response, outcome = await self._admitted(payload, context, trace), "ok"
+        except LimitError:
+            self._counters.requests["limit"] += 1
+            raise
+        except RpcTimeoutError:
+            self._counters.requests["timeout"] += 1
+            raise
+        except WireError as error:
+            self._counters.requests["bad_request"] += 1
+            if not await _is_well_formed(payload):
+                raise
+            return _failure(error)
+        except CubeError as error:
+            response, outcome = _failure(error), "failed"
+        self._counters.requests[outcome] += 1
+        self._counters.rows += trace.rows if outcome == "ok" else 0
+        for stage, seconds in trace.seconds.items():
+            self._counters.stage_seconds[stage].observe(seconds)
+        return response
+
+    async def _admitted(
+        self, payload: bytes | memoryview, context: RpcContext, trace: Trace
+    ) -> bytes:
+        if self._pending >= self._pending_max:
+            raise LimitError(f"requests_pending_max={self._pending_max} requests are under way")
+        self._pending += 1
+        try:
+            return await self._op.predict(payload, context, trace)
+        finally:
+            self._pending -= 1
+
+
+def _failure(error: CubeError) -> bytes:
+    return encode_ctr_response(_NO_PREDICTIONS, err_code=FAILED_CODE, err_msg=str(error))
+
+
+async def _is_well_formed(payload: bytes | memoryview) -> bool:
+    """Whether the bytes are a Request, though not one with the right number of ids."""
+    try:
+        await asyncio.to_thread(ctr_prediction_pb2.Request.FromString, bytes(payload))
+    except DecodeError:
+        return False
+    return True
