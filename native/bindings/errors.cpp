@@ -1,4 +1,5 @@
 #include "bindings/bindings.hpp"
+#include "bindings/text.hpp"
 #include "kernels/error.hpp"
 
 namespace {
@@ -27,13 +28,10 @@ void raise_os_error(const cube::OsError& error) {
     PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path.ptr());
 }
 
-// Messages quote bytes from outside, which need not be UTF-8.
 void raise_error(const cube::Error& error) {
     const char* module = error.kind() == cube::ErrorKind::kOs ? "builtins" : "cube_core.errors";
     nb::object type = nb::module_::import_(module).attr(class_name(error.kind()));
-    const std::string_view text = error.what();
-    nb::object message = nb::steal(PyUnicode_DecodeUTF8(
-        text.data(), static_cast<Py_ssize_t>(text.size()), "backslashreplace"));
+    const nb::str message = text_of(error.what());
     PyErr_SetObject(type.ptr(), message.ptr());
 }
 

@@ -7,6 +7,7 @@
 
 #include "bindings/bindings.hpp"
 #include "bindings/python_frame.hpp"
+#include "bindings/text.hpp"
 
 PythonFrame::PythonFrame(const cube::Frame& frame, nb::object memory_view, const uint8_t* start)
     : fields(frame),
@@ -43,12 +44,6 @@ nb::object byte_view(nb::handle data) {
 }
 
 namespace {
-
-// Names in frames come from outside and need not be UTF-8.
-nb::str text_of(const std::string& text) {
-    return nb::steal<nb::str>(PyUnicode_DecodeUTF8(
-        text.data(), static_cast<Py_ssize_t>(text.size()), "backslashreplace"));
-}
 
 nb::object slice_of(const PythonFrame& frame, size_t start, size_t end) {
     return frame.buffer[nb::slice(static_cast<Py_ssize_t>(start), static_cast<Py_ssize_t>(end),
@@ -125,7 +120,7 @@ void bind_frame(nb::module_& m) {
         .def_prop_ro(
             "attachment",
             [](const PythonFrame& f) { return slice_of(f, f.payload_end, f.attachment_end); })
-        .def_prop_ro("fault", [](const PythonFrame& f) { return f.fields.fault; });
+        .def_prop_ro("fault", [](const PythonFrame& f) { return text_of(f.fields.fault); });
 
     m.def(
         "parse_frames",

@@ -12,6 +12,7 @@
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/output_bytes.hpp"
+#include "bindings/text.hpp"
 #include "kernels/frame.hpp"
 
 namespace {
@@ -59,16 +60,19 @@ void expect_rows(const cube::SeekPlan& plan, const OutputArray<float>& rows,
     if (rows.shape(1) == 0) throw std::invalid_argument("rows must have at least one column");
 }
 
-std::optional<std::string> decode(const cube::SeekPlan& plan, uint32_t shard,
-                                  const BufferView& body, const OutputArray<float>& rows,
-                                  const OutputArray<int32_t>& status) {
+nb::object decode(const cube::SeekPlan& plan, uint32_t shard, const BufferView& body,
+                  const OutputArray<float>& rows, const OutputArray<int32_t>& status) {
     expect_rows(plan, rows, status);
     const auto positions = plan.positions_of(shard);
     const cube::SeekTarget target{rows.data(), rows.shape(1), status.data()};
-    std::optional<nb::gil_scoped_release> released;
-    if (body.size() >= kReleaseBytesMin) released.emplace();
-    const cube::SeekVersion version = cube::decode_seek_response(body.bytes(), positions, target);
-    return version.present ? std::optional<std::string>(version.name) : std::nullopt;
+    cube::SeekVersion version;
+    {
+        std::optional<nb::gil_scoped_release> released;
+        if (body.size() >= kReleaseBytesMin) released.emplace();
+        version = cube::decode_seek_response(body.bytes(), positions, target);
+    }
+    if (!version.present) return nb::none();
+    return text_of(version.name);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/python_table.hpp"
+#include "bindings/text.hpp"
 #include "kernels/table_writer.hpp"
 
 namespace {
@@ -89,8 +90,9 @@ void bind_table(nb::module_& m) {
         .def_static("open", &open_table, nb::arg("path"), nb::kw_only(),
                     nb::arg("in_memory") = true)
         .def_prop_ro("path", [](const PythonTable& t) { return t->path(); })
-        .def_prop_ro("dict_name", [](const PythonTable& t) { return t->header().dict_name; })
-        .def_prop_ro("version", [](const PythonTable& t) { return t->header().version; })
+        .def_prop_ro("dict_name",
+                     [](const PythonTable& t) { return text_of(t->header().dict_name); })
+        .def_prop_ro("version", [](const PythonTable& t) { return text_of(t->header().version); })
         .def_prop_ro("shard", [](const PythonTable& t) { return t->header().shard; })
         .def_prop_ro("shard_num", [](const PythonTable& t) { return t->header().shard_num; })
         .def_prop_ro("key_count", [](const PythonTable& t) { return t->key_count(); })

@@ -26,8 +26,8 @@ namespace at {
 constexpr size_t kFormatVersion = 8, kHeaderBytes = 12, kTableKind = 16, kValueKind = 20,
                  kShard = 24, kShardNum = 28, kKeyCount = 32, kValueBytes = 40, kBlockBytes = 44,
                  kSeed = 48, kParts = 56, kSlotsPerPart = 60, kBucketsPerPart = 64,
-                 kDictNameBytes = 68, kVersionBytes = 72, kPilots = 80, kRemap = 96, kRows = 112,
-                 kBlockCrcs = 128, kFileBytes = 144, kDictName = 160, kVersion = 320,
+                 kDictNameBytes = 68, kVersionBytes = 72, kReserved = 76, kPilots = 80, kRemap = 96,
+                 kRows = 112, kBlockCrcs = 128, kFileBytes = 144, kDictName = 160, kVersion = 320,
                  kHeaderCrc = 508;
 constexpr size_t kFooterFileBytes = 0, kFooterHeaderCrc = 8, kFooterBlockCrcsCrc = 12,
                  kFooterMagic = 52, kFooterCrc = 60;
@@ -72,12 +72,20 @@ void expect_section(const uint8_t* base, size_t offset, const Section& expected,
              std::to_string(offset) + ")");
 }
 
+bool is_zero(const uint8_t* begin, const uint8_t* end) {
+    return std::all_of(begin, end, [](uint8_t byte) { return byte == 0; });
+}
+
 std::string load_name(const uint8_t* base, size_t size_offset, size_t offset, const char* field) {
     const uint32_t size = load<uint32_t>(base, size_offset);
     if (size == 0 || size > kTableNameBytesMax)
         fail(std::string("header: ") + field + " of " + std::to_string(size) +
              " bytes is not of 1 to " + std::to_string(kTableNameBytesMax) + " bytes");
-    return {reinterpret_cast<const char*>(base + offset), size};
+    const uint8_t* name = base + offset;
+    if (std::find(name, name + size, 0) != name + size ||
+        !is_zero(name + size, name + kTableNameBytesMax))
+        fail(std::string("header: ") + field + " is not of the length that the header says");
+    return {reinterpret_cast<const char*>(name), size};
 }
 
 void check_kind(const uint8_t* header) {
@@ -90,6 +98,7 @@ void check_kind(const uint8_t* header) {
     expect(header, at::kTableKind, 0, "table_kind");
     expect(header, at::kValueKind, 0, "value_kind");
     expect(header, at::kBlockBytes, kTableBlockBytes, "block_bytes");
+    expect(header, at::kReserved, 0, "reserved word");
 }
 
 }  // namespace
