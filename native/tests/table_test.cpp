@@ -96,12 +96,13 @@ void seal(std::vector<uint8_t>& bytes, size_t block_crcs_offset) {
     for (size_t begin = kTableHeaderBytes, crc_at = block_crcs_offset; begin < block_crcs_offset;
          begin += kTableBlockBytes, crc_at += 4)
         store_u32(bytes, crc_at,
-                  crc32c(0, &bytes[begin],
-                         std::min<size_t>(kTableBlockBytes, block_crcs_offset - begin)));
-    store_u32(bytes, 508, crc32c(0, bytes.data(), 508));
+                  stored_crc32c(&bytes[begin],
+                                std::min<size_t>(kTableBlockBytes, block_crcs_offset - begin)));
+    store_u32(bytes, 508, stored_crc32c(bytes.data(), 508));
     std::memcpy(&bytes[footer + 8], &bytes[508], 4);
-    store_u32(bytes, footer + 12, crc32c(0, &bytes[block_crcs_offset], footer - block_crcs_offset));
-    store_u32(bytes, footer + 60, crc32c(0, &bytes[footer], 60));
+    store_u32(bytes, footer + 12,
+              stored_crc32c(&bytes[block_crcs_offset], footer - block_crcs_offset));
+    store_u32(bytes, footer + 60, stored_crc32c(&bytes[footer], 60));
 }
 
 }  // namespace
@@ -189,7 +190,8 @@ TEST(hostile_headers_with_right_checksums_are_refused) {
             std::memcpy(&bytes[at], &value, at % 8 == 0 && at >= 80 ? 8 : 4);
             seal(bytes, block_crcs);
             const bool same = std::memcmp(&bytes[at], &good[at], 8) == 0;
-            CHECK(opens(directory, bytes) == same);
+            if (opens(directory, bytes) != same)
+                throw Failure("offset " + std::to_string(at) + " value " + std::to_string(value));
         }
     }
 }
