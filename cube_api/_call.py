@@ -230,8 +230,8 @@ class SeekCall:
                     raise WireError(f"a value of {value_bytes} bytes is no row of float32")
                 if value_bytes:
                     self._rows = self._zeros(value_bytes // _FLOAT_BYTES)
-            # While no value was found there is nothing to write but status.
-            rows = self._zeros(0) if self._rows is None else self._rows
+            # While no value was found only status is worth keeping.
+            rows = self._zeros(1) if self._rows is None else self._rows
             return self._plan.decode(shard.number, body, rows, self._status) or None
         except WireError as error:
             raise self._shard_error(shard, f"malformed answer: {error}") from error
