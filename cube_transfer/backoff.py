@@ -52,4 +52,9 @@ async def until_done(
         before_sleep=note,
         reraise=True,
     )
-    return await retrying(action)
+
+    # tenacity awaits what it takes for a coroutine function, which a lambda is not.
+    async def attempt() -> T:
+        return await action()
+
+    return await retrying(attempt)

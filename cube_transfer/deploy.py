@@ -140,10 +140,7 @@ class Deployer:
                 log.warning("pass %s: %s: %s; trying again", record.id, step.name, self.error)
             self._give_way(record)
 
-        async def run() -> None:
-            await step.run(record)
-
-        await until_done(run, on_failure=note)
+        await until_done(lambda: step.run(record), on_failure=note)
         self.error = ""
 
     def _give_way(self, record: PassRecord) -> None:

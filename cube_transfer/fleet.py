@@ -45,7 +45,7 @@ class Fleet:
             _note_failure(link, name, error)
             check()
 
-        await until_done(lambda: _as_awaitable(step, link), on_failure=note)
+        await until_done(lambda: step(link), on_failure=note)
         link.note_success()
 
     async def _reconcile(self, link: ReplicaLink, tables: TableSet | None) -> None:
@@ -59,10 +59,6 @@ class Fleet:
             link.note_success()
         except TRANSIENT as error:
             _note_failure(link, "reconcile", error)
-
-
-async def _as_awaitable(step: ReplicaStep, link: ReplicaLink) -> None:
-    await step(link)
 
 
 def _note_failure(link: ReplicaLink, name: str, error: BaseException) -> None:

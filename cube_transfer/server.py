@@ -58,6 +58,7 @@ async def _serve(conf: TransferConf, listener: socket.socket, state: State) -> N
             uvicorn.Config(
                 create_app(daemon),
                 log_config=None,
+                log_level=logging.WARNING,
                 access_log=False,
                 lifespan="off",
                 timeout_graceful_shutdown=_STOP_TIMEOUT_S,

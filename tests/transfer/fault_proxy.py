@@ -1,0 +1,96 @@
+"""A proxy in front of a real shard server that can hold, refuse and change control commands."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+
+Command = dict[str, Any]
+
+
+class FaultProxy:
+    """Forwards `POST /ControlService/cmd`; the test sets faults."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.commands: list[str] = []
+        """What arrived, in order."""
+        self.change: Callable[[Command], Command] = lambda command: command
+        self.failing: set[str] = set()
+        """Commands answered with 500."""
+        self._held: dict[str, threading.Event] = {}
+        self.waiting: set[str] = set()
+        """Commands that arrived and are held."""
+
+    def hold(self, cmd: str) -> None:
+        """Lets `cmd` wait before it is forwarded, until `release`."""
+        self._held[cmd] = threading.Event()
+
+    def release(self, cmd: str) -> None:
+        self._held.pop(cmd).set()
+
+    def release_all(self) -> None:
+        for cmd in list(self._held):
+            self.release(cmd)
+
+    def answer(self, body: bytes) -> tuple[int, bytes]:
+        command = json.loads(body)
+        name = command["cmd"]
+        self.commands.append(name)
+        held = self._held.get(name)
+        if held is not None:
+            self.waiting.add(name)
+            held.wait(60)
+            self.waiting.discard(name)
+        if name in self.failing:
+            return 500, b"made to fail by the test"
+        url = f"http://{self.target}/ControlService/cmd"
+        try:
+            reply = httpx.post(url, json=self.change(command), timeout=30)
+        except httpx.HTTPError as error:
+            return 502, str(error).encode()
+        return reply.status_code, reply.content
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    proxy: FaultProxy
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        status, reply = self.server.proxy.answer(body)
+        with contextlib.suppress(OSError):
+            self.send_response(status)
+            self.send_header("content-length", str(len(reply)))
+            self.end_headers()
+            self.wfile.write(reply)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def proxied(target: str) -> Iterator[tuple[FaultProxy, int]]:
+    """Runs a proxy to `target` ("host:port") on a free port."""
+    with _Server(("127.0.0.1", 0), _Handler) as server:
+        server.proxy = FaultProxy(target)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield server.proxy, server.server_address[1]
+        finally:
+            server.proxy.release_all()
+            server.shutdown()
+            thread.join(10)

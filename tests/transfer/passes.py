@@ -1,0 +1,97 @@
+"""Passes as a trainer writes them, small and with values that name their pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cube_core._native import SequenceFileWriter, crc32c_file
+
+DICT_NAME = "ctr_embedding"
+DIM = 4
+KEY_COUNT = 300
+
+
+def rows_of(pass_id: str, keys: NDArray[np.uint64], dim: int = DIM) -> NDArray[np.float32]:
+    """float32[n, dim]: what the pass holds for the keys."""
+    rows = keys.astype(np.float32)[:, None] + np.arange(dim, dtype=np.float32) / 16
+    return (rows + 1000 * int(pass_id)).astype(np.float32)
+
+
+def write_embedding(
+    directory: Path,
+    pass_id: str,
+    *,
+    key_count: int = KEY_COUNT,
+    dim: int = DIM,
+    part_count: int = 2,
+    manifest: bool = True,
+) -> None:
+    """Keys 0 to key_count - 1 over `part_count` SequenceFiles."""
+    directory.mkdir(parents=True)
+    for part in range(part_count):
+        keys = np.arange(part, key_count, part_count, dtype=np.uint64)
+        writer = SequenceFileWriter(str(directory / f"part-{part:05}"))
+        writer.append(keys, rows_of(pass_id, keys, dim).view(np.uint8))
+        writer.close()
+    if manifest:
+        write_manifest(directory)
+
+
+def write_manifest(directory: Path) -> None:
+    files = [
+        {"name": path.name, "size": path.stat().st_size, "crc32c": crc32c_file(str(path))}
+        for path in sorted(directory.glob("part-*"))
+    ]
+    (directory / "_manifest.json").write_text(json.dumps({"files": files}))
+
+
+def write_dense(directory: Path, version: str, *, dim: int = DIM) -> None:
+    """The files of a dense model; what is in them is the predictor's business."""
+    directory.mkdir(parents=True)
+    manifest = {
+        "format": 1,
+        "dict_name": DICT_NAME,
+        "version": version,
+        "embedding_dim": dim,
+        "model": "model",
+    }
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    (directory / "model.json").write_text("{}")
+    (directory / "model.pdiparams").write_bytes(version.encode() * 100)
+
+
+class Trainer:
+    """Writes passes under `output`, and the donefile that announces them."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.donefile = output / "donefile" / "base.txt"
+        self.donefile.parent.mkdir(parents=True)
+
+    def write(self, pass_id: str, **embedding: Any) -> dict[str, str]:
+        """Writes a pass and returns its line."""
+        directory = self.output / pass_id
+        write_embedding(directory / "embedding", pass_id, **embedding)
+        dim = embedding.get("dim", DIM)
+        write_dense(directory / "dense", f"{pass_id}_{pass_id}", dim=dim)
+        return self.line(pass_id)
+
+    def line(self, pass_id: str) -> dict[str, str]:
+        directory = f"../{pass_id}"
+        return {
+            "id": pass_id,
+            "key": pass_id,
+            "input": f"{directory}/embedding",
+            "dense": f"{directory}/dense",
+        }
+
+    def announce(self, *lines: dict[str, str] | str, end: str = "\n") -> None:
+        """Appends lines in one write."""
+        texts = (line if isinstance(line, str) else json.dumps(line) for line in lines)
+        with self.donefile.open("a", encoding="utf-8") as file:
+            file.write("\n".join(texts) + end)

@@ -1,0 +1,152 @@
+"""A site of real processes: shard servers, and the daemon that deploys to them."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from tests.processes import Role, running
+from tests.transfer.fault_proxy import FaultProxy, proxied
+from tests.transfer.passes import DICT_NAME, KEY_COUNT, Trainer, rows_of
+from tests.waiting import wait_until
+
+
+class Site:
+    """`shard_num` × `copy_num` servers, each behind a fault proxy, and a trainer's directory."""
+
+    def __init__(self, root: Path, shard_num: int, copy_num: int) -> None:
+        self.root = root
+        self.shard_num = shard_num
+        self.copy_num = copy_num
+        self.trainer = Trainer(root / "train")
+        self.servers: dict[str, Role] = {}
+        self.proxies: dict[str, FaultProxy] = {}
+        self.output = root / "output"
+        self.tmp = root / "tmp"
+        self.model = root / "model"
+        self.daemon: Role | None = None
+        self._ports: dict[str, int] = {}
+        self._stack = contextlib.ExitStack()
+
+    def start(self) -> None:
+        for shard in range(self.shard_num):
+            for copy in range(self.copy_num):
+                name = f"cube{shard}_{copy}"
+                server = self.start_server(name)
+                proxy, port = self._stack.enter_context(proxied(f"127.0.0.1:{server.port()}"))
+                self.proxies[name], self._ports[name] = proxy, port
+
+    def start_server(self, name: str) -> Role:
+        """Starts a server, behind its proxy if it has one already."""
+        arguments = ["--port=0", "--grpc_port=-1", f"--data_dir=data/{name}"]
+        arguments.append(f"--dict_name={DICT_NAME}")
+        server = self._stack.enter_context(running("cube_server.main", arguments, cwd=self.root))
+        self.servers[name] = server
+        if name in self.proxies:
+            self.proxies[name].target = f"127.0.0.1:{server.port()}"
+        return server
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def write_conf(self, **changes: object) -> Path:
+        fields: dict[str, object] = {
+            "dict_name": DICT_NAME,
+            "mode": "base_only",
+            "download_mode": "http",
+            "wget_port": 8098,
+            "donefile_address": self.trainer.donefile.parent,
+            "output_address": self.output,
+            "tmp_address": self.tmp,
+            "shard_num": self.shard_num,
+            "copy_num": self.copy_num,
+            "model_deploy_path": self.model,
+            "poll_interval_ms": 100,
+            **changes,
+        }
+        lines = [f"{name}: {value}" for name, value in fields.items()]
+        servers = [f"{name}: 127.0.0.1:{port}:./x" for name, port in self._ports.items()]
+        path = self.root / "transfer.conf"
+        path.write_text("\n".join(["[default]", *lines, "[cube_agent]", *servers, ""]))
+        return path
+
+    @contextlib.contextmanager
+    def transfer(self, **changes: object) -> Iterator[Role]:
+        """Runs the daemon."""
+        conf = self.write_conf(**changes)
+        arguments = [f"--config={conf}", "--port=0"]
+        with running("cube_transfer.main", arguments, cwd=self.root) as daemon:
+            self.daemon = daemon
+            yield daemon
+
+    def status(self) -> dict[str, Any]:
+        assert self.daemon is not None
+        reply = httpx.get(f"http://127.0.0.1:{self.daemon.port()}/status")
+        status: dict[str, Any] = reply.raise_for_status().json()
+        return status
+
+    def stage(self, pass_id: str) -> str:
+        """How far a pass is; "" when it is not known."""
+        found = (record for record in self.status()["passes"] if record["id"] == pass_id)
+        return str(next(found, {"stage": ""})["stage"])
+
+    def pass_error(self, pass_id: str) -> str:
+        found = (record for record in self.status()["passes"] if record["id"] == pass_id)
+        return str(next(found)["error"])
+
+    def await_stage(self, pass_id: str, stage: str) -> None:
+        wait_until(lambda: self.stage(pass_id) == stage, what=f"pass {pass_id} {stage}")
+
+    def await_step(self, pass_id: str, step: str) -> None:
+        def is_at() -> bool:
+            deploying = self.status()["deploying"] or {}
+            return (deploying.get("id"), deploying.get("step")) == (pass_id, step)
+
+        wait_until(is_at, what=f"pass {pass_id} in step {step}")
+
+    def versions(self) -> set[str]:
+        """What the servers say that they serve."""
+        return {self.command(name, "status")["cur_version"] for name in self.servers}
+
+    def command(self, name: str, cmd: str, **fields: object) -> dict[str, Any]:
+        """Sends a command past the proxy."""
+        url = f"http://127.0.0.1:{self.servers[name].port()}/ControlService/cmd"
+        reply: dict[str, Any] = httpx.post(url, json={"cmd": cmd, **fields}).json()
+        return reply
+
+    def require_served(self, pass_id: str, key_count: int = KEY_COUNT) -> None:
+        """Every server of every shard answers with exactly the pass's rows."""
+        for name, server in self.servers.items():
+            shard = int(name.removeprefix("cube").split("_")[0])
+            keys = np.arange(shard, key_count, self.shard_num, dtype=np.uint64)
+            body = {"keys": [*keys.tolist(), key_count * 7], "version_required": True}
+            url = f"http://127.0.0.1:{server.port()}/DictService/seek"
+            reply = httpx.post(url, json=body).raise_for_status().json()
+            assert reply["version"] == base64.b64encode(
+                f"{pass_id}_{pass_id}".encode()
+            ).decode() or (reply["version"] == f"{pass_id}_{pass_id}")
+            *found, missing = reply["values"]
+            assert {value["status"] for value in found} == {0}
+            assert missing["status"] == 0xFFFFFFFF
+            rows = b"".join(base64.b64decode(value["value"]) for value in found)
+            assert rows == rows_of(pass_id, keys).tobytes()
+
+    def published(self) -> str:
+        """The version that CTR servers are told to serve, all three signs agreeing."""
+        version = (self.model / "fluid_time_file").read_text().strip()
+        assert (self.model / "current").resolve() == (self.model / version).resolve()
+        assert (self.model / "current" / "model.pdiparams").read_bytes()
+        return version
+
+    def require_tidy(self) -> None:
+        """No temporary file is left anywhere."""
+        pulls = self.tmp / "pulls"
+        assert not pulls.exists() or list(pulls.iterdir()) == []
+        for directory in (self.output, self.model):
+            assert [path.name for path in directory.rglob(".*")] == []
