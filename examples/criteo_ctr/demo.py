@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 import time
 from datetime import datetime
@@ -14,7 +15,8 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
-from cube_core import command_line
+from ctr_serving.client import PROTOCOLS
+from cube_core import command_line, log
 from cube_core.errors import CubeError
 from examples.criteo_ctr import interrupts
 from examples.criteo_ctr.features import Rows, read_training_rows
@@ -23,7 +25,7 @@ from examples.criteo_ctr.models import unsplit_probabilities
 from examples.criteo_ctr.processes import ProcessError
 from examples.criteo_ctr.quality import quality
 from examples.criteo_ctr.run_directory import DEFAULT_PORTS, prepare
-from examples.criteo_ctr.service import PROTOCOLS, Service
+from examples.criteo_ctr.service import Service
 from examples.criteo_ctr.takeover import takeover_problems, takeover_table, watch_takeover
 from examples.criteo_ctr.training_job import TrainingJob, progress_bar
 from examples.criteo_ctr.verify import TOLERANCE, ask, comparison, differences
@@ -60,6 +62,8 @@ def demo(
     is answered with neither pass while the second is taken over, or when a process fails.
     """
     interrupts.install()
+    # Importing Paddle sets the root logger to tell every HTTP request.
+    log.configure("demo", logging.WARNING)
     console = Console()
     directory = (run_dir or Path("run") / f"demo-{datetime.now():%Y%m%d-%H%M%S}").resolve()
     exit_code = 0
@@ -92,7 +96,8 @@ def _run(console: Console, directory: Path, data: Path | None, rows_max: int, se
             f"pass 1 is served {time.monotonic() - first.announced_at_s:.1f} s after its donefile"
         )
         reference = unsplit_probabilities(first.unsplit_dir, asked)
-        _check_answers(console, service, asked, reference)
+        check_answers(console, service, asked, reference)
+        console.print("training pass 2 while requests go on over every protocol")
         tally, second = watch_takeover(
             service, asked, reference, lambda: job.run_pass("2", second_rows)
         )
@@ -145,11 +150,11 @@ def _wait_until_served(console: Console, service: Service, rows: Rows) -> None:
             pause.wait(_POLL_INTERVAL_S)
 
 
-def _check_answers(
+def check_answers(
     console: Console, service: Service, rows: Rows, reference: NDArray[np.float32]
 ) -> None:
     """Prints the service's answers beside Paddle's own; raises DemoError when they differ."""
-    served = {}
+    served: dict[str, NDArray[np.float32]] = {}
     with progress_bar(console) as bar:
         for protocol in PROTOCOLS:
             task = bar.add_task(f"asking over {protocol}", total=len(rows))
@@ -157,9 +162,9 @@ def _check_answers(
                 rows, service.connector(protocol), functools.partial(bar.advance, task)
             )
     console.print(comparison(reference, served))
-    for protocol, difference in differences(reference, served).items():
+    for name, difference in differences(reference, served).items():
         if not difference < TOLERANCE:
-            raise DemoError(f"{protocol} differs from Paddle by {difference:.1e}, over {TOLERANCE}")
+            raise DemoError(f"{name} differs from Paddle by {difference:.1e}, over {TOLERANCE}")
 
 
 def main() -> None:

@@ -10,8 +10,6 @@ from cube_core.conf.transfer_conf import read_transfer_conf
 from examples.criteo_ctr.processes import ProcessGroup
 from examples.criteo_ctr.run_directory import Ports
 
-PROTOCOLS = ("baidu_std", "grpc", "http")
-
 _HOST = "127.0.0.1"
 _READY_TIMEOUT_S = 60.0
 _REQUEST_TIMEOUT_MS = 10_000
@@ -68,10 +66,11 @@ class Service:
         self._processes.check_alive()
 
     def connector(self, protocol: str) -> Callable[[], CtrClient]:
-        """Makes CTR clients that speak `protocol`, one of PROTOCOLS."""
+        """Makes CTR clients that speak `protocol`, one of `PROTOCOLS`, and hide no failure by a
+        second try."""
         port = self._ports.ctr_grpc if protocol == "grpc" else self._ports.ctr
         return lambda: CtrClient(
-            f"{_HOST}:{port}", protocol=protocol, timeout_ms=_REQUEST_TIMEOUT_MS
+            f"{_HOST}:{port}", protocol, timeout_ms=_REQUEST_TIMEOUT_MS, retry_count=0
         )
 
     def __enter__(self) -> Service:

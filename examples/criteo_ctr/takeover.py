@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from ctr_serving.client import PROTOCOLS
 from examples.criteo_ctr.export import ExportedPass
 from examples.criteo_ctr.features import Rows
 from examples.criteo_ctr.load import Load, Tally, classify
 from examples.criteo_ctr.models import unsplit_probabilities
-from examples.criteo_ctr.service import PROTOCOLS, Service
+from examples.criteo_ctr.service import Service
 from examples.criteo_ctr.verify import TOLERANCE
 
 _TIMEOUT_S = 60.0
@@ -58,7 +59,7 @@ def _wait_for_second(service: Service, load: Load, references: list[NDArray[np.f
 
 def takeover_table(tally: Tally, announced_at_s: float) -> Table:
     """What the requests were answered with, and how long the second pass took to arrive."""
-    table = Table(title="requests while pass 2 was trained and taken over", show_header=False)
+    table = Table(title="requests while pass 2 was taken over", show_header=False)
     table.add_row("answered with pass 1", str(tally.by_pass[0]))
     table.add_row("answered with pass 2", str(tally.by_pass[1]))
     table.add_row("answered with anything else", str(tally.other))

@@ -50,7 +50,7 @@ class TrainingJob:
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar of rows that vanishes when it is done."""
+    """A bar of rows that vanishes when it is done; none where it could not be redrawn."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -58,4 +58,5 @@ def progress_bar(console: Console) -> Progress:
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )

@@ -11,6 +11,7 @@ import pytest
 
 from examples.criteo_ctr import interrupts, processes
 from examples.criteo_ctr.processes import ProcessError, ProcessGroup, Role
+from tests.waiting import wait_until
 
 READY = "print('role ready: port=1'); import signal; signal.pause()"
 STUBBORN = (
@@ -74,7 +75,7 @@ def test_one_that_ignores_sigterm_is_killed_with_its_children(
     assert _runs(child)
     group.stop()
     assert role.process.returncode == -signal.SIGKILL
-    assert not _runs(child)
+    wait_until(lambda: not _runs(child), what="the child's end")
 
 
 def test_a_signal_waits_until_a_held_block_ends() -> None:

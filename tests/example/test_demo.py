@@ -1,0 +1,125 @@
+"""The demo as a user runs it: it shows what it must, and leaves nothing running behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.waiting import wait_until
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CRITEO_ROWS = REPOSITORY.parent / "shared" / "data" / "criteo" / "train.tiny.csv"
+ROLES = ("cube-server-0", "cube-server-1", "cube-transfer", "ctr-serving")
+
+
+@contextlib.contextmanager
+def running_demo(run_dir: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The demo in a process; its output goes to <run_dir>.out."""
+    with run_dir.with_suffix(".out").open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "examples.criteo_ctr.demo", f"--run_dir={run_dir}", *arguments],
+            cwd=REPOSITORY,
+            env={**os.environ, "COLUMNS": "120", "PYTHONUNBUFFERED": "1"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def output_of(run_dir: Path) -> str:
+    return run_dir.with_suffix(".out").read_text(encoding="utf-8")
+
+
+def children_of(pid: int) -> dict[int, str]:
+    """Command lines of the direct children of a process, by pid."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                command = (stat.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found[int(stat.parent.name)] = command
+    return found
+
+
+def is_running(pid: int, command: str) -> bool:
+    try:
+        found = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return False
+    return found == command
+
+
+@pytest.mark.demo
+@pytest.mark.skipif(not CRITEO_ROWS.exists(), reason=f"{CRITEO_ROWS} is not there")
+def test_demo_on_real_criteo_rows(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with running_demo(run_dir, f"--data={CRITEO_ROWS}") as process:
+        exit_code = process.wait(170)
+    output = output_of(run_dir)
+    assert exit_code == 0, output
+    assert re.search(r"of 1999 rows", output), output
+    counts = {
+        label: int(count)
+        for label, count in re.findall(r"(answered with [\w ]+?|failed)\s+│\s+(\d+)", output)
+    }
+    assert counts["answered with pass 1"] > 0, output
+    assert counts["answered with pass 2"] > 0, output
+    assert counts["answered with anything else"] == counts["failed"] == 0, output
+    assert re.search(r"donefile to first answer of pass 2\s+│\s+\d+\.\d+ s", output), output
+    assert str(run_dir) in output
+    for role in ROLES:
+        assert " ready: " in (run_dir / f"{role}.log").read_text(), role
+
+
+@pytest.mark.demo
+@pytest.mark.parametrize(
+    ("signal_number", "stage"),
+    [(signal.SIGINT, "cube-server ready"), (signal.SIGTERM, "requests go on")],
+)
+def test_an_interrupted_demo_stops_what_it_started(
+    tmp_path: Path, signal_number: signal.Signals, stage: str
+) -> None:
+    run_dir = tmp_path / "run"
+    with running_demo(run_dir, "--rows=2000") as process:
+        wait_until(lambda: stage in output_of(run_dir) or process.poll() is not None, 90.0, stage)
+        assert process.poll() is None, output_of(run_dir)
+        children = children_of(process.pid)
+        process.send_signal(signal_number)
+        exit_code = process.wait(30)
+    assert len(children) == len(ROLES), children
+    assert [pid for pid, command in children.items() if is_running(pid, command)] == []
+    assert exit_code == 128 + signal_number, output_of(run_dir)
+    assert str(run_dir) in output_of(run_dir)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [(None, "No such file"), ("1,2,3\n", "rows.csv:1: 3 fields"), ("", "has no rows")],
+    ids=["no such file", "too few fields", "empty"],
+)
+def test_bad_rows_exit_with_2(tmp_path: Path, rows: str | None, message: str) -> None:
+    path = tmp_path / "rows.csv"
+    if rows is not None:
+        path.write_text(rows)
+    run_dir = tmp_path / "run"
+    with running_demo(run_dir, f"--data={path}") as process:
+        assert process.wait(60) == 2
+    assert message in output_of(run_dir)
+    assert "Traceback" not in output_of(run_dir)
