@@ -9,16 +9,8 @@ from pathlib import Path
 import pytest
 
 from cube_api import DictConf
-from tests.api.peers import (
-    Answer,
-    Client,
-    LoopThread,
-    Peer,
-    answer_from,
-    client_of,
-    new_seeker,
-    write_shard,
-)
+from tests.api.peers import Client, answer_from, client_of, new_seeker, write_shard
+from tests.prpc_peer import Answer, LoopThread, Peer
 
 NewPeer = Callable[[Answer], Peer]
 NewClient = Callable[[dict[str, DictConf]], Client]

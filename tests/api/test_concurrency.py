@@ -14,7 +14,8 @@ import uvloop
 
 from cube_api import AsyncCubeClient, CubeClient, SeekTimeoutError, ShardError
 from tests.api.conftest import NewPeer
-from tests.api.peers import Peer, answer_with, conf_of, expected_rows
+from tests.api.peers import answer_with, conf_of, expected_rows
+from tests.prpc_peer import Peer
 from tests.waiting import wait_until
 
 KEYS = np.arange(100, dtype=np.uint64)

@@ -25,7 +25,8 @@ from cube_core._native import (
 from cube_core.endpoint import Endpoint
 from cube_proto.dict_pb2 import DictResponse
 from tests.api.conftest import NewClient
-from tests.api.peers import Answer, Client, Peer, conf_of, expected_rows
+from tests.api.peers import Client, conf_of, expected_rows
+from tests.prpc_peer import Answer, Peer
 
 KEYS = np.arange(10, dtype=np.uint64)
 TIMEOUT_MS = 150

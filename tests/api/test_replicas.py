@@ -10,7 +10,8 @@ import pytest
 from cube_api import ShardError, VersionNotLoadedError
 from cube_core._native import encode_error_frame
 from tests.api.conftest import NewClient, NewPeer
-from tests.api.peers import Peer, answer_from, conf_of, expected_rows, new_seeker, write_shard
+from tests.api.peers import answer_from, conf_of, expected_rows, new_seeker, write_shard
+from tests.prpc_peer import Peer
 
 KEYS = np.arange(10, dtype=np.uint64)
 

@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 from cube_api import CubeClient, SeekResult
 from cube_core.errors import ConfError, SeekError
 from tests.api.conftest import NewClient, NewPeer
-from tests.api.peers import (
-    LoopThread,
-    Peer,
-    answer_with,
-    client_of,
-    conf_of,
-    expected_rows,
-)
+from tests.api.peers import answer_with, client_of, conf_of, expected_rows
+from tests.prpc_peer import LoopThread, Peer
 
 U64_MAX = 2**64 - 1
 

@@ -11,7 +11,8 @@ import pytest
 from cube_api import SeekError, VersionNotLoadedError
 from cube_core._native import Frame, Seeker, Table
 from tests.api.conftest import NewClient, NewPeer
-from tests.api.peers import Peer, answer_from, answer_with, conf_of, expected_rows, write_shard
+from tests.api.peers import answer_from, answer_with, conf_of, expected_rows, write_shard
+from tests.prpc_peer import Peer
 
 KEYS = np.arange(20, dtype=np.uint64)
 
