@@ -22,7 +22,6 @@ from examples.criteo_ctr import interrupts
 from examples.criteo_ctr.features import Rows, read_training_rows
 from examples.criteo_ctr.generator import draw_rows, write_rows
 from examples.criteo_ctr.models import unsplit_probabilities
-from examples.criteo_ctr.processes import ProcessError
 from examples.criteo_ctr.quality import quality
 from examples.criteo_ctr.run_directory import DEFAULT_PORTS, prepare
 from examples.criteo_ctr.service import Service
@@ -69,7 +68,7 @@ def demo(
     exit_code = 0
     try:
         _run(console, directory, data.resolve() if data else None, rows, seed)
-    except (ProcessError, DemoError) as error:
+    except DemoError as error:
         console.print(f"failed: {error}", style="red", markup=False)
         exit_code = 1
     except interrupts.Interrupted as interrupted:
@@ -85,25 +84,35 @@ def _run(console: Console, directory: Path, data: Path | None, rows_max: int, se
     if ports != DEFAULT_PORTS:
         console.print(f"default ports are taken; moved to {ports.all()} in {directory / 'conf'}")
     first_rows, second_rows = _rows_of_passes(console, directory, data, rows_max, seed)
+    service = Service(directory, ports)
+    job = TrainingJob(console, service.training_output_dir, service.dict_name, seed)
+    try:
+        with service:
+            _serve_passes(console, service, job, first_rows, second_rows)
+    except CubeError as error:
+        raise DemoError(str(error)) from error
+
+
+def _serve_passes(
+    console: Console, service: Service, job: TrainingJob, first_rows: Rows, second_rows: Rows
+) -> None:
     asked = first_rows.take(slice(0, _ROWS_ASKED_MAX))
-    with Service(directory, ports) as service:
-        job = TrainingJob(console, service.training_output_dir, service.dict_name, seed)
-        first = job.run_pass("1", first_rows)
-        for line in service.start():
-            console.print(line, highlight=False, markup=False)
-        _wait_until_served(console, service, asked)
-        console.print(
-            f"pass 1 is served {time.monotonic() - first.announced_at_s:.1f} s after its donefile"
-        )
-        reference = unsplit_probabilities(first.unsplit_dir, asked)
-        check_answers(console, service, asked, reference)
-        console.print("training pass 2 while requests go on over every protocol")
-        tally, second = watch_takeover(
-            service, asked, reference, lambda: job.run_pass("2", second_rows)
-        )
-        console.print(takeover_table(tally, second.announced_at_s))
-        if problems := takeover_problems(tally):
-            raise DemoError("\n".join(problems))
+    first = job.run_pass("1", first_rows)
+    for line in service.start():
+        console.print(line, highlight=False, markup=False)
+    _wait_until_served(console, service, asked)
+    console.print(
+        f"pass 1 is served {time.monotonic() - first.announced_at_s:.1f} s after its donefile"
+    )
+    reference = unsplit_probabilities(first.unsplit_dir, asked)
+    check_answers(console, service, asked, reference)
+    console.print("training pass 2 while requests go on over every protocol")
+    tally, second = watch_takeover(
+        service, asked, reference, lambda: job.run_pass("2", second_rows)
+    )
+    console.print(takeover_table(tally, second.announced_at_s))
+    if problems := takeover_problems(tally):
+        raise DemoError("\n".join(problems))
 
 
 def _rows_of_passes(

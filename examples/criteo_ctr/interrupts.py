@@ -1,4 +1,5 @@
-"""SIGINT and SIGTERM as an exception that never falls into starting or stopping a process."""
+"""SIGINT, SIGTERM and SIGHUP as an exception that never falls into starting or stopping a
+process."""
 
 from __future__ import annotations
 
@@ -16,13 +17,15 @@ class Interrupted(BaseException):
         self.exit_code = 128 + signal_number
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 _held_depth = 0
 _pending: list[int] = []
 
 
 def install() -> None:
-    """From here on SIGINT and SIGTERM raise Interrupted in the main thread."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """From here on SIGINT, SIGTERM and SIGHUP raise Interrupted in the main thread."""
+    for number in SIGNALS:
         signal.signal(number, _on_signal)
 
 

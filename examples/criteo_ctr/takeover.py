@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from ctr_serving.client import PROTOCOLS
+from cube_core.errors import CubeError
 from examples.criteo_ctr.export import ExportedPass
 from examples.criteo_ctr.features import Rows
-from examples.criteo_ctr.load import Load, Tally, classify
+from examples.criteo_ctr.load import Load, Tally, classify, distinguishable
 from examples.criteo_ctr.models import unsplit_probabilities
 from examples.criteo_ctr.service import Service
 from examples.criteo_ctr.verify import TOLERANCE
@@ -22,6 +23,10 @@ _TIMEOUT_S = 60.0
 _POLL_INTERVAL_S = 0.1
 _LOAD_AFTER_SWITCH_S = 2.0
 _PROBLEMS_SHOWN = 5
+
+
+class TakeoverError(CubeError):
+    """Nothing can be said about the takeover."""
 
 
 def watch_takeover(
@@ -35,10 +40,16 @@ def watch_takeover(
 
     Args:
         served: float32[n, 2], what the pass that is served now answers for `rows`.
+
+    Raises:
+        TakeoverError: the two passes cannot be told apart by their answers.
+        ProcessError: a process of the service ended.
     """
     with Load(rows, [service.connector(protocol) for protocol in PROTOCOLS]) as load:
         exported = train_next()
         trained = unsplit_probabilities(exported.unsplit_dir, rows)
+        if distinguishable(served, trained) <= 2 * TOLERANCE:
+            raise TakeoverError("the passes answer alike, so no answer tells which one gave it")
         _wait_for_second(service, load, [served, trained])
     return classify(load.answers(), [served, trained], TOLERANCE), exported
 

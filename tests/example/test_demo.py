@@ -58,6 +58,12 @@ def children_of(pid: int) -> dict[int, str]:
     return found
 
 
+def reach_stage(process: subprocess.Popen[bytes], run_dir: Path, stage: str) -> None:
+    """Waits until the demo says that it is so far."""
+    wait_until(lambda: stage in output_of(run_dir) or process.poll() is not None, 90.0, stage)
+    assert process.poll() is None, output_of(run_dir)
+
+
 def is_running(pid: int, command: str) -> bool:
     try:
         found = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
@@ -98,8 +104,7 @@ def test_an_interrupted_demo_stops_what_it_started(
 ) -> None:
     run_dir = tmp_path / "run"
     with running_demo(run_dir, "--rows=2000") as process:
-        wait_until(lambda: stage in output_of(run_dir) or process.poll() is not None, 90.0, stage)
-        assert process.poll() is None, output_of(run_dir)
+        reach_stage(process, run_dir, stage)
         children = children_of(process.pid)
         process.send_signal(signal_number)
         exit_code = process.wait(30)
@@ -107,6 +112,20 @@ def test_an_interrupted_demo_stops_what_it_started(
     assert [pid for pid, command in children.items() if is_running(pid, command)] == []
     assert exit_code == 128 + signal_number, output_of(run_dir)
     assert str(run_dir) in output_of(run_dir)
+
+
+@pytest.mark.demo
+def test_a_process_that_dies_fails_the_demo(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with running_demo(run_dir, "--rows=2000") as process:
+        reach_stage(process, run_dir, "requests go on")
+        children = children_of(process.pid)
+        (victim,) = [pid for pid, command in children.items() if "cube_transfer" in command]
+        os.kill(victim, signal.SIGKILL)
+        exit_code = process.wait(60)
+    assert exit_code == 1, output_of(run_dir)
+    assert "failed: cube-transfer ended with exit code -9" in output_of(run_dir)
+    assert [pid for pid, command in children.items() if is_running(pid, command)] == []
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_one_that_ignores_sigterm_is_killed_with_its_children(
 
 
 def test_a_signal_waits_until_a_held_block_ends() -> None:
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
     interrupts.install()
     reached = []
 
