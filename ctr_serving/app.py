@@ -64,6 +64,7 @@ def status_of(conf: EngineConf, slot: ModelSlot, counters: Counters) -> dict[str
         "problem": slot.problem,
         "switches": slot.switch_count,
         "refusals": slot.refusal_count,
+        "requests_pending": counters.pending,
         "requests": dict(counters.requests),
         "rows": counters.rows,
         "missing_keys": int(counters.missing_by_slot.sum()),

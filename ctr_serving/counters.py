@@ -28,6 +28,7 @@ class Counters(Collector):
 
     Attributes:
         requests: by outcome: ok, bad_request, limit, timeout, failed.
+        pending: requests under way.
         rows: instances predicted.
         missing_by_slot: int64[slots], keys that had no row and got the default vector.
         registry: of Prometheus, with all of these.
@@ -36,6 +37,7 @@ class Counters(Collector):
     def __init__(self, slot: ModelSlot) -> None:
         self._slot = slot
         self.requests: Tally[str] = Tally()
+        self.pending = 0
         self.rows = 0
         self.missing_by_slot: NDArray[np.int64] = np.zeros(0, np.int64)
         self.registry = CollectorRegistry()
@@ -64,6 +66,7 @@ class Counters(Collector):
         for outcome, count in self.requests.items():
             requests.add_metric([outcome], count)
         yield requests
+        yield GaugeMetricFamily("ctr_requests_pending", "Requests under way", value=self.pending)
         yield CounterMetricFamily("ctr_rows", "Instances predicted", value=self.rows)
         missing = CounterMetricFamily(
             "ctr_missing_keys", "Keys without a row, answered by the default", labels=["slot"]

@@ -13,7 +13,7 @@ from cube_core import log
 from cube_core.command_line import run
 from cube_core.errors import ConfError
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 # Flags of the original's binary that name what is fixed here: one service with one engine.
 _IGNORED_FLAGS = (

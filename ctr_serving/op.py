@@ -21,7 +21,7 @@ from ctr_serving.manifest import Manifest
 from ctr_serving.model_slot import ModelSlot
 from cube_api import STATUS_MISSING, STATUS_WRONG_WIDTH, AsyncCubeClient, SeekResult
 from cube_core._native import encode_ctr_response, parse_ctr_request
-from cube_core.errors import PredictionError
+from cube_core.errors import ModelError, PredictionError
 from cube_core.wire.service import RpcContext
 
 # About 0.2 ms of parsing; larger requests are parsed in a thread.
@@ -123,14 +123,20 @@ class CtrOp:
 
         Raises:
             SeekError, VersionNotLoadedError: a shard cannot be asked, or has not loaded it.
+            ModelError: its values are not `embedding_dim` floats wide.
         """
         one_key_a_shard = np.arange(self._conf.dict_conf.shard, dtype=np.uint64)
-        await self._cube.seek(
+        found = await self._cube.seek(
             self._conf.dict_conf.dict_name,
             one_key_a_shard,
             version=manifest.version,
             dim=manifest.embedding_dim,
         )
+        if (found.status == STATUS_WRONG_WIDTH).any():
+            raise ModelError(
+                f"dict {manifest.dict_name}, version {manifest.version}: its values are not"
+                f" embedding_dim={manifest.embedding_dim} floats wide"
+            )
 
     async def _parse(self, payload: bytes | memoryview, manifest: Manifest) -> _Request:
         parse = partial(_parse, payload, manifest, self._rows_max)

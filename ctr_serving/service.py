@@ -40,7 +40,6 @@ class PredictionService:
     def __init__(self, op: CtrOp, counters: Counters, *, requests_pending_max: int) -> None:
         self._op = op
         self._counters = counters
-        self._pending = 0
         self._pending_max = requests_pending_max
 
     def as_service(self) -> Service:
@@ -90,13 +89,13 @@ class PredictionService:
     async def _admitted(
         self, payload: bytes | memoryview, context: RpcContext, trace: Trace
     ) -> bytes:
-        if self._pending >= self._pending_max:
+        if self._counters.pending >= self._pending_max:
             raise LimitError(f"requests_pending_max={self._pending_max} requests are under way")
-        self._pending += 1
+        self._counters.pending += 1
         try:
             return await self._op.predict(payload, context, trace)
         finally:
-            self._pending -= 1
+            self._counters.pending -= 1
 
 
 def _failure(error: CubeError) -> bytes:

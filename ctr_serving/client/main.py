@@ -14,7 +14,7 @@ from ctr_serving.client import CtrClient
 from ctr_serving.criteo import read_batches
 from cube_core.command_line import run
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()

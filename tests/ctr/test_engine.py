@@ -1,0 +1,99 @@
+"""A model is loaded whole and fits its manifest, or is refused with file and field."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ctr_serving.engine import Engine
+from cube_core.errors import ModelError
+from tests.ctr.models import (
+    SPARSE_INPUTS,
+    direct_probabilities,
+    embedding,
+    make_model,
+    requests_of,
+    write_manifest,
+)
+
+
+@pytest.fixture
+def model(models: dict[int, Path], tmp_path: Path) -> Path:
+    """A copy of model 1 to be broken."""
+    return shutil.copytree(models[1], tmp_path / "model")
+
+
+@pytest.mark.parametrize("rows_num", [1, 2, 50])
+def test_predicts_what_paddle_answers(models: dict[int, Path], rows_num: int) -> None:
+    engine = Engine.load(models[1], threads=2)
+    ids, dense = requests_of(rows_num)
+    rows = embedding(ids, seed=1)
+    expected = direct_probabilities(models[1], rows, dense)
+    for thread in (0, 1):
+        slot_major = np.ascontiguousarray(rows.transpose(1, 0, 2))
+        np.testing.assert_allclose(
+            engine.predict(slot_major, dense, thread), expected, atol=1e-6, rtol=0
+        )
+    assert engine.manifest.version == "1_1"
+
+
+def test_nan_passes_through_to_its_own_row_only(models: dict[int, Path]) -> None:
+    engine = Engine.load(models[1], threads=1)
+    ids, dense = requests_of(3)
+    dense[1, 5] = np.nan
+    rows = np.ascontiguousarray(embedding(ids, seed=1).transpose(1, 0, 2))
+    probabilities = engine.predict(rows, dense)
+    dense[1, 5] = 0
+    clean = engine.predict(rows, dense)
+    assert np.isfinite(probabilities[[0, 2]]).all()
+    np.testing.assert_allclose(probabilities[[0, 2]], clean[[0, 2]], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": None}, "manifest.json: version: Field required"),
+        ({"format": 2}, "manifest.json: format:"),
+        ({"version": "../../x"}, "manifest.json: version '../../x' is not"),
+        ({"sparse_inputs": SPARSE_INPUTS[:25]}, "sparse_inputs: 25 names for 26 slots"),
+        ({"sparse_inputs": [*SPARSE_INPUTS[:25], "dense_input"]}, "a name stands twice"),
+        ({"dense_input": "dense"}, "the model lacks dense, the manifest lacks dense_input"),
+        ({"output": "softmax"}, "output: 'softmax' is no output of the model, which has fetch"),
+        ({"embedding_dim": 9}, "embedding_dim=9 and dense_dim=13 of manifest.json"),
+        ({"model": "../model"}, "manifest.json: model:"),
+        ({"model": "other"}, "has neither other.json nor other.pdmodel"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(
+    model: Path, changes: dict[str, Any], message: str
+) -> None:
+    write_manifest(model, **{"version": "1_1", **changes})
+    with pytest.raises(ModelError) as raised:
+        Engine.load(model, threads=1)
+    assert message in str(raised.value)
+    assert str(model) in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.json", "model.pdiparams"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
+def test_a_damaged_file_is_refused_by_name(model: Path, name: str, damage: str) -> None:
+    path = model / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
+    with pytest.raises(ModelError) as raised:
+        Engine.load(model, threads=1)
+    assert str(model) in str(raised.value)
+    assert name.removesuffix(".json") in str(raised.value)
+
+
+def test_an_output_of_another_width_is_refused(models: dict[int, Path], tmp_path: Path) -> None:
+    make_model(tmp_path / "wide", seed=3, outputs=3)
+    write_manifest(tmp_path / "wide", "3_3")
+    with pytest.raises(ModelError, match=r"one row gives float32\[1, 3\], not float32\[1, 2\]"):
+        Engine.load(tmp_path / "wide", threads=1)

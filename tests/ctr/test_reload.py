@@ -1,0 +1,205 @@
+"""A new pass is taken into service while requests go on; one that cannot be is refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ctr_serving.client import CtrClient, CubeError, PredictionError
+from tests.ctr.models import (
+    announce,
+    direct_probabilities,
+    embedding,
+    publish,
+    requests_of,
+    write_manifest,
+)
+from tests.ctr.service import Ctr, Shards, ctr_running, shards_running, write_conf, write_tables
+from tests.waiting import wait_until
+
+ROWS = 20
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shards]:
+    """Shards with versions 1_1 and 2_2 loaded, and 3_3 not."""
+    with shards_running(tmp_path_factory.mktemp("shards"), "1_1", seed=1) as shards:
+        write_tables(shards.data_dirs, "2_2", seed=2)
+        shards.serve_version("2_2")
+        yield shards
+
+
+@pytest.fixture
+def ctr(shards: Shards, tmp_path: Path) -> Iterator[Ctr]:
+    """A predictor without a model; models are published to <tmp_path>/model."""
+    write_conf(tmp_path, shards.ports)
+    with ctr_running(tmp_path) as ctr:
+        yield ctr
+
+
+def expected(models: dict[int, Path], seed: int) -> NDArray[np.float32]:
+    ids, dense = requests_of(ROWS)
+    return direct_probabilities(models[seed], embedding(ids, seed), dense)
+
+
+def agrees(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> bool:
+    return found.shape == wanted.shape and bool(np.abs(found - wanted).max() < 1e-6)
+
+
+def test_starts_without_a_model_and_takes_it_when_it_comes(
+    ctr: Ctr, models: dict[int, Path], tmp_path: Path
+) -> None:
+    with ctr.client() as client:
+        with pytest.raises(PredictionError, match="no model is loaded yet: ") as raised:
+            client.predict(*requests_of(ROWS))
+        assert raised.value.err_code == -1
+        wait_until(lambda: "model/current" in ctr.status()["problem"], what="the reason")
+        assert ctr.get("/health").status_code == 200
+        assert ctr.get("/ready").status_code == 503
+        assert "model/current" in ctr.get("/ready").text
+        publish(tmp_path / "model", models[1])
+        wait_until(lambda: ctr.model_version() == "1_1", what="model 1 served")
+        assert ctr.get("/ready").status_code == 200
+        assert agrees(client.predict(*requests_of(ROWS)), expected(models, 1))
+
+
+def serves(ctr: Ctr, seed: int) -> bool:
+    return ctr.model_version() == f"{seed}_{seed}"
+
+
+class Load:
+    """Threads that ask all the time; every answer is kept."""
+
+    def __init__(self, clients: list[CtrClient]) -> None:
+        self._stopping = threading.Event()
+        self.answers: list[NDArray[np.float32]] = []
+        self.failures: list[str] = []
+        self._threads = [threading.Thread(target=self._ask, args=(each,)) for each in clients]
+
+    def _ask(self, client: CtrClient) -> None:
+        request = requests_of(ROWS)
+        with client:
+            while not self._stopping.is_set():
+                try:
+                    self.answers.append(client.predict(*request))
+                except CubeError as error:
+                    self.failures.append(str(error))
+
+    def wait_for_more(self, answers_num: int = 20) -> None:
+        enough = len(self.answers) + answers_num
+        wait_until(lambda: len(self.answers) > enough, what="more answers")
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            for thread in self._threads:
+                thread.join()
+
+
+def test_every_answer_is_of_one_pass_while_passes_are_switched(
+    ctr: Ctr, models: dict[int, Path], tmp_path: Path
+) -> None:
+    wanted = {seed: expected(models, seed) for seed in (1, 2)}
+    assert not agrees(wanted[1], wanted[2])
+    publish(tmp_path / "model", models[1])
+    wait_until(ctr.model_version, what="model 1 served")
+    load = Load([ctr.client("baidu_std"), ctr.client("http")])
+    with load.running():
+        for seed in (2, 1, 2):
+            load.wait_for_more()
+            publish(tmp_path / "model", models[seed])
+            wait_until(partial(serves, ctr, seed), what=f"model {seed} served")
+        load.wait_for_more()
+    by_pass = {
+        seed: sum(agrees(answer, wanted[seed]) for answer in load.answers) for seed in (1, 2)
+    }
+    assert load.failures == []
+    assert by_pass[1] > 0
+    assert by_pass[2] > 0
+    assert sum(by_pass.values()) == len(load.answers)
+    assert ctr.status()["switches"] == 4
+
+
+def test_a_changed_model_is_taken_only_when_it_is_announced(
+    ctr: Ctr, models: dict[int, Path], tmp_path: Path
+) -> None:
+    publish(tmp_path / "model", models[1])
+    wait_until(ctr.model_version, what="model 1 served")
+    link = tmp_path / "model" / ".current"
+    link.symlink_to(models[2])
+    link.rename(tmp_path / "model" / "current")
+    older_ns = (tmp_path / "model" / "fluid_time_file").stat().st_mtime_ns - 10**9
+    looked = ctr.status()["switches"]
+    assert (ctr.model_version(), looked) == ("1_1", 1)
+    # timestamp_ne: any other time counts, an earlier one too.
+    os.utime(tmp_path / "model" / "fluid_time_file", ns=(older_ns, older_ns))
+    wait_until(lambda: ctr.model_version() == "2_2", what="model 2 served")
+
+
+def broken_copy(models: dict[int, Path], target: Path, damage: str) -> str:
+    """Makes a model that cannot be served; returns what its refusal says."""
+    shutil.copytree(models[2], target)
+    if damage == "weights":
+        weights = target / "model.pdiparams"
+        weights.write_bytes(weights.read_bytes()[:100])
+        return "model.pdiparams"
+    if damage == "dict":
+        write_manifest(target, "2_2", dict_name="other")
+        return "dict_name: 'other' is not 'ctr_embedding'"
+    if damage == "manifest":
+        (target / "manifest.json").unlink()
+        return "manifest.json: cannot be read"
+    write_manifest(target, "3_3")
+    return "3_3"
+
+
+@pytest.mark.parametrize("damage", ["weights", "dict", "manifest", "version not on the shards"])
+def test_a_model_that_cannot_be_served_leaves_the_old_one(
+    ctr: Ctr, models: dict[int, Path], tmp_path: Path, damage: str
+) -> None:
+    publish(tmp_path / "model", models[1])
+    wait_until(ctr.model_version, what="model 1 served")
+    reason = broken_copy(models, tmp_path / "broken", damage)
+    publish(tmp_path / "model", tmp_path / "broken")
+    wait_until(lambda: reason in ctr.status()["problem"], what="the refusal")
+    with ctr.client() as client:
+        assert agrees(client.predict(*requests_of(ROWS)), expected(models, 1))
+        assert ctr.model_version() == "1_1"
+        # Mended in place, without another announcement.
+        shutil.copytree(models[2], tmp_path / "broken", dirs_exist_ok=True)
+        if damage == "version not on the shards":
+            announce(tmp_path / "model")
+        wait_until(lambda: ctr.model_version() == "2_2", what="the mended model")
+        assert ctr.status()["problem"] == ""
+        assert agrees(client.predict(*requests_of(ROWS)), expected(models, 2))
+
+
+def test_a_model_waits_for_its_version_on_the_shards(
+    models: dict[int, Path], tmp_path: Path
+) -> None:
+    with shards_running(tmp_path, "1_1", seed=1) as shards:
+        write_conf(tmp_path, shards.ports)
+        publish(tmp_path / "model", models[1])
+        with ctr_running(tmp_path) as ctr, ctr.client() as client:
+            wait_until(ctr.model_version, what="model 1 served")
+            publish(tmp_path / "model", models[2])
+            wait_until(lambda: "2_2" in ctr.status()["problem"], what="the reason")
+            assert agrees(client.predict(*requests_of(ROWS)), expected(models, 1))
+            write_tables(shards.data_dirs, "2_2", seed=2)
+            shards.serve_version("2_2")
+            wait_until(lambda: ctr.model_version() == "2_2", what="model 2 served")
+            assert agrees(client.predict(*requests_of(ROWS)), expected(models, 2))
