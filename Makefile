@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
-CXX_SOURCES = $(shell find native -name '*.hpp' -o -name '*.cpp')
+CXX_SOURCES = $(shell find native benchmarks -name '*.hpp' -o -name '*.cpp')
 # What the demo needs; what tests and checks need on top.
 BUILD_REQUIRES := 'scikit-build-core>=0.11' 'nanobind>=2.7' grpcio-tools==1.85.1 cmake ninja
 
@@ -40,6 +40,13 @@ asan: $(VENV)/.dev ## Builds and runs the kernel tests under AddressSanitizer an
 	  -DCMAKE_CXX_FLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
 	$(BIN)/cmake --build build/asan
 	build/asan/kernel_tests
+
+bench: $(VENV)/.dev ## Measures servers, kernel and client against their peers
+	$(BIN)/cmake -S . -B build/bench -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -DCUBE_BUILD_BENCHMARKS=ON -DCMAKE_BUILD_TYPE=Release
+	$(BIN)/cmake --build build/bench
+	$(PIP) install 'redis[hiredis]>=5'
+	$(BIN)/python -m benchmarks.run --programs=build/bench
 
 clean: ## Removes what was built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

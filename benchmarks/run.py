@@ -1,0 +1,104 @@
+"""`make bench`: measures everything in one run and writes benchmarks/results.json."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import client, kernel, server_cpu
+from benchmarks.machine import machine
+from benchmarks.peers import missing_programs
+from cube_core.command_line import run
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console()
+
+
+@app.command()
+def main(
+    programs: Annotated[Path, typer.Option("--programs", help="Directory of load and floor.")],
+    results: Annotated[
+        Path, typer.Option("--results", help="Where the figures are written.")
+    ] = Path("benchmarks/results.json"),
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Counted rounds a figure.")] = 5,
+    large: Annotated[
+        bool, typer.Option("--large/--nolarge", help="Also the kernel at 100 M keys (10 GB).")
+    ] = False,
+) -> None:
+    """Measures servers, kernel and client against their peers, side by side.
+
+    Example: python -m benchmarks.run --programs=build/bench --rounds=3
+    """
+    figures: dict[str, Any] = {"machine": machine()}
+    for name in missing_programs():
+        console.print(f"[yellow]{name} is not installed: its rows are left out[/]")
+    with tempfile.TemporaryDirectory(prefix="cube-bench-") as directory:
+        run_dir = Path(directory)
+        figures["kernel"] = _kernel(run_dir, rounds, large)
+        figures["server_cpu"] = _server_cpu(programs, run_dir, rounds)
+        figures["client"] = _client(run_dir, rounds)
+    results.write_text(json.dumps(figures, indent=1) + "\n")
+    console.print(f"{figures['machine']}\nwritten to {results}")
+
+
+def _kernel(run_dir: Path, rounds: int, large: bool) -> list[dict[str, Any]]:
+    table = Table(title="seek kernel, bytes to bytes, 40-byte values, 650 keys a request, one core")
+    for column in ("keys", "ns/key", "min", "build ns/key", "open s", "memory over values, B/key"):
+        table.add_column(column, justify="right")
+    figures = []
+    for key_count in (1_000_000, 10_000_000, *((100_000_000,) if large else ())):
+        figure = kernel.measure(key_count, run_dir, rounds=rounds * 20)
+        figures.append(asdict(figure))
+        table.add_row(
+            f"{figure.key_count:,}",
+            f"{figure.seek_ns_per_key:.1f}",
+            f"{figure.seek_ns_per_key_min:.1f}",
+            f"{figure.build_ns_per_key:.0f}",
+            f"{figure.open_s:.2f}",
+            f"{figure.memory_overhead_bytes_per_key:.2f}",
+        )
+    console.print(table)
+    return figures
+
+
+def _server_cpu(programs: Path, run_dir: Path, rounds: int) -> list[dict[str, Any]]:
+    figures = server_cpu.measure(
+        programs, run_dir, batch_sizes=(1, 26, 100, 650), rounds=rounds, keys_per_round=2_000_000
+    )
+    ours = {figure.keys: figure.median_us for figure in figures if figure.server == "cube-server"}
+    table = Table(title="server CPU per request, 1 M keys, 40-byte values, 8 connections")
+    for column in ("keys", "server", "CPU µs", "÷ cube-server", "p50 µs", "p99 µs"):
+        table.add_column(column, justify="right")
+    for figure in figures:
+        table.add_row(
+            str(figure.keys),
+            figure.server,
+            f"{figure.median_us:.1f}",
+            f"{figure.median_us / ours[figure.keys]:.2f}",
+            f"{figure.p50_us:.0f}",
+            f"{figure.p99_us:.0f}",
+        )
+    console.print(table)
+    return [asdict(figure) for figure in figures]
+
+
+def _client(run_dir: Path, rounds: int) -> list[dict[str, Any]]:
+    figures = client.measure(run_dir, rounds=rounds)
+    table = Table(title="client, 1,300 keys over 2 shards, one thread")
+    for column in ("client", "p50 µs", "p99 µs"):
+        table.add_column(column, justify="right")
+    for figure in figures:
+        table.add_row(figure.client, f"{figure.p50_us:.0f}", f"{figure.p99_us:.0f}")
+    console.print(table)
+    return [asdict(figure) for figure in figures]
+
+
+if __name__ == "__main__":
+    run(app)
