@@ -71,13 +71,8 @@ class DataDirectory:
 
     def versions(self) -> list[Version]:
         """Versions with a table on disk, newest file first."""
-        newest: dict[Version, float] = {}
-        for path in self.root.glob("*_*/*.table"):
-            version = _version_of(path)
-            if version is not None and self._is_ours(path):
-                with contextlib.suppress(FileNotFoundError):
-                    newest[version] = max(newest.get(version, 0), path.stat().st_mtime)
-        return sorted(newest, key=lambda version: newest[version], reverse=True)
+        times_ns = self._times_ns()
+        return sorted(times_ns, key=lambda version: times_ns[version], reverse=True)
 
     def find_table(self, version: Version) -> Path:
         """The table of a version.
@@ -132,20 +127,26 @@ class DataDirectory:
         _remove_if_empty(temporary.parent)
 
     def prune(self, current: Version, in_use: Collection[Version], keep_versions: int) -> None:
-        """Removes tables older than the current one, until `keep_versions` are left. Versions in
-        use, and newer ones (downloaded, and not loaded yet), always stay."""
-        on_disk = self.versions()
-        newer_count = on_disk.index(current) if current in on_disk else len(on_disk)
-        kept = set(in_use) | set(on_disk[:newer_count])
-        for version in on_disk[newer_count:]:
-            if version in kept:
-                continue
-            if len(kept) < keep_versions:
-                kept.add(version)
-                continue
+        """Removes tables older than the current one, until `keep_versions` are left with those in
+        use. Newer ones always stay: they may be downloaded and not loaded yet."""
+        times_ns = self._times_ns()
+        current_ns = times_ns.get(current, 0)
+        older = [v for v in self.versions() if times_ns.get(v, current_ns) < current_ns]
+        unused = [version for version in older if version not in in_use]
+        for version in unused[max(keep_versions - len(in_use), 0) :]:
             for path in self.tables(version):
                 path.unlink(missing_ok=True)
             _remove_if_empty(self.root / str(version))
+
+    def _times_ns(self) -> dict[Version, int]:
+        """When the table of each version on disk was written."""
+        times_ns: dict[Version, int] = {}
+        for path in self.root.glob("*_*/*.table"):
+            version = _version_of(path)
+            if version is not None and self._is_ours(path):
+                with contextlib.suppress(FileNotFoundError):
+                    times_ns[version] = max(times_ns.get(version, 0), path.stat().st_mtime_ns)
+        return times_ns
 
     def _is_ours(self, path: Path) -> bool:
         match = _TABLE_NAME.fullmatch(path.name)

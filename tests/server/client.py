@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
@@ -22,10 +23,20 @@ TIMEOUT_S = 10.0
 
 
 class ServerClient:
-    """Speaks to one server process, one connection a wire."""
+    """Speaks to one server process, one connection a wire. Not thread-safe."""
 
     def __init__(self, role: Role) -> None:
-        self.endpoint = Endpoint("127.0.0.1", role.port())
+        self._open(Endpoint("127.0.0.1", role.port()))
+
+    @classmethod
+    def to(cls, endpoint: Endpoint) -> ServerClient:
+        """Connections of its own to the server of another client."""
+        client = cls.__new__(cls)
+        client._open(endpoint)
+        return client
+
+    def _open(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
         self.http = httpx.Client(
             base_url=f"http://{self.endpoint}", timeout=TIMEOUT_S, trust_env=False
         )
@@ -81,15 +92,11 @@ def exchange(endpoint: Endpoint, data: bytes) -> bytes:
 
 def receive_all(connection: socket.socket) -> bytes:
     """Everything until the peer closes."""
-    received = b""
-    while True:
-        try:
-            data = connection.recv(65536)
-        except ConnectionResetError:
-            return received
-        if not data:
-            return received
-        received += data
+    received: list[bytes] = []
+    with contextlib.suppress(ConnectionResetError):
+        while data := connection.recv(1 << 20):
+            received.append(data)
+    return b"".join(received)
 
 
 def receive_frame(connection: socket.socket) -> bytes:
