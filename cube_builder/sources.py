@@ -25,7 +25,7 @@ def source_files(input_path: Path) -> list[Path]:
     as Hadoop's readers do.
 
     Raises:
-        BuildError: no such path, or a directory without files.
+        BuildError: no such path, a directory without files, or what is no regular file in it.
     """
     if input_path.is_file():
         return [input_path]
@@ -39,6 +39,9 @@ def source_files(input_path: Path) -> list[Path]:
         raise BuildError(
             f"{input_path}: holds no SequenceFile (names that begin with '_' or '.' are skipped)"
         )
+    for path in found:
+        if not path.is_file():
+            raise BuildError(f"{path}: no regular file")
     return sorted(found, key=lambda path: _natural_order(str(path)))
 
 

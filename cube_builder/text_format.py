@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,6 @@ from cube_core.errors import BuildError
 
 _KEY = re.compile(r"[0-9]{1,20}")
 _KEY_MAX = 2**64 - 1
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _LINES_PER_BATCH = 65_536
 _DIM_MAX = 65_535 // 4
 
@@ -94,6 +94,10 @@ def _parse_value(text: str) -> float:
         value = float(text)
     except ValueError:
         raise ValueError(f"{text[:40]!r} is no number") from None
-    if not math.isfinite(value) or abs(value) > _FLOAT32_MAX:
+    try:
+        struct.pack("<f", value)
+    except OverflowError:
+        value = math.inf
+    if not math.isfinite(value):
         raise ValueError(f"{text[:40]!r} is no finite float32")
     return value
