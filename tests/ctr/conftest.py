@@ -1,16 +1,19 @@
-"""Models that every test of the predictor uses, made once."""
+"""Models, and a service that predicts with one of them, made once for all tests here."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ctr_serving.engine import import_paddle
-from tests.ctr.models import make_model, write_manifest
+from tests.ctr.models import make_model, publish, write_manifest
+from tests.ctr.service import Ctr, Shards, ctr_running, shards_running, write_conf
+from tests.waiting import wait_until
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Model directories by seed: model 1 of embedding version 1_1, model 2 of 2_2."""
     import_paddle()
@@ -19,3 +22,23 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
         make_model(root / str(seed), seed)
         write_manifest(root / str(seed), f"{seed}_{seed}")
     return {seed: root / str(seed) for seed in (1, 2)}
+
+
+@pytest.fixture(scope="package")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shards]:
+    """Shards that serve version 1_1, drawn by seed 1."""
+    with shards_running(tmp_path_factory.mktemp("shards"), "1_1", seed=1) as shards:
+        yield shards
+
+
+@pytest.fixture(scope="package")
+def ctr(
+    shards: Shards, models: dict[int, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Ctr]:
+    """A predictor with model 1."""
+    root = tmp_path_factory.mktemp("ctr")
+    write_conf(root, shards.ports)
+    publish(root / "model", models[1])
+    with ctr_running(root, "--rows_per_request_max=2000") as ctr:
+        wait_until(lambda: ctr.get("/ready").status_code == 200, what="model 1 served")
+        yield ctr

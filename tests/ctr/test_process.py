@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.ctr.models import publish, requests_of
-from tests.ctr.service import ctr_running, shards_running, write_conf
+from tests.ctr.service import Ctr, ctr_running, shards_running, write_conf
 from tests.waiting import wait_until
 
 
@@ -89,10 +89,9 @@ def test_a_bad_configuration_is_named_by_file_and_field(
     assert message in ended.stderr
 
 
-def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_named(ctr: Ctr, tmp_path: Path) -> None:
     write_conf(tmp_path, [8001, 8002])
-    with ctr_running(tmp_path) as ctr:
-        ended = ctr_serving(tmp_path, f"--port={ctr.role.port()}")
+    ended = ctr_serving(tmp_path, f"--port={ctr.role.port()}")
     assert ended.returncode == 2
     assert f"--port: cannot listen on 127.0.0.1:{ctr.role.port()}" in ended.stderr
 

@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,24 +45,6 @@ from tests.ctr.service import (
 from tests.waiting import wait_until
 
 TIMEOUT_S = 10.0
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shards]:
-    with shards_running(tmp_path_factory.mktemp("shards"), "1_1", seed=1) as shards:
-        yield shards
-
-
-@pytest.fixture(scope="module")
-def ctr(
-    shards: Shards, models: dict[int, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Ctr]:
-    root = tmp_path_factory.mktemp("ctr")
-    write_conf(root, shards.ports)
-    publish(root / "model", models[1])
-    with ctr_running(root, "--rows_per_request_max=2000") as ctr:
-        wait_until(lambda: ctr.get("/ready").status_code == 200, what="model 1 served")
-        yield ctr
 
 
 def raw_call(ctr: Ctr, payload: bytes, method: str = "inference") -> bytes:

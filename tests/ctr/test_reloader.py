@@ -1,0 +1,145 @@
+"""What the reloader does at each look, step by step: real models, probes as the test says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ctr_serving.conf import EngineConf, read_engine_conf
+from ctr_serving.manifest import Manifest
+from ctr_serving.model_slot import ModelSlot
+from ctr_serving.reload import Reloader
+from cube_core.errors import VersionNotLoadedError
+from tests.ctr.models import announce, publish
+from tests.ctr.service import write_conf
+
+
+class Probe:
+    """Knows which embedding versions are there."""
+
+    def __init__(self) -> None:
+        self.loaded = {"1_1", "2_2"}
+        self.asked: list[str] = []
+
+    async def __call__(self, manifest: Manifest) -> None:
+        self.asked.append(manifest.version)
+        if manifest.version not in self.loaded:
+            raise VersionNotLoadedError(f"version {manifest.version} is not loaded")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_conf(tmp_path, [8001, 8002])
+    return tmp_path
+
+
+def conf_of(root: Path) -> EngineConf:
+    return read_engine_conf(root / "model_toolkit.prototxt", root / "cube.conf")
+
+
+def version_of(slot: ModelSlot) -> str | None:
+    return None if slot.engine is None else slot.engine.manifest.version
+
+
+def make(root: Path, interval_s: float = 0.0) -> tuple[ModelSlot, Probe, Reloader]:
+    slot, probe = ModelSlot(), Probe()
+    return slot, probe, Reloader(conf_of(root), slot, probe, interval_s=interval_s)
+
+
+async def test_a_model_is_taken_once_an_announcement(root: Path, models: dict[int, Path]) -> None:
+    slot, probe, reloader = make(root)
+    publish(root / "model", models[1])
+    for _ in range(3):
+        await reloader.poll()
+    assert (version_of(slot), slot.switch_count, probe.asked) == ("1_1", 1, ["1_1"])
+
+
+async def test_a_change_counts_when_it_is_announced(root: Path, models: dict[int, Path]) -> None:
+    slot, _, reloader = make(root)
+    publish(root / "model", models[1])
+    await reloader.poll()
+    link, meta = root / "model" / "current", root / "model" / "fluid_time_file"
+    link.unlink()
+    link.symlink_to(models[2])
+    await reloader.poll()
+    assert version_of(slot) == "1_1"
+    # timestamp_ne: any other time counts, an earlier one too.
+    earlier_ns = meta.stat().st_mtime_ns - 10**9
+    os.utime(meta, ns=(earlier_ns, earlier_ns))
+    await reloader.poll()
+    assert version_of(slot) == "2_2"
+
+
+async def test_an_announcement_that_vanishes_is_none(root: Path, models: dict[int, Path]) -> None:
+    slot, _, reloader = make(root)
+    publish(root / "model", models[1])
+    await reloader.poll()
+    (root / "model" / "fluid_time_file").unlink()
+    await reloader.poll()
+    assert (version_of(slot), slot.switch_count, slot.problem) == ("1_1", 1, "")
+
+
+async def test_reloadable_type_none_loads_once(root: Path, models: dict[int, Path]) -> None:
+    toolkit = root / "model_toolkit.prototxt"
+    toolkit.write_text(toolkit.read_text().replace("timestamp_ne", "none"))
+    slot, _, reloader = make(root)
+    await reloader.poll()
+    assert "model/current: there is no model directory" in slot.problem
+    publish(root / "model", models[1])
+    await reloader.poll()
+    publish(root / "model", models[2])
+    await reloader.poll()
+    assert (version_of(slot), slot.problem) == ("1_1", "")
+
+
+async def test_a_refused_version_is_probed_again_without_loading_again(
+    root: Path, models: dict[int, Path]
+) -> None:
+    slot, probe, reloader = make(root)
+    copy = shutil.copytree(models[2], root / "copy")
+    publish(root / "model", models[1])
+    await reloader.poll()
+    probe.loaded.remove("2_2")
+    publish(root / "model", copy)
+    await reloader.poll()
+    assert (version_of(slot), slot.problem) == ("1_1", "version 2_2 is not loaded")
+    # What was loaded is kept, so that only the shards are asked again.
+    (copy / "model.pdiparams").unlink()
+    probe.loaded.add("2_2")
+    await reloader.poll()
+    assert (version_of(slot), slot.problem) == ("2_2", "")
+    assert probe.asked == ["1_1", "2_2", "2_2"]
+
+
+async def test_what_did_not_load_is_left_alone_for_a_while(
+    root: Path, models: dict[int, Path]
+) -> None:
+    slot, _, reloader = make(root, interval_s=3600.0)
+    broken = shutil.copytree(models[2], root / "broken")
+    (broken / "manifest.json").unlink()
+    publish(root / "model", broken)
+    for _ in range(3):
+        await reloader.poll()
+    assert slot.refusal_count == 1
+    shutil.copytree(models[2], broken, dirs_exist_ok=True)
+    announce(root / "model")
+    await reloader.poll()
+    assert version_of(slot) == "2_2"
+
+
+async def test_what_did_not_load_is_tried_again_unannounced(
+    root: Path, models: dict[int, Path]
+) -> None:
+    slot, _, reloader = make(root)
+    broken = shutil.copytree(models[2], root / "broken")
+    (broken / "manifest.json").unlink()
+    publish(root / "model", broken)
+    await reloader.poll()
+    assert "manifest.json: cannot be read" in slot.problem
+    shutil.copytree(models[2], broken, dirs_exist_ok=True)
+    await reloader.poll()
+    assert version_of(slot) == "2_2"
