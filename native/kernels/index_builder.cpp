@@ -14,7 +14,8 @@ namespace cube {
 namespace {
 
 constexpr uint64_t kPartKeys = uint64_t{1} << 18;
-constexpr uint64_t kBucketKeys = 3;
+// Two and a half keys a bucket: at three, finding the pilots takes twice as long.
+constexpr uint64_t kKeysOfTwoBuckets = 5;
 constexpr uint64_t kSlackDivisor = 50;  // one slot in fifty stays free
 constexpr uint32_t kNoInput = std::numeric_limits<uint32_t>::max();
 // A seed fails for about one small table in a thousand, so this many never do.
@@ -79,7 +80,7 @@ std::optional<BuiltIndex> try_seed(std::span<const uint64_t> keys, uint64_t seed
     const std::vector<size_t> starts = part_starts(built.index, items);
     built.index.slots_per_part = slots_per_part(starts);
     built.index.buckets_per_part =
-        static_cast<uint32_t>(ceil_div(items.size(), built.index.parts * kBucketKeys));
+        static_cast<uint32_t>(ceil_div(2 * items.size(), built.index.parts * kKeysOfTwoBuckets));
     built.pilots.resize(built.index.bucket_count());
     PartBuilder builder(built.index);
     for (uint32_t part = 0; part < built.index.parts; ++part) {
