@@ -63,7 +63,7 @@ class DonefileWatch:
     def _log_once(self, text: str) -> None:
         if text not in self._logged:
             self._logged.add(text)
-            log.warning("donefile %s", text)
+            log.warning("donefile: %s", text)
 
 
 class _LocalFile:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-
-import httpx
 
 Command = dict[str, Any]
 
@@ -50,18 +49,25 @@ class FaultProxy:
             self.waiting.discard(name)
         if name in self.failing:
             return 500, b"made to fail by the test"
-        url = f"http://{self.target}/ControlService/cmd"
+        changed = json.dumps(self.change(command))
+        connection = http.client.HTTPConnection(self.target, timeout=30)
         try:
-            reply = httpx.post(url, json=self.change(command), timeout=30)
-        except httpx.HTTPError as error:
+            connection.request("POST", "/ControlService/cmd", changed)
+            reply = connection.getresponse()
+            return reply.status, reply.read()
+        except (OSError, http.client.HTTPException) as error:
             return 502, str(error).encode()
-        return reply.status_code, reply.content
+        finally:
+            connection.close()
 
 
 class _Server(ThreadingHTTPServer):
+    proxy: FaultProxy
     daemon_threads = True
     block_on_close = False
-    proxy: FaultProxy
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that are killed leave broken connections, which is what is tested."""
 
 
 class _Handler(BaseHTTPRequestHandler):

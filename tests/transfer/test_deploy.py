@@ -92,14 +92,12 @@ def test_a_pass_of_files_without_manifest_and_without_dense_model(site: Site) ->
 
 
 def test_only_tables_are_served(site: Site) -> None:
-    import httpx
-
     trainer = site.trainer
     trainer.announce(trainer.write("1"))
     with site.transfer() as daemon:
         site.await_stage("1", "done")
         base = f"http://127.0.0.1:{daemon.port()}/files"
-        table = httpx.get(f"{base}/1_1/{DICT_NAME}_part0.table")
+        table = site.http.get(f"{base}/1_1/{DICT_NAME}_part0.table")
         assert table.content == (site.output / "1_1" / f"{DICT_NAME}_part0.table").read_bytes()
         for path in (
             "1_1/build.json",
@@ -108,5 +106,5 @@ def test_only_tables_are_served(site: Site) -> None:
             "1_1/..%2f..%2ftransfer.conf",
             "1/ctr_embedding_part0.table",
         ):
-            assert httpx.get(f"{base}/{path}").status_code == 404
-        assert httpx.get(f"http://127.0.0.1:{daemon.port()}/health").text == "OK"
+            assert site.http.get(f"{base}/{path}").status_code == 404
+        assert site.http.get(f"http://127.0.0.1:{daemon.port()}/health").text == "OK"

@@ -1,0 +1,177 @@
+"""What goes wrong while passes are deployed: the old pass is served, and the reason is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import httpx
+
+from tests.transfer.passes import write_dense, write_manifest
+from tests.transfer.site import Site
+from tests.waiting import wait_until
+
+
+def test_a_pass_waits_for_a_replica_that_is_down(replicated_site: Site) -> None:
+    site, trainer = replicated_site, replicated_site.trainer
+    with site.transfer():
+        trainer.announce(trainer.write("1"))
+        site.await_stage("1", "done")
+        down = site.servers.pop("cube1_1")
+        down.stop()
+
+        trainer.announce(trainer.write("2"))
+        wait_until(lambda: site.status()["replicas"]["cube1_1"]["attempts"] > 1)
+        replica = site.status()["replicas"]["cube1_1"]
+        assert "cube1_1 (127.0.0.1:" in replica["error"]
+        assert site.status()["deploying"]["step"] == "ship"
+        site.require_served("1")
+
+        site.start_server("cube1_1")
+        site.await_stage("2", "done")
+        site.require_served("2")
+        assert site.status()["replicas"]["cube1_1"]["error"] == ""
+
+
+def test_a_pass_that_does_not_get_on_gives_way_to_a_newer_one(site: Site) -> None:
+    trainer, proxy = site.trainer, site.proxies["cube0_0"]
+    with site.transfer():
+        # What arrives is not what the builder wrote, so the server must refuse it.
+        proxy.change = lambda command: {
+            **command,
+            **({"crc32c": 1} if command["cmd"] == "download" else {}),
+        }
+        trainer.announce(trainer.write("1"))
+        wait_until(lambda: "crc32c" in site.status()["replicas"]["cube0_0"]["error"])
+        assert site.versions() == {""}
+        trainer.announce(trainer.write("2"))
+        site.await_stage("1", "superseded")
+        proxy.change = lambda command: command
+        site.await_stage("2", "done")
+        site.require_served("2")
+        site.require_tidy()
+
+
+def test_servers_that_fell_behind_are_brought_back(site: Site) -> None:
+    trainer = site.trainer
+    with site.transfer():
+        for pass_id in ("1", "2"):
+            trainer.announce(trainer.write(pass_id))
+            site.await_stage(pass_id, "done")
+        site.servers["cube1_0"].stop()
+        shutil.rmtree(site.root / "data" / "cube1_0")
+        assert site.command("cube0_0", "rollback")["cur_version"] == "1_1"
+        site.start_server("cube1_0")
+        assert site.command("cube1_0", "status")["cur_version"] == ""
+        wait_until(lambda: site.versions() == {"2_2"})
+        site.require_served("2")
+        assert site.published() == "2_2"
+
+
+def test_a_switch_that_fails_on_one_server_is_repeated(site: Site) -> None:
+    trainer, proxy = site.trainer, site.proxies["cube0_0"]
+    with site.transfer():
+        trainer.announce(trainer.write("1"))
+        site.await_stage("1", "done")
+        proxy.failing.add("bg_switch")
+        trainer.announce(trainer.write("2"))
+        wait_until(lambda: "made to fail" in site.status()["replicas"]["cube0_0"]["error"])
+        assert site.command("cube0_0", "status")["cur_version"] == "1_1"
+        # The dense model follows when every shard has switched, not before.
+        assert site.published() == "1_1"
+        proxy.failing.clear()
+        site.await_stage("2", "done")
+        site.require_served("2")
+        assert site.published() == "2_2"
+
+
+def test_a_bad_pass_fails_and_the_next_is_taken(site: Site) -> None:
+    trainer = site.trainer
+    with site.transfer():
+        trainer.announce(trainer.write("1"))
+        site.await_stage("1", "done")
+        expected = {
+            "2": _truncated_sequence_file,
+            "3": _file_that_is_not_what_the_manifest_says,
+            "4": _missing_input,
+            "5": _dense_of_another_version,
+            "6": _dense_of_another_width,
+            "7": _input_on_an_unknown_file_system,
+        }
+        for pass_id, spoil in expected.items():
+            line = trainer.write(pass_id)
+            words = spoil(trainer.output / pass_id, line)
+            trainer.announce(line)
+            site.await_stage(pass_id, "failed")
+            for word in words:
+                assert word in site.pass_error(pass_id)
+            assert site.versions() == {"1_1"}
+            site.require_tidy()
+        site.require_served("1")
+        assert site.published() == "1_1"
+
+        trainer.announce(trainer.write("8"))
+        site.await_stage("8", "done")
+        site.require_served("8")
+
+
+def _truncated_sequence_file(directory: Path, line: dict[str, str]) -> list[str]:
+    part = directory / "embedding" / "part-00001"
+    part.write_bytes(part.read_bytes()[:-5])
+    # The trainer vouches for the bytes, so that only the builder can find out.
+    write_manifest(directory / "embedding")
+    return ["part-00001", "offset"]
+
+
+def _file_that_is_not_what_the_manifest_says(directory: Path, line: dict[str, str]) -> list[str]:
+    part = directory / "embedding" / "part-00000"
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 1
+    part.write_bytes(data)
+    return [str(part).split("/train/")[1].split("/", 1)[1], "crc32c", "corrupt"]
+
+
+def _missing_input(directory: Path, line: dict[str, str]) -> list[str]:
+    shutil.rmtree(directory / "embedding")
+    return ["embedding", "no such directory"]
+
+
+def _dense_of_another_version(directory: Path, line: dict[str, str]) -> list[str]:
+    shutil.rmtree(directory / "dense")
+    write_dense(directory / "dense", "1_1")
+    return ["dense/manifest.json", "version is 1_1, but the pass is 5_5"]
+
+
+def _dense_of_another_width(directory: Path, line: dict[str, str]) -> list[str]:
+    shutil.rmtree(directory / "dense")
+    write_dense(directory / "dense", "6_6", dim=5)
+    return ["embedding_dim is 5 float32", "16 bytes"]
+
+
+def _input_on_an_unknown_file_system(directory: Path, line: dict[str, str]) -> list[str]:
+    line["input"] = "hdfs://namenode/pass"
+    return ["hdfs:// is not supported"]
+
+
+def test_a_failed_pass_whose_line_is_repaired_is_taken_again(site: Site) -> None:
+    trainer = site.trainer
+    line = trainer.write("1")
+    trainer.announce({**line, "input": "../nowhere"})
+    with site.transfer():
+        site.await_stage("1", "failed")
+        trainer.donefile.write_text(json.dumps(line) + "\n")
+        site.await_stage("1", "done")
+        site.require_served("1")
+
+
+def test_built_tables_that_are_gone_are_told(site: Site) -> None:
+    trainer = site.trainer
+    trainer.announce(trainer.write("1"))
+    with site.transfer() as daemon:
+        site.await_stage("1", "done")
+        shutil.rmtree(site.output / "1_1")
+        wait_until(lambda: "1_1/build.json" in site.status()["error"])
+        site.require_served("1")
+        health = httpx.get(f"http://127.0.0.1:{daemon.port()}/health", trust_env=False)
+        assert health.text == "OK"

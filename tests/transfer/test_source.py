@@ -1,0 +1,189 @@
+"""Pulling a pass: whole, verified, and out of the trainer's reach."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cube_core.errors import CubeError, DeployError, ModelError
+from cube_transfer.source import PulledPass
+from tests.transfer.http_directory import http_directory
+from tests.transfer.passes import write_dense, write_embedding, write_manifest
+
+
+@pytest.fixture
+def embedding(tmp_path: Path) -> Path:
+    directory = tmp_path / "train" / "1" / "embedding"
+    write_embedding(directory, "1", part_count=3)
+    return directory
+
+
+@pytest.fixture
+def pulled(tmp_path: Path) -> PulledPass:
+    return PulledPass(tmp_path / "pulls" / "1_1")
+
+
+async def _pull(pulled: PulledPass, location: str, dense: str = "") -> None:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        if dense:
+            await pulled.pull_dense(dense, http)
+        await pulled.pull_input(location, http)
+
+
+def _require_same(pulled: Path, source: Path, pattern: str = "part-*") -> None:
+    names = sorted(path.name for path in source.glob(pattern))
+    assert sorted(path.name for path in pulled.iterdir()) == names
+    for name in names:
+        assert (pulled / name).read_bytes() == (source / name).read_bytes()
+
+
+async def test_local_files_outlive_the_trainers_directory(
+    embedding: Path, pulled: PulledPass, tmp_path: Path
+) -> None:
+    write_dense(tmp_path / "dense", "1_1")
+    await _pull(pulled, str(embedding), str(tmp_path / "dense"))
+    _require_same(pulled.input, embedding)
+    _require_same(pulled.dense, tmp_path / "dense", "*")
+    shutil.rmtree(embedding.parent)
+    # Pulled is pulled: neither is looked for again.
+    await _pull(pulled, str(embedding), str(tmp_path / "gone"))
+    await pulled.require_unchanged()
+    assert len(list(pulled.input.iterdir())) == 3
+
+
+async def test_a_file_that_is_written_to_after_the_pull_is_noticed(
+    embedding: Path, pulled: PulledPass
+) -> None:
+    await _pull(pulled, str(embedding))
+    with (embedding / "part-00001").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"x")
+    with pytest.raises(DeployError, match="changed while it was built"):
+        await pulled.require_unchanged()
+
+
+async def test_files_are_copied_where_no_link_can_be(
+    embedding: Path, pulled: PulledPass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", no_link)
+    await _pull(pulled, f"file://{embedding}")
+    _require_same(pulled.input, embedding)
+    (embedding / "part-00001").write_bytes(b"another pass")
+    await pulled.require_unchanged()
+
+
+async def test_one_file_is_a_pass_too(embedding: Path, pulled: PulledPass) -> None:
+    await _pull(pulled, str(embedding / "part-00002"))
+    assert [path.name for path in pulled.input.iterdir()] == ["part-00002"]
+
+
+async def test_http_files_are_verified(embedding: Path, pulled: PulledPass, tmp_path: Path) -> None:
+    write_dense(embedding.parent / "dense", "1_1")
+    with http_directory(embedding.parent) as source:
+        await _pull(pulled, f"{source.url}/embedding/", f"{source.url}/dense")
+    _require_same(pulled.input, embedding)
+    _require_same(pulled.dense, embedding.parent / "dense", "*")
+
+
+async def test_an_http_pull_that_was_cut_short_goes_on(embedding: Path, pulled: PulledPass) -> None:
+    with http_directory(embedding) as source:
+        source.statuses["part-00002"] = 503
+        with pytest.raises(OSError, match="part-00002: HTTP 503"):
+            await _pull(pulled, source.url)
+        source.statuses.clear()
+        source.requests.clear()
+        await _pull(pulled, source.url)
+        assert source.requests == ["/_manifest.json", "/part-00002"]
+    _require_same(pulled.input, embedding)
+
+
+async def test_an_http_file_that_is_not_what_the_manifest_says(
+    embedding: Path, pulled: PulledPass
+) -> None:
+    part = embedding / "part-00001"
+    good = part.read_bytes()
+    with http_directory(embedding) as source:
+        for bad, words in (
+            (good[:-1], "bytes, but _manifest.json says"),
+            (good + b"x", "bytes, but _manifest.json says"),
+            (good[:-1] + b"x", "is corrupt"),
+        ):
+            part.write_bytes(bad)
+            with pytest.raises(DeployError, match=words) as caught:
+                await _pull(pulled, source.url)
+            assert f"{source.url}/part-00001" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        (b"{", "Invalid JSON"),
+        (b"{}", "files: Field required"),
+        (b'{"files":[]}', "names no file"),
+        (b'{"files":[{"name":"../../etc/passwd","size":1,"crc32c":1}]}', "no plain file name"),
+        (b'{"files":[{"name":"..","size":1,"crc32c":1}]}', "no plain file name"),
+        (b'{"files":[{"name":"a","size":-1,"crc32c":1}]}', "files.0.size"),
+        (b'{"files":[{"name":"a","size":1,"crc32c":"zz"}]}', "files.0.crc32c"),
+        (
+            b'{"files":[{"name":"a","size":1,"crc32c":1},{"name":"a","size":1,"crc32c":1}]}',
+            "listed twice",
+        ),
+        (b'{"files":[{"name":"not-there","size":1,"crc32c":1}]}', "not-there"),
+    ],
+)
+async def test_manifests_that_cannot_be_used(
+    embedding: Path, pulled: PulledPass, manifest: bytes, words: str
+) -> None:
+    (embedding / "_manifest.json").write_bytes(manifest)
+    with http_directory(embedding) as source:
+        for location in (str(embedding), source.url):
+            with pytest.raises(DeployError, match=words):
+                await _pull(pulled, location)
+
+
+async def test_inputs_that_are_not_there(pulled: PulledPass, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with http_directory(tmp_path) as source:
+        for location, words in (
+            (str(tmp_path / "nowhere"), "no such directory"),
+            (str(tmp_path / "empty"), "holds no file"),
+            (f"{source.url}/empty", "_manifest.json: HTTP 404"),
+            ("afs://cluster/pass", "afs:// is not supported"),
+        ):
+            with pytest.raises(DeployError, match=words):
+                await _pull(pulled, location)
+
+
+@pytest.mark.parametrize(
+    "manifest", [b"", b"{}", b'{"dict_name":"d","version":"1_1","embedding_dim":4,"model":"../x"}']
+)
+async def test_dense_manifests_that_cannot_be_used(
+    pulled: PulledPass, tmp_path: Path, manifest: bytes
+) -> None:
+    dense = tmp_path / "dense"
+    write_dense(dense, "1_1")
+    (dense / "manifest.json").write_bytes(manifest)
+    with http_directory(tmp_path) as source, pytest.raises(ModelError, match=r"manifest\.json"):
+        await _pull(pulled, "", f"{source.url}/dense")
+
+
+async def test_a_manifest_written_before_its_files_are_complete(
+    embedding: Path, pulled: PulledPass
+) -> None:
+    part = embedding / "part-00000"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:100])
+    with pytest.raises(CubeError, match=r"part-00000: 100 bytes, but .*still being written"):
+        await _pull(pulled, str(embedding))
+    part.write_bytes(whole)
+    write_manifest(embedding)
+    await _pull(pulled, str(embedding))
+    _require_same(pulled.input, embedding)
