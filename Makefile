@@ -57,7 +57,7 @@ $(VENV)/.created:
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.created pyproject.toml CMakeLists.txt $(wildcard proto/*.proto) $(CXX_SOURCES)
-	test -e $(VENV)/.dev || $(PIP) install '.[paddle]'
+	test -e $(VENV)/.dev || $(PIP) install --editable '.[paddle]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.created pyproject.toml
