@@ -17,6 +17,9 @@ namespace {
 // it again costs more than others gain.
 constexpr size_t kReleaseBytesMin = size_t{4} << 10;
 constexpr size_t kKeysKeptMax = size_t{1} << 17;
+// A small request may have a large answer, and many of them come at once: one call ends after
+// the frame that brings its answers over this, and the caller goes on with the next.
+constexpr size_t kReplyBytesMax = size_t{1} << 20;
 
 // Releases the GIL for its life when there is enough to do.
 class OptionalRelease {
@@ -86,7 +89,7 @@ class Server {
 
     nb::tuple serve() {
         cube::Frame frame;
-        while (stream_.next(frame)) take(frame);
+        while (reply_size_max_ <= kReplyBytesMax && stream_.next(frame)) take(frame);
         return nb::make_tuple(answer(), others_, stream_.taken(), stream_.needed());
     }
 
@@ -109,12 +112,11 @@ class Server {
             answer.error_frame =
                 cube::seek_error_frame(error, frame.correlation_id, frame.payload.size());
         }
+        reply_size_max_ += answer.size_max();
     }
     nb::bytes answer() {
         if (answers_.empty()) return nb::bytes("", 0);
-        size_t size_max = cube::kSeekResponseSlack;
-        for (const Answer& answer : answers_) size_max += answer.size_max();
-        OutputBytes output(size_max);
+        OutputBytes output(reply_size_max_ + cube::kSeekResponseSlack);
         uint8_t* const begin = output.data();
         uint8_t* at = begin;
         {
@@ -139,6 +141,7 @@ class Server {
     FrameStream stream_;
     size_t payload_bytes_max_;
     size_t payload_bytes_ = 0;
+    size_t reply_size_max_ = 0;
     KeyRoom room_;
     std::vector<Answer> answers_;
     nb::list others_;

@@ -218,6 +218,19 @@ def test_serve_takes_a_stream_in_any_pieces(seeker: Seeker) -> None:
         assert (answers, buffer) == (whole, b"")
 
 
+def test_serve_ends_early_when_the_answers_grow_large(seeker: Seeker) -> None:
+    frame = seek_frame(dict_pb2.DictRequest(keys=range(1000)).SerializeToString())
+    rest = frame * 100  # some 4.6 MB of answers
+    calls, answers = 0, 0
+    while rest:
+        answer, _, taken, needed = seeker.serve(rest, PAYLOAD_MAX)
+        assert 0 < len(answer) < 2 << 20
+        rest = rest[taken:]
+        assert needed == HEAD_BYTES
+        calls, answers = calls + 1, answers + answer.count(b"PRPC")
+    assert (calls, answers) == (5, 100)
+
+
 def test_serve_refuses_what_is_no_frame(seeker: Seeker) -> None:
     answer, _, taken, needed = seeker.serve(REQUEST + b"GET / HTTP/1.1", PAYLOAD_MAX)
     assert (answer, taken, needed) == (RESPONSE, len(REQUEST), HEAD_BYTES)
