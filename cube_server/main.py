@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cube_core import command_line, log
+from cube_core.errors import ConfError
 from cube_core.wire.limits import WireLimits
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -107,10 +108,15 @@ def serve(
     """
     from cube_server.server import run
     from cube_server.settings import ServerSettings
+    from cube_server.store import DICT_NAME
 
     log.configure("cube-server")
     if log_dir is not None:
         _log_to(log_dir / f"cube-server.{port}.log")
+    if dict_name and not DICT_NAME.fullmatch(dict_name):
+        raise ConfError(
+            "command line", "--dict_name", f"{dict_name!r}: use letters, digits, '_', '.'"
+        )
     if grpc_port is None:
         grpc_port = port + 1000 if 0 < port <= _PORT_MAX - 1000 else 0
     run(

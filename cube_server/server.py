@@ -16,6 +16,7 @@ from cube_core.wire.service import Service
 from cube_proto import dict_pb2
 from cube_server.control import Control
 from cube_server.download import Downloads
+from cube_server.loop_seeks import LoopSeeks
 from cube_server.settings import ServerSettings
 from cube_server.store import DataDirectory
 from cube_server.versions import DictVersions
@@ -54,7 +55,8 @@ class ShardServer:
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._seeker = Seeker(settings.keys_per_request_max, settings.limits.frame_bytes_max)
-        store = DataDirectory(settings.data_dir, settings.dict_name, settings.shard)
+        self._loop_seeks = LoopSeeks(self._seeker)
+        self._store = store = DataDirectory(settings.data_dir, settings.dict_name, settings.shard)
         self._versions = DictVersions(
             store,
             self._seeker,
@@ -72,12 +74,18 @@ class ShardServer:
             port=settings.port,
             grpc_port=settings.grpc_port,
             limits=settings.limits,
-            fast_path=self._seeker,
+            fast_path=self._loop_seeks,
         )
-        self._versions.on_change = lambda: self._server.set_serving(bool(self._versions.served))
+        self._versions.on_change = self._on_versions_change
 
     async def start(self) -> None:
-        """Opens the ports, then serves the version that the data directory names."""
+        """Opens the ports, then serves the version that the data directory names.
+
+        Raises:
+            OSError: the data directory cannot be created or read.
+            ConfError: a port cannot be opened.
+        """
+        await asyncio.to_thread(self._store.open)
         await self._server.start()
         await self._versions.start()
 
@@ -93,6 +101,11 @@ class ShardServer:
         """Takes nothing more, answers what is under way, and closes all connections."""
         self._downloads.stop()
         await self._server.drain(self._settings.drain_timeout_s)
+
+    def _on_versions_change(self) -> None:
+        widths = [loaded.table.value_bytes for _, loaded in self._versions.loaded()]
+        self._loop_seeks.fit(max(widths, default=1))
+        self._server.set_serving(bool(self._versions.served))
 
     def _make_app(self) -> FastAPI:
         from cube_server.app import make_app

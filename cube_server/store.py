@@ -17,7 +17,7 @@ from cube_core.errors import ControlError
 from cube_core.versions import Version
 
 _TABLE_NAME = re.compile(r"(?P<dict_name>[0-9A-Za-z_.\-]+)_part(?P<shard>\d+)\.table")
-_DICT_NAME = re.compile(r"[0-9A-Za-z_.\-]{1,128}")
+DICT_NAME = re.compile(r"[0-9A-Za-z_.\-]{1,128}")
 _TEMPORARY_PREFIX = ".incoming-"
 _VERSION_BYTES_MAX = 256
 
@@ -111,7 +111,7 @@ class DataDirectory:
         Raises:
             ControlError: `dict_name` cannot be part of a file name.
         """
-        if not _DICT_NAME.fullmatch(dict_name):
+        if not DICT_NAME.fullmatch(dict_name):
             raise ControlError(f"dict_name {dict_name!r} is not letters, digits, '_', '.' and '-'")
         target = self.root / str(version) / f"{dict_name}_part{shard}.table"
         temporary.rename(target)

@@ -89,7 +89,6 @@ class DictVersions:
         """Serves the version that the data directory names. One that cannot be loaded is told in
         the log and in `last_error`; the server stays empty and can be repaired by commands."""
         try:
-            await asyncio.to_thread(self.store.open)
             version = await asyncio.to_thread(self.store.recorded_version)
             if version is not None:
                 async with self._lock:

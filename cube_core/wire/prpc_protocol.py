@@ -96,7 +96,6 @@ class PrpcProtocol(asyncio.Protocol):
         self._held_bytes = len(rest)
         if rest:
             self._pieces.append(bytes(rest))
-        self._gate_reading()
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -132,6 +131,8 @@ class PrpcProtocol(asyncio.Protocol):
                 )
             for frame in frames:
                 self._begin(frame)
+            if taken_bytes == len(rest):
+                return b""
             if taken_bytes:
                 rest = memoryview(rest)[taken_bytes:]
             # Bytes that are no frame, behind good frames, are told by the next call.
@@ -148,6 +149,7 @@ class PrpcProtocol(asyncio.Protocol):
         task = asyncio.get_running_loop().create_task(self._answer(method, frame))
         self._in_flight.add(task)
         task.add_done_callback(self._end)
+        self._gate_reading()
 
     async def _answer(self, method: Method, frame: Frame) -> None:
         deadline_s = time.monotonic() + frame.timeout_ms / 1000 if frame.timeout_ms > 0 else None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from typing_extensions import Buffer
 
-_INLINE_PAYLOAD_BYTES_MAX = 64 << 10
+_INLINE_PAYLOAD_BYTES_MAX = 2048
 
 
 @dataclass

@@ -45,6 +45,7 @@ def test_help_has_an_example(tmp_path: Path) -> None:
         "--keep_versions=0",
         "--keys_per_request_max=0",
         "--in_mem=maybe",
+        "--dict_name=../x",
         "--nope=1",
         "--flagfile=nope.conf",
         "extra",
@@ -69,9 +70,10 @@ def test_a_port_in_use_exits_with_2(tmp_path: Path, flag: str) -> None:
 
 def test_a_data_directory_that_is_a_file_exits_with_2(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
-    result = run(tmp_path, "--port=0", "--data_dir=data")
-    assert result.returncode == 2
-    assert "data" in result.stderr
+    for data_dir in ("data", "data/0"):
+        result = run(tmp_path, "--port=0", f"--data_dir={data_dir}")
+        assert result.returncode == 2
+        assert data_dir in result.stderr
 
 
 def test_takes_the_flagfile_of_the_original(tmp_path: Path) -> None:
