@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from cube_core._native import Seeker, Table
 from tests.processes import Role, running
 from tests.server.client import ServerClient
-from tests.server.tables import place_table
+from tests.server.mock_connection import LIMITS
+from tests.server.tables import make_table, place_table
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +21,15 @@ def shard_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Role]:
     arguments = ["--port=0", "--data_dir=data", "--keys_per_request_max=1500"]
     with running("cube_server.main", arguments, cwd=directory) as role:
         yield role
+
+
+@pytest.fixture(scope="module")
+def seeker(tmp_path_factory: pytest.TempPathFactory) -> Seeker:
+    path = tmp_path_factory.mktemp("table") / "t.table"
+    make_table(path, 0)
+    seeker = Seeker(1000, LIMITS.frame_bytes_max)
+    seeker.set_tables(Table.open(str(path)))
+    return seeker
 
 
 @pytest.fixture
