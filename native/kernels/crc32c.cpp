@@ -41,18 +41,15 @@ uint32_t step_byte(uint32_t crc, uint8_t byte) {
 
 // The instruction takes three cycles and starts one every cycle, so three stretches run side by
 // side; appending `stretch` zero bytes to a CRC (a linear map, one table a byte) joins them.
-constexpr size_t kLongStretch = 8192;
-constexpr size_t kShortStretch = 256;
+constexpr unsigned kLongStretchLog2 = 13;
+constexpr unsigned kShortStretchLog2 = 8;
 
 class ZeroAppender {
   public:
-    explicit ZeroAppender(size_t zeros) {
-        for (size_t level = 0; level < 4; ++level)
-            for (uint32_t byte = 0; byte < 256; ++byte) {
-                uint32_t crc = byte << (8 * level);
-                for (size_t i = 0; i < zeros; ++i) crc = step_byte(crc, 0);
-                tables_[level][byte] = crc;
-            }
+    // Appends 2^zeros_log2 zero bytes: one, doubled as often.
+    explicit ZeroAppender(unsigned zeros_log2) : tables_(tabulate(append_one)) {
+        for (; zeros_log2 > 0; --zeros_log2)
+            tables_ = tabulate([this](uint32_t crc) { return (*this)((*this)(crc)); });
     }
     uint32_t operator()(uint32_t crc) const {
         return tables_[0][crc & 0xff] ^ tables_[1][(crc >> 8) & 0xff] ^
@@ -60,7 +57,19 @@ class ZeroAppender {
     }
 
   private:
-    std::array<std::array<uint32_t, 256>, 4> tables_;
+    using Tables = std::array<std::array<uint32_t, 256>, 4>;
+
+    static uint32_t append_one(uint32_t crc) { return step_byte(crc, 0); }
+    template <class Map>
+    static Tables tabulate(Map&& map) {
+        Tables tables;
+        for (size_t level = 0; level < 4; ++level)
+            for (uint32_t byte = 0; byte < 256; ++byte)
+                tables[level][byte] = map(byte << (8 * level));
+        return tables;
+    }
+
+    Tables tables_;
 };
 
 uint64_t load64(const uint8_t* at) {
@@ -89,13 +98,13 @@ __attribute__((target("sse4.2"))) uint64_t three_stretches(uint64_t crc, const u
 
 __attribute__((target("sse4.2"))) uint32_t crc32c_sse42(uint32_t value, const void* data,
                                                         size_t size) {
-    static const ZeroAppender append_long(kLongStretch);
-    static const ZeroAppender append_short(kShortStretch);
+    static const ZeroAppender append_long(kLongStretchLog2);
+    static const ZeroAppender append_short(kShortStretchLog2);
     const uint8_t* at = static_cast<const uint8_t*>(data);
     const uint8_t* end = at + size;
     uint64_t crc = ~value;
-    crc = three_stretches(crc, at, end, kLongStretch, append_long);
-    crc = three_stretches(crc, at, end, kShortStretch, append_short);
+    crc = three_stretches(crc, at, end, size_t{1} << kLongStretchLog2, append_long);
+    crc = three_stretches(crc, at, end, size_t{1} << kShortStretchLog2, append_short);
     for (; end - at >= 8; at += 8) crc = _mm_crc32_u64(crc, load64(at));
     for (; at < end; ++at) crc = _mm_crc32_u8(static_cast<uint32_t>(crc), *at);
     return ~static_cast<uint32_t>(crc);
