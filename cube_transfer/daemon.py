@@ -12,7 +12,7 @@ from cube_core.errors import BuildError
 from cube_transfer.deploy import Deployer
 from cube_transfer.donefile import DonefileEntry
 from cube_transfer.fleet import Fleet
-from cube_transfer.settings import RECONCILE_INTERVAL_S, Settings
+from cube_transfer.settings import Settings
 from cube_transfer.state import PassRecord, Stage, State
 from cube_transfer.tables import TableSet
 from cube_transfer.tidy import tidy
@@ -77,7 +77,7 @@ class Daemon:
             for place, entry in enumerate(older)
         ]
         record = PassRecord.of(newest, order + len(older))
-        await asyncio.to_thread(self.state.save, *superseded, record)
+        await self.deployer.record(*superseded, record)
         return record
 
     def _newer_listed(self, record: PassRecord) -> bool:
@@ -96,7 +96,7 @@ class Daemon:
 
     async def _wait_for_change(self) -> None:
         try:
-            await asyncio.wait_for(self.watch.changed.wait(), RECONCILE_INTERVAL_S)
+            await asyncio.wait_for(self.watch.changed.wait(), self.settings.reconcile_interval_s)
         except asyncio.TimeoutError:
             return
 

@@ -21,7 +21,7 @@ import httpx
 import lmdb
 
 from cube_core.errors import BuildError, CubeError, DeployError
-from cube_transfer.backoff import TRANSIENT, until_done
+from cube_transfer.backoff import until_done
 from cube_transfer.build import build
 from cube_transfer.dense_manifest import check_dense
 from cube_transfer.fleet import Fleet
@@ -108,6 +108,19 @@ class Deployer:
         """
         wanted = self._state.wanted
         return await asyncio.to_thread(self._read_tables, wanted) if wanted else None
+
+    async def record(self, *records: PassRecord, wanted: str | None = None) -> None:
+        """Writes to the state; a full disk is waited for."""
+
+        def note(error: BaseException, attempt: int) -> None:
+            self.error = f"the state cannot be written: {error}"
+            if attempt == 1:
+                log.error("%s; trying again", self.error)
+
+        async def save() -> None:
+            await asyncio.to_thread(self._state.save, *records, wanted=wanted)
+
+        await until_done(save, on_failure=note, transient=(OSError, lmdb.Error))
 
     async def _run_steps(self, record: PassRecord) -> PassRecord:
         record = await self._resume(record)
@@ -256,14 +269,6 @@ class Deployer:
         self, record: PassRecord, wanted: str | None = None, **changes: Any
     ) -> PassRecord:
         changed = record.model_copy(update=changes)
-
-        async def save() -> None:
-            await asyncio.to_thread(self._state.save, changed, wanted=wanted)
-
-        def note(error: BaseException, attempt: int) -> None:
-            self.error = f"state cannot be written: {error}"
-            log.error("pass %s: %s", record.id, self.error)
-
-        await until_done(save, on_failure=note, transient=(*TRANSIENT, lmdb.Error))
+        await self.record(changed, wanted=wanted)
         self.under_way = changed
         return changed

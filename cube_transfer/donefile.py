@@ -14,6 +14,7 @@ from cube_core.errors import ControlError, DonefileError
 from cube_core.versions import Version
 
 BASE_FILE_NAME = "base.txt"
+LINE_BYTES_MAX = 16 << 10
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def parse_donefile(data: bytes, address: str) -> DonefileReading:
 
 def _parse_line(line: bytes, line_number: int, address: str) -> DonefileEntry:
     where = f"{address}:{line_number}"
+    if len(line) > LINE_BYTES_MAX:
+        raise DonefileError(f"{where}: longer than LINE_BYTES_MAX = {LINE_BYTES_MAX} bytes")
     try:
         parsed = _Line.model_validate_json(line)
         version = Version.parse(f"{parsed.id}_{parsed.id}")

@@ -81,9 +81,11 @@ async def _download(
             found = await _receive(response, file, target.name, expected)
         if expected is not None:
             check_file(found, expected, url)
-    finally:
         await asyncio.to_thread(sync_and_close, file)
-    await asyncio.to_thread(part.replace, target)
+        await asyncio.to_thread(part.replace, target)
+    finally:
+        file.close()
+        await asyncio.to_thread(part.unlink, missing_ok=True)
 
 
 async def _is_there(target: Path, expected: ManifestFile) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from cube_core.conf.transfer_conf import TransferConf
 from cube_transfer.source import PulledPass
 
-RECONCILE_INTERVAL_S = 3.0
+POLLS_PER_RECONCILE = 3
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,11 @@ class Settings:
 
     conf: TransferConf
     files_url: str
+
+    @property
+    def reconcile_interval_s(self) -> float:
+        """How often idle servers are asked what they serve."""
+        return self.conf.poll_interval_ms / 1000 * POLLS_PER_RECONCILE
 
     @property
     def output_address(self) -> Path:

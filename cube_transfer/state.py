@@ -125,17 +125,17 @@ class State:
     def save(self, *records: PassRecord, wanted: str | None = None) -> None:
         """Writes records, and the wanted version if given, as one transaction."""
         known = {**self._records, **{record.id: record for record in records}}
-        forgotten = sorted(known.values(), key=lambda record: -record.order)[RECORDS_KEPT:]
+        newest_first = sorted(known.values(), key=lambda record: -record.order)
+        forgotten = {record.id: record for record in newest_first[RECORDS_KEPT:]}
         with self._env.begin(write=True) as transaction:
             for record in records:
-                transaction.put(_key(record), record.model_dump_json().encode())
-            for record in forgotten:
+                if record.id not in forgotten:
+                    transaction.put(_key(record), record.model_dump_json().encode())
+            for record in forgotten.values():
                 transaction.delete(_key(record))
             if wanted is not None:
                 transaction.put(_WANTED_KEY, wanted.encode())
-        for record in forgotten:
-            del known[record.id]
-        self._records = known
+        self._records = {id: record for id, record in known.items() if id not in forgotten}
         self._wanted = self._wanted if wanted is None else wanted
 
     def close(self) -> None:

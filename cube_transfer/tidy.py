@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+
 from cube_transfer.publish import published_version, remove_unfinished_publications
 from cube_transfer.retention import remove_all_but, remove_build_leftovers, remove_versions
 from cube_transfer.settings import Settings
 from cube_transfer.state import Stage, State
+
+log = logging.getLogger(__name__)
 
 _SERVED = (Stage.SWITCHED, Stage.PUBLISHED, Stage.DONE)
 
 
 def tidy(settings: Settings, state: State) -> None:
     """Keeps the `keep_versions` newest deployed versions, what is to be served, and what a pass
-    under way needs; removes the rest of what this daemon made. No builder may be running."""
+    under way needs; removes the rest of what this daemon made. No builder may be running.
+
+    What cannot be removed is logged: it takes room, but holds up no pass.
+    """
+    try:
+        _tidy(settings, state)
+    except OSError as error:
+        log.warning("clean-up: %s", error)
+
+
+def _tidy(settings: Settings, state: State) -> None:
     records = state.records()
     known = {record.version for record in records}
     deployed = [record.version for record in records if record.stage in _SERVED]

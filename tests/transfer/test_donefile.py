@@ -67,6 +67,7 @@ def test_locations_are_relative_to_the_donefile(address: str, location: str, res
         (_line(id="2", input=""), "base.txt:2: input: "),
         (_line(id="2", input=["a"]), "base.txt:2: input: "),
         (_line(id="2", version="1_2"), "base.txt:2: version '1_2' of a base must be"),
+        (_line(id="6", note="x" * 20_000), "base.txt:2: longer than LINE_BYTES_MAX = 16384"),
         (_line(id="5"), "base.txt:2: id 5 is already in line 1"),
         (_line(id="4"), "base.txt:2: out of order: id 4 is below id 5 of line 1"),
     ],

@@ -93,6 +93,16 @@ async def test_http_files_are_verified(embedding: Path, pulled: PulledPass, tmp_
     _require_same(pulled.dense, embedding.parent / "dense", "*")
 
 
+async def test_a_dense_model_of_an_older_paddle(pulled: PulledPass, tmp_path: Path) -> None:
+    dense = tmp_path / "dense"
+    write_dense(dense, "1_1")
+    (dense / "model.json").rename(dense / "model.pdmodel")
+    async with httpx.AsyncClient(trust_env=False) as http:
+        with http_directory(tmp_path) as source:
+            await pulled.pull_dense(f"{source.url}/dense", http)
+    _require_same(pulled.dense, dense, "*")
+
+
 async def test_an_http_pull_that_was_cut_short_goes_on(embedding: Path, pulled: PulledPass) -> None:
     with http_directory(embedding) as source:
         source.statuses["part-00002"] = 503
