@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.transfer.http_directory import http_directory
 from tests.transfer.site import Site
+from tests.waiting import wait_until
 
 STOP_TIMEOUT_S = 5.0
 
@@ -21,7 +23,10 @@ def test_a_daemon_killed_in_every_step_finishes_the_pass(site: Site) -> None:
             with site.transfer(donefile_address=address) as daemon:
                 prepare()
                 site.await_step("2", step)
+                children = _children(daemon.process.pid)
                 daemon.stop(signal.SIGKILL)
+            # No builder goes on without its daemon.
+            wait_until(lambda: not any(_runs(pid) for pid in children))
             undo()
             site.require_served("1")
             assert site.published() == "1_1"
@@ -77,6 +82,18 @@ def test_sigterm_stops_at_once_in_a_build_and_in_a_download(site: Site) -> None:
         assert _seconds_to_stop(daemon.stop) < STOP_TIMEOUT_S
         assert daemon.process.returncode == 0
         assert "Traceback" not in daemon.log()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(") ")[2][0] not in "ZX"
 
 
 def _seconds_to_stop(stop: Callable[[], int]) -> float:
