@@ -39,8 +39,8 @@ def transfer(
     """Brings each training pass into production.
 
     Watches the donefile of transfer.conf, pulls every new pass, has it built into shard tables,
-    ships them to every server of [cube_agent], loads them everywhere, switches all servers, then
-    publishes the dense model. GET /status tells how far it is.
+    ships them to every server, loads them everywhere, switches all servers, then publishes the
+    dense model. GET /status tells how far it is.
 
     Example: cube-transfer --config=conf/transfer.conf
     """

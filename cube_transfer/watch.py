@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 from watchfiles import awatch
 
-from cube_core.errors import ConfError, LimitError
+from cube_core.errors import ConfError
 from cube_transfer.backoff import until_done
 from cube_transfer.donefile import DonefileReading, donefile_address, parse_donefile
 
@@ -44,7 +44,13 @@ class DonefileWatch:
     async def run(self) -> None:
         """Watches until cancelled."""
         async for _ in self._source.ticks(self._interval_ms):
-            data = await until_done(self._source.read, on_failure=self._note_failure)
+            try:
+                data = await until_done(self._source.read, on_failure=self._note_failure)
+            except _NotThereYetError:
+                # No fault before the first pass, so the next look is not put off.
+                self.error = f"{self.address}: no such file yet"
+                self._log_once(logging.INFO, self.error)
+                continue
             self.error = ""
             if data is not None and data != self._data:
                 self._data = data
@@ -53,17 +59,21 @@ class DonefileWatch:
     def _take(self, reading: DonefileReading) -> None:
         self.reading = reading
         for error in reading.errors:
-            self._log_once(str(error))
+            self._log_once(logging.WARNING, str(error))
         self.changed.set()
 
     def _note_failure(self, error: BaseException, attempt: int) -> None:
-        self.error = f"{self.address}: {_reason(error)}"
-        self._log_once(self.error)
+        self.error = f"{self.address}: {error or type(error).__name__}"
+        self._log_once(logging.WARNING, self.error)
 
-    def _log_once(self, text: str) -> None:
+    def _log_once(self, level: int, text: str) -> None:
         if text not in self._logged:
             self._logged.add(text)
-            log.warning("donefile: %s", text)
+            log.log(level, "donefile: %s", text)
+
+
+class _NotThereYetError(Exception):
+    """The donefile does not exist."""
 
 
 class _LocalFile:
@@ -74,9 +84,12 @@ class _LocalFile:
         return await asyncio.to_thread(self._read)
 
     def _read(self) -> bytes:
-        if self._path.stat().st_size > DONEFILE_BYTES_MAX:
-            raise _too_large(str(self._path))
-        return self._path.read_bytes()
+        try:
+            if self._path.stat().st_size > DONEFILE_BYTES_MAX:
+                raise _too_large()
+            return self._path.read_bytes()
+        except FileNotFoundError as error:
+            raise _NotThereYetError from error
 
     async def ticks(self, interval_ms: int) -> AsyncIterator[None]:
         """Yields at once, after each change in the directory, and every `interval_ms`."""
@@ -117,13 +130,15 @@ class _HttpFile:
         async with request as response:
             if response.status_code == httpx.codes.NOT_MODIFIED:
                 return None
+            if response.status_code == httpx.codes.NOT_FOUND:
+                raise _NotThereYetError
             if response.status_code != httpx.codes.OK:
                 raise OSError(f"HTTP {response.status_code} {response.reason_phrase}")
             data = bytearray()
             async for block in response.aiter_bytes():
                 data += block
                 if len(data) > DONEFILE_BYTES_MAX:
-                    raise _too_large(self._url)
+                    raise _too_large()
         etag = response.headers.get("etag")
         self._etag = {"if-none-match": etag} if etag else {}
         return bytes(data)
@@ -148,9 +163,11 @@ def _source(address: str, http: httpx.AsyncClient) -> _LocalFile | _HttpFile:
     return _HttpFile(address, http)
 
 
-def _too_large(address: str) -> OSError:
-    limit = LimitError(f"more than DONEFILE_BYTES_MAX = {DONEFILE_BYTES_MAX} bytes")
-    return OSError(f"{limit}; start a new donefile")
+def _too_large() -> OSError:
+    # Of the kind that is tried again: the donefile may be replaced by a shorter one.
+    return OSError(
+        f"more than DONEFILE_BYTES_MAX = {DONEFILE_BYTES_MAX} bytes; start a new donefile"
+    )
 
 
 def _inode(directory: Path) -> int | None:
@@ -158,9 +175,3 @@ def _inode(directory: Path) -> int | None:
         return directory.stat().st_ino
     except OSError:
         return None
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file yet"
-    return str(error) or type(error).__name__
