@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -193,15 +194,14 @@ def test_not_found(client: ServerClient, data_dir: Path, host: FileHost, order: 
     assert "HTTP 404" in refused(client, data_dir, {**order, "url": host.url("/nope")})
 
 
-@pytest.mark.parametrize("field", ["version", "url", "size", "crc32c"])
-@pytest.mark.parametrize("value", [None, True, [1], ""])
 def test_orders_that_lack_a_field(
-    client: ServerClient, data_dir: Path, order: dict[str, Any], field: str, value: object
+    client: ServerClient, data_dir: Path, order: dict[str, Any]
 ) -> None:
-    response = client.command("download", **{**order, field: value})
-    assert response.status_code == 500
-    assert field in response.text
-    assert list(data_dir.iterdir()) == []
+    for field, value in itertools.product(order, (None, True, [1], "")):
+        response = client.command("download", **{**order, field: value})
+        assert response.status_code == 500
+        assert field in response.text
+        assert list(data_dir.iterdir()) == []
 
 
 def test_the_same_order_joins_the_one_under_way(
