@@ -7,7 +7,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cube_core._native import crc32c_file
 from cube_core.errors import ModelError
+from cube_transfer.manifest import ManifestFile, check_file
 
 DENSE_MANIFEST_NAME = "manifest.json"
 _MODEL_SUFFIXES = (".json", ".pdmodel")
@@ -22,6 +24,8 @@ class DenseManifest(BaseModel):
     version: Annotated[str, Field(min_length=1)]
     embedding_dim: Annotated[int, Field(ge=1)]
     model: Annotated[str, Field(pattern=r"^[0-9A-Za-z_\-][0-9A-Za-z_.\-]*$")]
+    files: tuple[ManifestFile, ...] = ()
+    """What is to be checked; empty when the trainer lists none."""
 
 
 def parse_dense_manifest(data: bytes, where: str) -> DenseManifest:
@@ -49,6 +53,7 @@ def check_dense(
 
     Raises:
         ModelError: another dict, version or width, or a file of the model is missing.
+        DeployError: a file is not what the manifest says.
     """
     name = f"{where}/{DENSE_MANIFEST_NAME}"
     try:
@@ -65,6 +70,14 @@ def check_dense(
             f"{name}: embedding_dim is {manifest.embedding_dim} float32, but the values of the "
             f"pass are {value_bytes} bytes"
         )
+    for expected_file in manifest.files:
+        path = directory / expected_file.name
+        if not path.is_file():
+            raise ModelError(f"{where}: {path.name} is missing; {DENSE_MANIFEST_NAME} lists it")
+        found = ManifestFile(
+            name=path.name, size=path.stat().st_size, crc32c=crc32c_file(str(path))
+        )
+        check_file(found, expected_file, f"{where}/{path.name}")
     if not any((directory / f"{manifest.model}{suffix}").is_file() for suffix in _MODEL_SUFFIXES):
         raise ModelError(f"{where}: neither {manifest.model}.json nor {manifest.model}.pdmodel")
     if not (directory / f"{manifest.model}.pdiparams").is_file():

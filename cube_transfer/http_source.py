@@ -44,14 +44,18 @@ async def pull_http_dense(url: str, target: Path, http: httpx.AsyncClient) -> No
     """
     manifest_url = f"{url.rstrip('/')}/{DENSE_MANIFEST_NAME}"
     data = await _fetch(manifest_url, http)
-    model = parse_dense_manifest(data, manifest_url).model
+    manifest = parse_dense_manifest(data, manifest_url)
     await asyncio.to_thread(target.mkdir, parents=True, exist_ok=True)
     await asyncio.to_thread((target / DENSE_MANIFEST_NAME).write_bytes, data)
-    await _download(url, target / f"{model}.pdiparams", http, None)
+    for file in manifest.files:
+        await _download(url, target / file.name, http, file)
+    if manifest.files:
+        return
+    await _download(url, target / f"{manifest.model}.pdiparams", http, None)
     try:
-        await _download(url, target / f"{model}.json", http, None)
+        await _download(url, target / f"{manifest.model}.json", http, None)
     except DeployError:
-        await _download(url, target / f"{model}.pdmodel", http, None)
+        await _download(url, target / f"{manifest.model}.pdmodel", http, None)
 
 
 async def _fetch(url: str, http: httpx.AsyncClient) -> bytes:

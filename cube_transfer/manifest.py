@@ -56,11 +56,11 @@ def check_file(found: ManifestFile, expected: ManifestFile, where: str | Path) -
     """Raises DeployError when what was read is not what the manifest vouches for."""
     if found.size != expected.size:
         raise DeployError(
-            f"{where}: {found.size} bytes, but {MANIFEST_NAME} says {expected.size}: "
+            f"{where}: {found.size} bytes, but the manifest says {expected.size}: "
             "the file is truncated or still being written"
         )
     if found.crc32c != expected.crc32c:
         raise DeployError(
-            f"{where}: crc32c {found.crc32c:08x}, but {MANIFEST_NAME} says "
+            f"{where}: crc32c {found.crc32c:08x}, but the manifest says "
             f"{expected.crc32c:08x}: the file is corrupt"
         )

@@ -43,26 +43,29 @@ def write_embedding(
 
 
 def write_manifest(directory: Path) -> None:
-    files = [
-        {"name": path.name, "size": path.stat().st_size, "crc32c": crc32c_file(str(path))}
-        for path in sorted(directory.glob("part-*"))
-    ]
+    files = [_facts(path) for path in sorted(directory.glob("part-*"))]
     (directory / "_manifest.json").write_text(json.dumps({"files": files}))
 
 
-def write_dense(directory: Path, version: str, *, dim: int = DIM) -> None:
+def _facts(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "size": path.stat().st_size, "crc32c": crc32c_file(str(path))}
+
+
+def write_dense(directory: Path, version: str, *, dim: int = DIM, list_files: bool = False) -> None:
     """The files of a dense model; what is in them is the predictor's business."""
     directory.mkdir(parents=True)
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": 1,
         "dict_name": DICT_NAME,
         "version": version,
         "embedding_dim": dim,
         "model": "model",
     }
-    (directory / "manifest.json").write_text(json.dumps(manifest))
     (directory / "model.json").write_text("{}")
     (directory / "model.pdiparams").write_bytes(version.encode() * 100)
+    if list_files:
+        manifest["files"] = [_facts(path) for path in directory.iterdir()]
+    (directory / "manifest.json").write_text(json.dumps(manifest))
 
 
 class Trainer:

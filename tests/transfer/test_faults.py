@@ -111,6 +111,7 @@ def test_a_bad_pass_fails_and_the_next_is_taken(site: Site) -> None:
             "5": _dense_of_another_version,
             "6": _dense_of_another_width,
             "7": _input_on_an_unknown_file_system,
+            "8": _weights_that_are_not_what_the_manifest_says,
         }
         for pass_id, spoil in expected.items():
             line = trainer.write(pass_id)
@@ -124,14 +125,14 @@ def test_a_bad_pass_fails_and_the_next_is_taken(site: Site) -> None:
         site.require_served("1")
         assert site.published() == "1_1"
 
-        line = trainer.write("8")
+        line = trainer.write("9")
         trainer.announce({**line, "input": "../nowhere"})
-        site.await_stage("8", "failed")
+        site.await_stage("9", "failed")
         # A line that is repaired in place makes its pass a new one.
         repaired = trainer.donefile.read_text().replace("../nowhere", line["input"])
         trainer.donefile.write_text(repaired)
-        site.await_stage("8", "done")
-        site.require_served("8")
+        site.await_stage("9", "done")
+        site.require_served("9")
 
 
 def _truncated_sequence_file(directory: Path, line: dict[str, str]) -> list[str]:
@@ -165,6 +166,16 @@ def _dense_of_another_width(directory: Path, line: dict[str, str]) -> list[str]:
     shutil.rmtree(directory / "dense")
     write_dense(directory / "dense", "6_6", dim=5)
     return ["embedding_dim is 5 float32", "16 bytes"]
+
+
+def _weights_that_are_not_what_the_manifest_says(
+    directory: Path, line: dict[str, str]
+) -> list[str]:
+    shutil.rmtree(directory / "dense")
+    write_dense(directory / "dense", "8_8", list_files=True)
+    with (directory / "dense" / "model.pdiparams").open("r+b") as file:
+        file.write(b"x")
+    return ["dense/model.pdiparams", "crc32c", "corrupt"]
 
 
 def _input_on_an_unknown_file_system(directory: Path, line: dict[str, str]) -> list[str]:

@@ -103,6 +103,21 @@ async def test_a_dense_model_of_an_older_paddle(pulled: PulledPass, tmp_path: Pa
     _require_same(pulled.dense, dense, "*")
 
 
+async def test_a_dense_model_whose_manifest_lists_its_files(
+    pulled: PulledPass, tmp_path: Path
+) -> None:
+    dense = tmp_path / "dense"
+    write_dense(dense, "1_1", list_files=True)
+    with http_directory(tmp_path) as source:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            await pulled.pull_dense(f"{source.url}/dense", http)
+            _require_same(pulled.dense, dense, "*")
+            (dense / "model.pdiparams").write_bytes(b"x" * 300)
+            pulled.remove()
+            with pytest.raises(DeployError, match=r"dense/model\.pdiparams: crc32c"):
+                await pulled.pull_dense(f"{source.url}/dense", http)
+
+
 async def test_an_http_pull_that_was_cut_short_goes_on(embedding: Path, pulled: PulledPass) -> None:
     with http_directory(embedding) as source:
         source.statuses["part-00002"] = 503
@@ -122,8 +137,8 @@ async def test_an_http_file_that_is_not_what_the_manifest_says(
     good = part.read_bytes()
     with http_directory(embedding) as source:
         for bad, words in (
-            (good[:-1], "bytes, but _manifest.json says"),
-            (good + b"x", "bytes, but _manifest.json says"),
+            (good[:-1], "bytes, but the manifest says"),
+            (good + b"x", "bytes, but the manifest says"),
             (good[:-1] + b"x", "is corrupt"),
         ):
             part.write_bytes(bad)
