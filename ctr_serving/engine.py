@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctr_serving.manifest import Manifest, read_manifest
+from ctr_serving.manifest import Manifest, check_files, read_manifest
 from cube_core.errors import ModelError, PredictionError
 
 # Newest first: the intermediate representation of Paddle 3, then the program of Paddle 2.
@@ -47,6 +47,7 @@ class Engine:
         start_s = time.monotonic()
         directory = directory.resolve()
         manifest = read_manifest(directory)
+        check_files(directory, manifest)
         native = _create_predictor(directory, manifest.model)
         _check_names(directory, manifest, native)
         natives = [native, *(native.clone() for _ in range(threads - 1))]

@@ -7,10 +7,21 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cube_core._native import crc32c_file
 from cube_core.errors import ControlError, ModelError
 from cube_core.versions import Version
 
 MANIFEST_NAME = "manifest.json"
+
+
+class ModelFile(BaseModel):
+    """A file of the model as its exporter wrote it; `size` in bytes."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str = Field(pattern=r"^[0-9A-Za-z_.\-]+$")
+    size: int = Field(ge=0)
+    crc32c: int = Field(ge=0, le=0xFFFFFFFF)
 
 
 class Manifest(BaseModel):
@@ -23,6 +34,8 @@ class Manifest(BaseModel):
         dense_input: name of the input float32[n, dense_dim].
         output: name of the output float32[n, 2].
         model: file names without their endings.
+        files: what is checked before Paddle reads it, for Paddle takes flipped bits in weights as
+            they come and may crash on a program; empty when the exporter lists none.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -37,6 +50,7 @@ class Manifest(BaseModel):
     dense_input: str
     output: str
     model: str = Field(pattern=r"^[0-9A-Za-z_.\-]+$")
+    files: tuple[ModelFile, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -72,3 +86,24 @@ def read_manifest(model_directory: Path) -> Manifest:
         raise ModelError(
             f"{path}: {field}: {problem}" if field else f"{path}: {problem}"
         ) from error
+
+
+def check_files(model_directory: Path, manifest: Manifest) -> None:
+    """Compares the files that the manifest lists with what it says of them.
+
+    Raises:
+        ModelError: a file is missing, or of another size or checksum; names it.
+    """
+    for file in manifest.files:
+        path = model_directory / file.name
+        try:
+            size = path.stat().st_size
+            if size != file.size:
+                raise ModelError(f"{path}: has {size} bytes, manifest.json says {file.size}")
+            crc32c = crc32c_file(str(path))
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+        if crc32c != file.crc32c:
+            raise ModelError(
+                f"{path}: its crc32c is {crc32c:#010x}, manifest.json says {file.crc32c:#010x}"
+            )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ctr_serving.engine import Engine
+from cube_core._native import crc32c_file
 from cube_core.errors import ModelError
 from tests.ctr.models import (
     SPARSE_INPUTS,
@@ -97,3 +98,30 @@ def test_an_output_of_another_width_is_refused(models: dict[int, Path], tmp_path
     write_manifest(tmp_path / "wide", "3_3")
     with pytest.raises(ModelError, match=r"one row gives float32\[1, 3\], not float32\[1, 2\]"):
         Engine.load(tmp_path / "wide", threads=1)
+
+
+def write_manifest_with_files(model: Path) -> None:
+    paths = [model / "model.json", model / "model.pdiparams"]
+    files = [
+        {"name": path.name, "size": path.stat().st_size, "crc32c": crc32c_file(str(path))}
+        for path in paths
+    ]
+    write_manifest(model, "1_1", files=files)
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.pdiparams"])
+@pytest.mark.parametrize("damage", ["flipped bit", "longer", "missing"])
+def test_files_are_compared_with_their_checksums(model: Path, name: str, damage: str) -> None:
+    write_manifest_with_files(model)
+    assert Engine.load(model, threads=1).manifest.version == "1_1"
+    path = model / name
+    content = bytearray(path.read_bytes())
+    if damage == "flipped bit":
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content + b"x" if damage == "longer" else content)
+    if damage == "missing":
+        path.unlink()
+    said = {"flipped bit": "its crc32c is", "longer": "manifest.json says", "missing": "No such"}
+    with pytest.raises(ModelError, match=said[damage]) as raised:
+        Engine.load(model, threads=1)
+    assert str(raised.value).startswith(str(path))
