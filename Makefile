@@ -7,8 +7,12 @@ CXX_SOURCES = $(shell find native benchmarks -name '*.hpp' -o -name '*.cpp')
 # What the demo needs; what tests and checks need on top.
 BUILD_REQUIRES := 'scikit-build-core>=0.11' 'nanobind>=2.7' grpcio-tools==1.85.1 cmake ninja
 
+FUZZ_TARGETS := frame seek_request seek_response table sequence_file ctr_request
+# Of the whole campaign, split over its targets.
+SECONDS ?= 60
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check asan native bench format clean
+.PHONY: help demo test check asan fuzz native bench format clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +44,19 @@ asan: $(VENV)/.dev ## Builds and runs the kernel tests under AddressSanitizer an
 	  -DCMAKE_CXX_FLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
 	$(BIN)/cmake --build build/asan
 	build/asan/kernel_tests
+
+fuzz: $(VENV)/.dev ## Fuzzes frames, messages and files under ASan and UBSan (SECONDS=60; needs clang)
+	$(BIN)/cmake -S . -B build/fuzz -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -DCMAKE_CXX_COMPILER=clang++ -DCUBE_BUILD_FUZZERS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	$(BIN)/cmake --build build/fuzz
+	build/fuzz/fuzz_seeds build/fuzz/corpus
+	mkdir -p build/fuzz/findings
+	set -e; for target in $(FUZZ_TARGETS); do \
+	  echo "== $$target"; \
+	  build/fuzz/fuzz_$$target -max_total_time=$$((($(SECONDS) + 5) / 6)) -timeout=5 \
+	    -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 \
+	    -artifact_prefix=build/fuzz/findings/$${target}_ build/fuzz/corpus/$$target; \
+	done
 
 bench: $(VENV)/.dev ## Measures servers, kernel and client against their peers
 	$(BIN)/cmake -S . -B build/bench -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \

@@ -1,0 +1,146 @@
+#include "fuzz/samples.hpp"
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "fuzz/target.hpp"
+#include "kernels/ctr_codec.hpp"
+#include "kernels/frame.hpp"
+#include "kernels/seek_plan.hpp"
+#include "kernels/seek_response.hpp"
+#include "kernels/sequence_file.hpp"
+#include "kernels/table_writer.hpp"
+
+namespace cube::fuzz {
+
+namespace {
+
+class Directory {
+  public:
+    Directory() {
+        std::string name = std::filesystem::temp_directory_path() / "cube-fuzz-XXXXXX";
+        require(::mkdtemp(name.data()) != nullptr, "mkdtemp");
+        path_ = name;
+    }
+    ~Directory() { std::filesystem::remove_all(path_); }
+    std::string file(const std::string& name) const { return path_ / name; }
+
+  private:
+    std::filesystem::path path_;
+};
+
+ByteVector read_whole(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void append(ByteVector& target, std::string_view source) {
+    target.insert(target.end(), source.begin(), source.end());
+}
+
+ByteVector request_of(const std::vector<uint64_t>& keys, const SeekOptions& options) {
+    ByteVector bytes(seek_request_size(keys, options));
+    write_seek_request(bytes.data(), keys, options);
+    return bytes;
+}
+
+ByteVector framed(std::string_view service, std::string_view method, const ByteVector& payload,
+                  std::string_view attachment = {}) {
+    ByteVector frame;
+    append(frame,
+           encode_request_head({service, method, 6, 70, 9}, payload.size(), attachment.size()));
+    frame.insert(frame.end(), payload.begin(), payload.end());
+    append(frame, attachment);
+    return frame;
+}
+
+void write_sample_table(const std::string& path, size_t count, size_t value_bytes) {
+    std::vector<uint64_t> keys(count);
+    for (size_t i = 0; i < count; ++i) keys[i] = i * 3;
+    ByteVector values(count * value_bytes);
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<uint8_t>(i);
+    write_table(path, {keys, values.data(), value_bytes, "dict", "7_9", 0, 1});
+}
+
+}  // namespace
+
+ByteVector table_bytes(size_t count, size_t value_bytes) {
+    const Directory directory;
+    write_sample_table(directory.file("table"), count, value_bytes);
+    return read_whole(directory.file("table"));
+}
+
+std::shared_ptr<const Table> sample_table() {
+    const Directory directory;
+    write_sample_table(directory.file("table"), 1000, 12);
+    return Table::open(directory.file("table"), true);
+}
+
+std::vector<ByteVector> seek_request_samples() {
+    // 0x0a is a packed list of keys, 0x10 version_required, 0x1a a pinned version.
+    return {request_of({1, 3, 300, uint64_t{1} << 45, ~uint64_t{0}}, {"7_9", true}),
+            request_of({0, 3, 6, 9}, {}),
+            request_of({}, {"8_8", false}),
+            {0x0a, 0x03, 0x02, 0x80, 0x01, 0x08, 0x03, 0x10, 0x01},
+            {}};
+}
+
+std::vector<ByteVector> frame_samples() {
+    std::vector<ByteVector> samples;
+    ByteVector pipelined;
+    for (const ByteVector& request : seek_request_samples()) {
+        samples.push_back(framed("rec.mcube.DictService", "seek", request));
+        pipelined.insert(pipelined.end(), samples.back().begin(), samples.back().end());
+    }
+    samples.push_back(pipelined);
+    samples.push_back(framed("ControlService", "cmd", {}, R"({"cmd":"status"})"));
+    append(samples.emplace_back(), encode_error_frame(7, 1003, "not this way"));
+    return samples;
+}
+
+std::vector<ByteVector> seek_response_samples() {
+    const auto table = sample_table();
+    std::vector<ByteVector> samples;
+    for (const std::string_view version : {"", "7_9"}) {
+        const std::vector<uint64_t> keys = {0, 3, 4, 6};
+        ByteVector body(seek_response_size_max(keys.size(), table->value_bytes(), version) +
+                        kSeekResponseSlack);
+        body.resize(write_seek_response(*table, keys, version, body.data()).bytes);
+        samples.push_back(body);
+    }
+    return samples;
+}
+
+std::vector<ByteVector> table_samples() {
+    return {table_bytes(0, 4), table_bytes(1, 1), table_bytes(20, 12), table_bytes(300, 8)};
+}
+
+std::vector<ByteVector> sequence_file_samples() {
+    const Directory directory;
+    std::vector<ByteVector> samples;
+    for (const SequenceDialect dialect : {SequenceDialect::kPaddle, SequenceDialect::kHadoop})
+        for (const size_t count : {size_t{0}, size_t{5}, size_t{200}}) {
+            const std::string path = directory.file("pairs" + std::to_string(samples.size()));
+            SequenceFileWriter writer(path, dialect);
+            const std::vector<uint64_t> keys(count, 77);
+            const ByteVector values(count * 8, 5);
+            if (count != 0) writer.append(count, 8, keys.data(), values.data());
+            writer.close();
+            samples.push_back(read_whole(path));
+        }
+    return samples;
+}
+
+std::vector<ByteVector> ctr_request_samples() {
+    const CtrColumns columns{3, 2};
+    const std::vector<int64_t> sparse_ids = {1, -2, 300, 4, 5, int64_t{1} << 60};
+    const std::vector<float> dense_ids = {0.5F, 1, 2, 3};
+    ByteVector two(ctr_request_size(2, columns, sparse_ids.data()));
+    encode_ctr_request(2, columns, sparse_ids.data(), dense_ids.data(), two.data());
+    ByteVector one(ctr_request_size(1, columns, sparse_ids.data()));
+    encode_ctr_request(1, columns, sparse_ids.data(), dense_ids.data(), one.data());
+    return {one, two, {}};
+}
+
+}  // namespace cube::fuzz
