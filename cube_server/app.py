@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -64,8 +65,7 @@ def make_app(
                 "counters": _counters(seeker, server),
                 "limits": {
                     "keys_per_request_max": settings.keys_per_request_max,
-                    "frame_bytes_max": settings.limits.frame_bytes_max,
-                    "connections_max": settings.limits.connections_max,
+                    **asdict(settings.limits),
                     "keep_versions": settings.keep_versions,
                 },
             }
@@ -115,5 +115,6 @@ def _counters(seeker: Seeker, server: RpcServer) -> dict[str, int]:
         "connections": server.connections_open,
         "connections_accepted": server.counters.connections_accepted,
         "connections_refused": server.counters.connections_refused,
+        "connections_idle": server.counters.connections_idle,
         "peers_cut_off": server.counters.peers_cut_off,
     }

@@ -91,6 +91,37 @@ def serve(
     connections_max: Annotated[
         int, typer.Option("--connections_max", min=1, help="Open connections of the port")
     ] = WireLimits.connections_max,
+    partial_bytes_max: Annotated[
+        int,
+        typer.Option(
+            "--partial_bytes_max", min=1024, help="Frames that have not come whole, all together"
+        ),
+    ] = WireLimits.partial_bytes_max,
+    idle_timeout_ms: Annotated[
+        int, typer.Option("--idle_timeout_ms", min=0, help="Idle connections are closed; 0: never")
+    ] = WireLimits.idle_timeout_ms,
+    frame_timeout_ms: Annotated[
+        int,
+        typer.Option("--frame_timeout_ms", min=0, help="For a request to come whole; 0: any time"),
+    ] = WireLimits.frame_timeout_ms,
+    in_flight_max: Annotated[
+        int,
+        typer.Option(
+            "--in_flight_max", min=1, help="Requests of one connection under way in threads"
+        ),
+    ] = WireLimits.in_flight_max,
+    write_buffer_bytes_max: Annotated[
+        int,
+        typer.Option(
+            "--write_buffer_bytes_max", min=1024, help="Answers waiting for one peer to read them"
+        ),
+    ] = WireLimits.write_buffer_bytes_max,
+    write_timeout_ms: Annotated[
+        int,
+        typer.Option(
+            "--write_timeout_ms", min=0, help="For a peer to read its answers; 0: any time"
+        ),
+    ] = WireLimits.write_timeout_ms,
     drain_timeout_s: Annotated[
         float,
         typer.Option(
@@ -131,7 +162,16 @@ def serve(
             keep_versions=keep_versions,
             keys_per_request_max=keys_per_request_max,
             drain_timeout_s=drain_timeout_s,
-            limits=WireLimits(frame_bytes_max=frame_bytes_max, connections_max=connections_max),
+            limits=WireLimits(
+                frame_bytes_max=frame_bytes_max,
+                partial_bytes_max=partial_bytes_max,
+                connections_max=connections_max,
+                idle_timeout_ms=idle_timeout_ms,
+                frame_timeout_ms=frame_timeout_ms,
+                in_flight_max=in_flight_max,
+                write_buffer_bytes_max=write_buffer_bytes_max,
+                write_timeout_ms=write_timeout_ms,
+            ),
         )
     )
 

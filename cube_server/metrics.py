@@ -37,7 +37,8 @@ class ServerMetrics(Collector):
             ("seek_errors", "Seeks answered with an error", self._seeker.error_count),
             ("connections_accepted", "Connections accepted", wire.connections_accepted),
             ("connections_refused", "Connections over connections_max", wire.connections_refused),
-            ("peers_cut_off", "Connections closed for what they sent", wire.peers_cut_off),
+            ("connections_idle", "Connections over idle_timeout_ms", wire.connections_idle),
+            ("peers_cut_off", "Connections over a limit, or no frames", wire.peers_cut_off),
         ):
             yield CounterMetricFamily(f"cube_server_{name}", help_text, value=count)
         yield GaugeMetricFamily(

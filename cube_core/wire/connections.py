@@ -20,8 +20,10 @@ class WireCounters:
 
     connections_accepted: int = 0
     connections_refused: int = 0
+    connections_idle: int = 0
+    """Connections closed after idle_timeout_ms."""
     peers_cut_off: int = 0
-    """Connections closed for what they sent."""
+    """Connections closed for what they sent, or did not send or read in time."""
 
 
 class Connections:
@@ -34,6 +36,8 @@ class Connections:
         self._empty = asyncio.Event()
         self._empty.set()
         self.counters = WireCounters()
+        self.partial_bytes = 0
+        """Bytes of baidu_std frames that have not come whole, all connections together."""
 
     def __len__(self) -> int:
         return len(self._open)

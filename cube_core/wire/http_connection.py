@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 
 from cube_core.wire.connections import Connections
 from cube_core.wire.limits import WireLimits
+from cube_core.wire.peer_watch import PeerWatch
 from cube_core.wire.port import HttpProtocolFactory
 from cube_core.wire.prpc_protocol import address_text
 
@@ -42,17 +43,41 @@ class HttpConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._registry.replace(transport, self)
+        self._watch = PeerWatch(self._limits, self.loop, self._close_idle, self._cut_off)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._watch.end()
         self._registry.remove(self.transport)
         super().connection_lost(error)
 
     def drain(self) -> None:
         self.shutdown()
 
+    def data_received(self, data: bytes) -> None:
+        self._watch.active = True
+        super().data_received(data)
+
+    def pause_writing(self) -> None:
+        self._watch.unread()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._watch.read()
+        super().resume_writing()
+
     def on_message_begin(self) -> None:
         self._head_bytes = 0
+        self._watch.partial()
+        self._watch.busy = True
         super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        self._watch.whole()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch.busy = not (self.cycle is None or self.cycle.response_complete)
 
     def on_url(self, url: bytes) -> None:
         self._count_head(len(url))
@@ -61,6 +86,16 @@ class HttpConnection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_head(len(name) + len(value))
         super().on_header(name, value)
+
+    def _cut_off(self, reason: str) -> None:
+        self._registry.counters.peers_cut_off += 1
+        peer = address_text(self.transport.get_extra_info("peername"))
+        log.warning("%s is cut off: %s", peer, reason)
+        self.transport.abort()
+
+    def _close_idle(self) -> None:
+        self._registry.counters.connections_idle += 1
+        self.transport.abort()
 
     def _count_head(self, size: int) -> None:
         self._head_bytes += size

@@ -11,9 +11,20 @@ class WireLimits:
 
     Attributes:
         frame_bytes_max: one baidu_std frame, one HTTP body, one gRPC message.
+        partial_bytes_max: parts of baidu_std frames that have not come whole, all connections
+            together; a connection that would go over it is cut off.
         connections_max: open connections of the baidu_std and HTTP port; one more is closed.
+        idle_timeout_ms: a connection that neither sends nor waits for an answer for so long is
+            closed; 0 for never.
+        frame_timeout_ms: a frame or HTTP request must come whole within this after its first
+            byte, else its connection is cut off; 0 for any time.
         in_flight_max: requests of one baidu_std connection that are answered off the event loop;
             at this number no more is read from the connection until one is answered.
+        write_buffer_bytes_max: answers that wait for one peer to read them. Above 64 KiB nothing
+            more is read from it; an answer that would go over the limit cuts it off. One answer
+            may always wait, however long it is.
+        write_timeout_ms: a peer that does not read what waits for it, down to 64 KiB, within this
+            is cut off; 0 for any time.
         loop_payload_bytes_max: a larger seek is answered by a thread, off the event loop.
         http_head_bytes_max: request line and headers of one HTTP request.
         grpc_threads: gRPC requests worked on at the same time.
@@ -21,8 +32,13 @@ class WireLimits:
     """
 
     frame_bytes_max: int = 64 << 20
+    partial_bytes_max: int = 1 << 30
     connections_max: int = 10_000
+    idle_timeout_ms: int = 600_000
+    frame_timeout_ms: int = 30_000
     in_flight_max: int = 256
+    write_buffer_bytes_max: int = 256 << 20
+    write_timeout_ms: int = 30_000
     loop_payload_bytes_max: int = 64 << 10
     http_head_bytes_max: int = 64 << 10
     grpc_threads: int = 16

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import cast
 
 from cube_core.wire.connections import Connections
+from cube_core.wire.limits import WireLimits
+from cube_core.wire.peer_watch import PeerWatch
 from cube_core.wire.prpc_protocol import PrpcProtocol, address_text
 
 log = logging.getLogger(__name__)
@@ -32,10 +34,12 @@ class PortProtocol(asyncio.Protocol):
 
     def __init__(
         self,
+        limits: WireLimits,
         connections: Connections,
         prpc_factory: Callable[[], PrpcProtocol],
         http_ready: asyncio.Future[HttpProtocolFactory],
     ) -> None:
+        self._limits = limits
         self._connections = connections
         self._prpc_factory = prpc_factory
         self._http_ready = http_ready
@@ -43,20 +47,26 @@ class PortProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._peer = address_text(transport.get_extra_info("peername"))
+        loop = asyncio.get_running_loop()
+        self._watch = PeerWatch(self._limits, loop, self._close_idle, self._cut_off)
         if not self._connections.admit(self._transport, self):
             log.warning(
                 "%s is refused: connections_max=%d are open",
-                address_text(transport.get_extra_info("peername")),
+                self._peer,
                 len(self._connections),
             )
             transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._watch.end()
         self._connections.remove(self._transport)
 
     def data_received(self, data: bytes) -> None:
         if self._transport.is_closing():
             return
+        if not self._start:
+            self._watch.partial()
         self._start += data
         if len(self._start) < _START_BYTES:
             return
@@ -64,13 +74,11 @@ class PortProtocol(asyncio.Protocol):
         if word == _PRPC_START:
             self._hand_over(self._prpc_factory())
         elif word not in _HTTP_STARTS:
-            self._connections.counters.peers_cut_off += 1
-            peer = address_text(self._transport.get_extra_info("peername"))
-            log.warning("%s is cut off: %r starts neither baidu_std nor HTTP", peer, word)
-            self._transport.close()
+            self._cut_off(f"{word!r} starts neither baidu_std nor HTTP")
         elif self._http_ready.done():
             self._hand_over_http()
         else:
+            self._watch.pause(True)
             self._transport.pause_reading()
             self._http_ready.add_done_callback(lambda _: self._hand_over_http())
 
@@ -87,7 +95,17 @@ class PortProtocol(asyncio.Protocol):
         self._transport.resume_reading()
         self._hand_over(protocol)
 
+    def _cut_off(self, reason: str) -> None:
+        self._connections.counters.peers_cut_off += 1
+        log.warning("%s is cut off: %s", self._peer, reason)
+        self._transport.close()
+
+    def _close_idle(self) -> None:
+        self._connections.counters.connections_idle += 1
+        self._transport.close()
+
     def _hand_over(self, protocol: asyncio.Protocol) -> None:
+        self._watch.end()
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         protocol.data_received(self._start)

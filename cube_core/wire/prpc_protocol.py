@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol, cast
 
@@ -18,6 +19,7 @@ from cube_core.errors import FormatError, WireError
 from cube_core.wire.connections import Connections
 from cube_core.wire.faults import fault_of, fault_text
 from cube_core.wire.limits import WireLimits
+from cube_core.wire.peer_watch import PeerWatch
 from cube_core.wire.service import Method, RpcContext, ServiceTable
 
 log = logging.getLogger(__name__)
@@ -56,10 +58,10 @@ class PrpcProtocol(asyncio.Protocol):
         self._limits = limits
         self._connections = connections
         self._fast_path = fast_path
-        self._pieces: list[bytes] = []
-        self._held_bytes = 0
+        self._partial = bytearray()
         self._needed_bytes = _HEADER_BYTES
         self._in_flight: set[asyncio.Task[None]] = set()
+        self._waiting: deque[Frame] = deque()
         self._write_paused = False
         self._read_paused = False
         self._draining = False
@@ -68,12 +70,17 @@ class PrpcProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._loop = asyncio.get_running_loop()
         self._peer = address_text(transport.get_extra_info("peername"))
         self._address = address_text(transport.get_extra_info("sockname"))
         self._connections.replace(self._transport, self)
+        self._watch = PeerWatch(self._limits, self._loop, self._close_idle, self._abort)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._watch.end()
         self._connections.remove(self._transport)
+        self._hold(b"")
+        self._waiting.clear()
         # Nobody reads the answers any more.
         for task in self._in_flight:
             task.cancel()
@@ -81,41 +88,68 @@ class PrpcProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._draining or self._transport.is_closing():
             return
-        self._held_bytes += len(data)
-        if self._pieces:
-            self._pieces.append(data)
-            if self._held_bytes < self._needed_bytes:
-                return
-            data = b"".join(self._pieces)
-            self._pieces.clear()
-        try:
-            rest = self._answer_frames(data)
-        except WireError as error:
-            self._cut_off(error)
+        self._watch.active = True
+        if not self._partial and not self._read_paused:
+            self._take(data)
             return
-        self._held_bytes = len(rest)
-        if rest:
-            self._pieces.append(bytes(rest))
+        held_bytes = len(self._partial) + len(data)
+        if self._connections.partial_bytes + len(data) > self._limits.partial_bytes_max:
+            self._cut_off(
+                f"partial_bytes_max={self._limits.partial_bytes_max} bytes of frames that are not"
+                " whole are held for all connections"
+            )
+            return
+        self._connections.partial_bytes += len(data)
+        self._partial += data
+        if held_bytes >= self._needed_bytes and not self._read_paused:
+            self._take_held()
 
     def pause_writing(self) -> None:
         self._write_paused = True
+        self._watch.unread()
         self._gate_reading()
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        self._watch.read()
         self._gate_reading()
 
     def drain(self) -> None:
         """Drops what comes from now on, and ends the connection once all is answered."""
         self._draining = True
-        self._pieces.clear()
+        self._hold(b"")
         if not self._in_flight:
             self._finish()
 
     # ------------------------------------------------------------------------------ requests
 
-    def _answer_frames(self, data: bytes) -> bytes | memoryview:
-        """Answers, or begins to answer, every complete frame; returns the bytes after them."""
+    def _take(self, data: bytes | memoryview) -> None:
+        """Answers the frames in `data` and keeps what is left."""
+        try:
+            rest = self._answer_frames(data)
+        except WireError as error:
+            self._cut_off(str(error))
+            return
+        if not rest:
+            self._watch.whole()
+        else:
+            self._watch.partial(another=len(rest) < len(data))
+        if rest or self._partial:
+            self._hold(rest)
+
+    def _take_held(self) -> None:
+        # Frames keep views of what they were cut from, so that must not grow any more.
+        held, self._partial = self._partial, bytearray()
+        self._connections.partial_bytes -= len(held)
+        self._take(memoryview(held))
+
+    def _hold(self, rest: bytes | memoryview) -> None:
+        self._connections.partial_bytes += len(rest) - len(self._partial)
+        self._partial = bytearray(rest)
+
+    def _answer_frames(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Answers, or begins to answer, complete frames until the connection has enough under
+        way; returns the bytes after them."""
         rest: bytes | memoryview = data
         while True:
             frames: Sequence[Frame]
@@ -130,13 +164,16 @@ class PrpcProtocol(asyncio.Protocol):
                     rest, self._limits.frame_bytes_max
                 )
             for frame in frames:
-                self._begin(frame)
+                if len(self._in_flight) < self._limits.in_flight_max:
+                    self._begin(frame)
+                else:
+                    self._waiting.append(frame)
             if taken_bytes == len(rest):
                 return b""
             if taken_bytes:
                 rest = memoryview(rest)[taken_bytes:]
             # Bytes that are no frame, behind good frames, are told by the next call.
-            if not taken_bytes or len(rest) < self._needed_bytes:
+            if not taken_bytes or len(rest) < self._needed_bytes or self._read_paused:
                 return rest
 
     def _begin(self, frame: Frame) -> None:
@@ -146,8 +183,9 @@ class PrpcProtocol(asyncio.Protocol):
         except Exception as error:
             self._write(self._error_frame(frame, error))
             return
-        task = asyncio.get_running_loop().create_task(self._answer(method, frame))
+        task = self._loop.create_task(self._answer(method, frame))
         self._in_flight.add(task)
+        self._watch.busy = True
         task.add_done_callback(self._end)
         self._gate_reading()
 
@@ -165,6 +203,9 @@ class PrpcProtocol(asyncio.Protocol):
         self._in_flight.discard(task)
         if self._transport.is_closing():
             return
+        while self._waiting and len(self._in_flight) < self._limits.in_flight_max:
+            self._begin(self._waiting.popleft())
+        self._watch.busy = bool(self._in_flight)
         if self._draining and not self._in_flight:
             self._finish()
         else:
@@ -179,8 +220,14 @@ class PrpcProtocol(asyncio.Protocol):
     # ------------------------------------------------------------------------------ connection
 
     def _write(self, data: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(data)
+        if self._transport.is_closing():
+            return
+        waiting_bytes = self._transport.get_write_buffer_size()
+        limit = self._limits.write_buffer_bytes_max
+        if waiting_bytes and waiting_bytes + len(data) > limit:
+            self._abort(f"{waiting_bytes} bytes wait to be read, write_buffer_bytes_max={limit}")
+            return
+        self._transport.write(data)
 
     def _gate_reading(self) -> None:
         """Reads nothing more while the peer does not take its answers or waits for enough."""
@@ -188,16 +235,39 @@ class PrpcProtocol(asyncio.Protocol):
         if pause == self._read_paused or self._transport.is_closing():
             return
         self._read_paused = pause
+        self._watch.pause(pause)
         if pause:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
+            if self._partial:
+                # Not at once: the transport may be in the midst of a write.
+                self._loop.call_soon(self._go_on)
 
-    def _cut_off(self, error: WireError) -> None:
+    def _go_on(self) -> None:
+        """Takes the whole frames that had to wait."""
+        ready = not (self._read_paused or self._draining or self._transport.is_closing())
+        if ready and len(self._partial) >= self._needed_bytes:
+            self._take_held()
+
+    def _cut_off(self, reason: str) -> None:
+        """Closes the connection once what was answered before is sent."""
         self._connections.counters.peers_cut_off += 1
-        log.warning("%s is cut off: %s", self._peer, error)
-        self._pieces.clear()
+        log.warning("%s is cut off: %s", self._peer, reason)
+        self._hold(b"")
         self._transport.close()
+
+    def _abort(self, reason: str) -> None:
+        """Closes the connection to a peer that takes no more answers, or too slowly sends."""
+        self._connections.counters.peers_cut_off += 1
+        log.warning("%s is cut off: %s", self._peer, reason)
+        self._transport.abort()
+
+    def _close_idle(self) -> None:
+        self._connections.counters.connections_idle += 1
+        log.info("%s is closed: idle for %d ms", self._peer, self._limits.idle_timeout_ms)
+        # What a peer has left unread until now is lost on it.
+        self._transport.abort()
 
     def _finish(self) -> None:
         if self._transport.is_closing():
@@ -205,7 +275,7 @@ class PrpcProtocol(asyncio.Protocol):
         # Closing at once would reset the connection when the peer has sent more meanwhile, and
         # a reset takes answers with it that the peer has not read yet.
         self._transport.write_eof()
-        asyncio.get_running_loop().call_later(_LINGER_S, self._transport.close)
+        self._loop.call_later(_LINGER_S, self._transport.close)
 
 
 def address_text(address: object) -> str:

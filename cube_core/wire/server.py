@@ -104,7 +104,7 @@ class RpcServer:
         self._http_start.cancel()
 
     def _new_connection(self) -> PortProtocol:
-        return PortProtocol(self._connections, self._new_prpc, self._http_ready)
+        return PortProtocol(self._limits, self._connections, self._new_prpc, self._http_ready)
 
     def _new_prpc(self) -> PrpcProtocol:
         return PrpcProtocol(self._table, self._limits, self._connections, self._fast_path)

@@ -44,6 +44,10 @@ class MockTransport(asyncio.Transport):
         self.eof_written = False
         self.protocol: asyncio.BaseProtocol | None = None
         self.changed = asyncio.Event()
+        self.unread_bytes = 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread_bytes
 
     def write(self, data: Any) -> None:
         assert not self.closed
@@ -57,6 +61,9 @@ class MockTransport(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
         self.changed.set()
+
+    def abort(self) -> None:
+        self.close()
 
     def is_closing(self) -> bool:
         return self.closed

@@ -25,7 +25,7 @@ def open_port(seeker: Seeker, connections: Connections) -> tuple[PortProtocol, M
     http_ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     table = services(seeker, Commands())
     protocol = PortProtocol(
-        connections, lambda: PrpcProtocol(table, LIMITS, connections, seeker), http_ready
+        LIMITS, connections, lambda: PrpcProtocol(table, LIMITS, connections, seeker), http_ready
     )
     transport = MockTransport()
     protocol.connection_made(transport)
