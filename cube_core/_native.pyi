@@ -379,3 +379,13 @@ def crc32c(data: Buffer, value: int = 0) -> int:
 
 def crc32c_file(path: str) -> int:
     """CRC32C of a whole file, read in blocks, GIL released."""
+
+# -------------------------------------------------------------------------------- compression
+
+def snappy_decompress(data: Buffer, bytes_max: int) -> bytes:
+    """Expands raw Snappy; the GIL is released when there is much of it.
+
+    Raises:
+        WireError: `data` is no Snappy (offset named).
+        LimitError: it would be more than `bytes_max`; nothing is expanded.
+    """

@@ -16,6 +16,7 @@ from cube_core._native import (
     parse_frames,
 )
 from cube_core.errors import FormatError, WireError
+from cube_core.wire.compression import expand_off_loop
 from cube_core.wire.connections import Connections
 from cube_core.wire.faults import fault_of, fault_text
 from cube_core.wire.limits import WireLimits
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 _HEADER_BYTES = 12
 _THREAD_ENCODE_BYTES_MIN = 1 << 20
 _LINGER_S = 0.2
-_COMPRESSIONS = {0: "none", 1: "snappy", 2: "gzip", 3: "zlib"}
 
 
 class FastPath(Protocol):
@@ -179,7 +179,8 @@ class PrpcProtocol(asyncio.Protocol):
     def _begin(self, frame: Frame) -> None:
         try:
             method = self._table.find(frame.service, frame.method)
-            _check_request(frame)
+            if frame.fault:
+                raise FormatError(frame.fault)
         except Exception as error:
             self._write(self._error_frame(frame, error))
             return
@@ -193,7 +194,11 @@ class PrpcProtocol(asyncio.Protocol):
         deadline_s = time.monotonic() + frame.timeout_ms / 1000 if frame.timeout_ms > 0 else None
         context = RpcContext(self._peer, frame.log_id, deadline_s, frame.attachment)
         try:
-            payload = await method.handler(frame.payload, context)
+            request: memoryview | bytes = frame.payload
+            if frame.compress_type:
+                limit = self._limits.frame_bytes_max
+                request = await expand_off_loop(request, frame.compress_type, limit)
+            payload = await method.handler(request, context)
             reply = await _encoded(frame.correlation_id, payload, context.response_attachment)
         except Exception as error:
             reply = self._error_frame(frame, error)
@@ -283,18 +288,6 @@ def address_text(address: object) -> str:
     if isinstance(address, tuple) and len(address) >= 2:
         return f"{address[0]}:{address[1]}"
     return "unknown"
-
-
-def _check_request(frame: Frame) -> None:
-    if frame.compress_type:
-        name = _COMPRESSIONS.get(frame.compress_type, str(frame.compress_type))
-        raise FormatError(
-            f"Fail to parse request message, CompressType={name},"
-            f" request_size={len(frame.payload)}: compressed requests are not supported,"
-            " send compress_type 0"
-        )
-    if frame.fault:
-        raise FormatError(frame.fault)
 
 
 async def _encoded(correlation_id: int, payload: bytes, attachment: bytes) -> bytes:

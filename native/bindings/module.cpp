@@ -4,6 +4,7 @@ NB_MODULE(_native, m) {
     m.doc() = "Kernels of the data plane; documented in _native.pyi.";
     bind_errors();
     bind_checksum(m);
+    bind_snappy(m);
     bind_table(m);
     bind_frame(m);
     bind_seeker(m);

@@ -143,11 +143,6 @@ def seek_meta(**fields: Any) -> baidu_rpc_meta_pb2.RpcMeta:
             1003,
             "attachment_size=3000 is larger than request_size=2",
         ),
-        (
-            raw_frame(seek_meta(compress_type=1), b"\x08\x01"),
-            1003,
-            "Fail to parse request message, CompressType=snappy, request_size=2",
-        ),
         (raw_frame(seek_meta(), b"\x08\x01" * 1001), 2004, "1000"),
         (
             raw_frame(seek_meta(), dict_pb2.DictRequest(version="9_9").SerializeToString()),
@@ -155,7 +150,7 @@ def seek_meta(**fields: Any) -> baidu_rpc_meta_pb2.RpcMeta:
             "9_9",
         ),
     ],
-    ids=["no_request", "malformed", "attachment", "compressed", "keys_per_request_max", "version"],
+    ids=["no_request", "malformed", "attachment", "keys_per_request_max", "version"],
 )
 async def test_requests_that_cannot_be_taken_get_an_error_frame(
     seeker: Seeker, frame: bytes, code: int, text: str
