@@ -15,7 +15,7 @@ from typing import Literal
 
 from cube_builder.job import REPORT_NAME, BuildJob, BuildReport, ShardReport
 from cube_builder.manifest import check_against_manifest
-from cube_builder.sources import common_width, read_batches, source_files
+from cube_builder.sources import common_width, open_source, source_files
 from cube_builder.spill import ShardSpill
 from cube_builder.staging import staged_directory
 from cube_core._native import write_table
@@ -53,7 +53,7 @@ def build(job: BuildJob, on_progress: OnProgress | None = None) -> BuildReport:
     report_progress = on_progress or (lambda _: None)
     files = source_files(job.input_path)
     check_against_manifest(job.input_path, files)
-    value_bytes = common_width(files)
+    value_bytes = common_width(map(open_source, files))
     with staged_directory(job.directory, _check_replaceable(job)) as staging:
         spill_directory = staging / _SPILL_NAME
         spill_directory.mkdir()
@@ -92,15 +92,15 @@ def _check_replaceable(job: BuildJob) -> Callable[[Path], None]:
 
 
 def _spill_all(files: list[Path], spill: ShardSpill, report_progress: OnProgress) -> int:
-    bytes_total = sum(path.stat().st_size for path in files)
+    bytes_total = sum(open_source(path).input_bytes for path in files)
     bytes_before = 0
     record_count = 0
-    for path in files:
-        for (keys, values), offset in read_batches(path):
+    for source in map(open_source, files):
+        for (keys, values), offset in source.batches():
             spill.add(keys, values)
             record_count += len(keys)
             report_progress(Progress("read", bytes_before + offset, bytes_total, record_count))
-        bytes_before += path.stat().st_size
+        bytes_before += source.input_bytes
     return record_count
 
 

@@ -1,21 +1,15 @@
-"""The SequenceFiles of a pass."""
+"""The input files of a pass."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cube_core._native import SequenceFileReader
+from cube_builder.batches import Source
+from cube_builder.sequence_source import SequenceSource
 from cube_core.errors import BuildError
-
-Batch = tuple[NDArray[np.uint64], NDArray[np.uint8]]
-
-_BATCH_BYTES = 8 << 20
 
 
 def source_files(input_path: Path) -> list[Path]:
@@ -45,38 +39,37 @@ def source_files(input_path: Path) -> list[Path]:
     return sorted(found, key=lambda path: _natural_order(str(path)))
 
 
-def common_width(files: list[Path]) -> int:
-    """Width in bytes of the values of all files, told by the first record of each.
+def open_source(path: Path) -> Source:
+    """Opens what `source_files` found.
 
     Raises:
-        BuildError: two files differ, or none has a record; names the files.
-        SequenceFileError: a file that is not read.
+        SequenceFileError: not a file that is read, or malformed.
+        BuildError: an input that cannot be used (named), or whose library is not installed.
     """
-    width, width_file = 0, files[0]
-    for path in files:
-        found = SequenceFileReader(str(path)).value_bytes
+    return SequenceSource(path)
+
+
+def common_width(sources: Iterable[Source]) -> int:
+    """Width in bytes of the values of all sources, told by the first record of each.
+
+    Raises:
+        BuildError: two differ, or none has a record; names the files.
+    """
+    width, width_path, first_path, count = 0, Path(), None, 0
+    for source in sources:
+        count += 1
+        first_path = first_path or source.path
+        found = source.value_bytes
         if width and found and found != width:
             raise BuildError(
-                f"{path}: values of {found} bytes, but those of {width_file} have {width}; "
+                f"{source.path}: values of {found} bytes, but those of {width_path} have {width}; "
                 "a pass has one width"
             )
         if found and not width:
-            width, width_file = found, path
+            width, width_path = found, source.path
     if not width:
-        raise BuildError(f"{files[0]}: no records in it or in any of the {len(files)} input files")
+        raise BuildError(f"{first_path}: no records in it or in any of the {count} input files")
     return width
-
-
-def read_batches(path: Path) -> Iterator[tuple[Batch, int]]:
-    """Yields keys uint64[m] and values uint8[m, width] of some 8 MiB, and the bytes of the file
-    consumed so far."""
-    reader = SequenceFileReader(str(path))
-    records_max = max(1, _BATCH_BYTES // (reader.value_bytes + 8))
-    while True:
-        keys, values = reader.read(records_max)
-        if not len(keys):
-            return
-        yield (keys, values), reader.offset
 
 
 def _is_visible(name: str) -> bool:

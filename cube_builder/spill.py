@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cube_builder.sources import Batch
+from cube_builder.batches import Batch
 from cube_core.errors import BuildError
 
 

@@ -6,7 +6,7 @@ Arguments named `data`, `payload` or `body` take any contiguous buffer and keep 
 unless stated. Long kernels release the GIL.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import final
 
@@ -304,20 +304,29 @@ def parse_ctr_response(payload: Buffer) -> tuple[NDArray[np.float32], int, str]:
 
 @final
 class SequenceFileReader:
-    """Reads one uncompressed SequenceFile (version 6) of key-embedding pairs, batch by batch.
+    """Reads one SequenceFile (version 6) of key-embedding pairs, batch by batch.
 
-    The dialect is told apart per file: "paddle" (BytesWritable by name, but raw 8-byte
-    little-endian keys and raw values) or "hadoop" (BytesWritable with its u32be length inside;
-    LongWritable keys are 8 bytes big-endian). A BytesWritable key holds 8 bytes little-endian in
-    both. Values are 1 to 65,535 bytes.
+    Keys are BytesWritable, LongWritable, IntWritable, VLongWritable or Text (a decimal number);
+    values BytesWritable, Text (numbers between blanks) or ArrayWritable of FloatWritable, both of
+    which come out as float32. The dialect is told apart per file: "paddle" (BytesWritable by name,
+    but raw 8-byte little-endian keys and raw values) or "hadoop" (as the classes write
+    themselves). A BytesWritable key holds 8 bytes little-endian in both. Negative keys are taken
+    modulo 2^64. Values are 1 to 65,535 bytes.
     """
 
-    def __init__(self, path: str) -> None:
-        """Reads the header and the lengths of the first record.
+    def __init__(
+        self, path: str, codecs: Callable[[str], Callable[[bytes, int], bytes]] | None = None
+    ) -> None:
+        """Reads the header and the first record.
+
+        Args:
+            codecs: gives the decompressor of a codec's class name; it is called with compressed
+                bytes and the most bytes that may come out, and raises ValueError for bytes that
+                are malformed or would be more. Without it compressed files are refused.
 
         Raises:
-            SequenceFileError: truncated or malformed, compressed (codec named), or of another
-                version or class (named); names file and offset.
+            SequenceFileError: truncated or malformed, compressed without `codecs` (codec named),
+                or of another version or class (named); names file and offset.
             OSError: the file cannot be read.
         """
     @property
@@ -333,12 +342,16 @@ class SequenceFileReader:
     @property
     def value_class(self) -> str: ...
     @property
+    def codec(self) -> str:
+        """Class name of the codec; "" when the file is not compressed."""
+    @property
     def file_bytes(self) -> int: ...
     @property
     def offset(self) -> int:
         """Bytes consumed so far."""
     def read(self, records_max: int) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-        """The next records: keys uint64[m], values uint8[m, width]; m == 0 at the end.
+        """The next records: keys uint64[m], values uint8[m, width]; m == 0 at the end, and less
+        than `records_max` where a block ends.
 
         Raises:
             SequenceFileError: truncated or malformed record, wrong sync marker, or a value of

@@ -3,11 +3,15 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
+#include <memory>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "bindings/bindings.hpp"
+#include "bindings/text.hpp"
 
 namespace {
 
@@ -28,6 +32,44 @@ cube::SequenceDialect dialect_named(const std::string& name) {
     if (name == "paddle") return cube::SequenceDialect::kPaddle;
     if (name == "hadoop") return cube::SequenceDialect::kHadoop;
     throw std::invalid_argument("dialect must be \"hadoop\" or \"paddle\", not \"" + name + "\"");
+}
+
+// The vector of what `decompress(data, bytes_max)` returns; a ValueError of its is the file's
+// fault.
+std::vector<uint8_t> call_decompress(const nb::object& decompress, std::span<const uint8_t> data,
+                                     size_t bytes_max) {
+    const nb::gil_scoped_acquire held;
+    try {
+        const nb::object result = decompress(nb::bytes(data.data(), data.size()), bytes_max);
+        const nb::bytes bytes = nb::cast<nb::bytes>(result);
+        const uint8_t* begin = static_cast<const uint8_t*>(bytes.data());
+        return {begin, begin + bytes.size()};
+    } catch (nb::python_error& error) {
+        if (!error.matches(PyExc_ValueError)) throw;
+        const nb::str text(error.value());
+        throw cube::RecordFault(text.c_str());
+    }
+}
+
+// A Python object may only be let go with the GIL, wherever the reader is destroyed.
+std::shared_ptr<nb::object> shared_object(nb::object object) {
+    return {new nb::object(std::move(object)), [](nb::object* held_object) {
+                const nb::gil_scoped_acquire held;
+                delete held_object;
+            }};
+}
+
+void make_reader(cube::SequenceFileReader* self, const std::string& path,
+                 const nb::object& codecs) {
+    cube::CodecOf codec_of;
+    if (!codecs.is_none())
+        codec_of = [&codecs](const std::string& name) -> cube::Decompress {
+            return [decompress = shared_object(codecs(text_of(name)))](
+                       std::span<const uint8_t> data, size_t bytes_max) {
+                return call_decompress(*decompress, data, bytes_max);
+            };
+        };
+    new (self) cube::SequenceFileReader(path, codec_of);
 }
 
 nb::tuple read_batch(cube::SequenceFileReader& reader, int64_t records_max) {
@@ -61,15 +103,17 @@ void append_batch(cube::SequenceFileWriter& writer, const KeyArray& keys,
 void bind_sequence_file(nb::module_& m) {
     using Reader = cube::SequenceFileReader;
     nb::class_<Reader>(m, "SequenceFileReader", nb::is_final())
-        .def(nb::init<const std::string&>(), nb::arg("path"))
+        .def("__init__", &make_reader, nb::arg("path"), nb::arg("codecs") = nb::none())
         .def_prop_ro("path", [](const Reader& reader) { return reader.path(); })
         .def_prop_ro("dialect", &dialect_name)
         .def_prop_ro("value_bytes", &Reader::width)
         .def_prop_ro("key_class", [](const Reader& reader) { return reader.header().key_class; })
         .def_prop_ro("value_class",
                      [](const Reader& reader) { return reader.header().value_class; })
+        .def_prop_ro("codec", [](const Reader& reader) { return text_of(reader.header().codec); })
         .def_prop_ro("file_bytes", &Reader::file_bytes)
-        .def_prop_ro("offset", &Reader::offset)
+        // A read may hold the lock of the reader while a codec waits for the GIL.
+        .def_prop_ro("offset", &Reader::offset, nb::call_guard<nb::gil_scoped_release>())
         .def("read", &read_batch, nb::arg("records_max"));
 
     using Writer = cube::SequenceFileWriter;

@@ -26,4 +26,15 @@ bool FileWindow::fill(size_t size) {
     return size <= available_;
 }
 
+bool FileWindow::take(uint8_t* target, size_t size) {
+    if (size > remaining()) return false;
+    const size_t at_hand = std::min(size, available_);
+    std::memcpy(target, at_, at_hand);
+    const size_t rest = size - at_hand;
+    if (file_.read_at(offset_ + at_hand, target + at_hand, rest) != rest) return false;
+    advance(at_hand);
+    offset_ += rest;
+    return true;
+}
+
 }  // namespace cube

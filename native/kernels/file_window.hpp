@@ -36,6 +36,9 @@ class FileWindow {
         available_ -= size;
         offset_ += size;
     }
+    // Copies the next `size` bytes, however many, and moves past them; false, and nothing moved,
+    // when the file ends before.
+    bool take(uint8_t* target, size_t size);
 
     static constexpr size_t kNeedBytesMax = size_t{256} << 10;
 

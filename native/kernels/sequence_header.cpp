@@ -6,6 +6,8 @@
 
 #include "kernels/big_endian.hpp"
 #include "kernels/error.hpp"
+#include "kernels/hadoop_vint.hpp"
+#include "kernels/sequence_pair.hpp"
 
 namespace cube {
 
@@ -39,17 +41,9 @@ void read_magic(FileWindow& window) {
     window.advance(sizeof kMagic);
 }
 
-// Hadoop's variable-length integer: one byte from -112 on is the value itself; below it counts the
-// big-endian bytes that follow, and below -120 they are the complement.
 int64_t take_vint(FileWindow& window, const char* what) {
-    const int8_t first = static_cast<int8_t>(*take(window, 1, what));
-    if (first >= -112) return first;
-    const bool negative = first < -120;
-    const size_t count = static_cast<size_t>(negative ? -120 - first : -112 - first);
-    const uint8_t* bytes = take(window, count, what);
-    uint64_t value = 0;
-    for (size_t i = 0; i < count; ++i) value = value << 8 | bytes[i];
-    return static_cast<int64_t>(negative ? ~value : value);
+    const uint8_t* first = window.need(1);
+    return load_hadoop_vint(take(window, first == nullptr ? 1 : hadoop_vint_bytes(*first), what));
 }
 
 std::string take_text(FileWindow& window, int64_t bytes_max, const char* what) {
@@ -77,13 +71,13 @@ void skip_metadata(FileWindow& window) {
     for (uint32_t i = 0; i < 2 * pairs; ++i) take_text(window, kMetadataTextBytesMax, "metadata");
 }
 
-void require_classes(const FileWindow& window, const SequenceHeader& header) {
-    if (header.key_class != kBytesWritable && header.key_class != kLongWritable)
-        fail(window, "key class \"" + header.key_class + "\" is not supported; supported are " +
-                         kBytesWritable + " and " + kLongWritable);
-    if (header.value_class != kBytesWritable)
-        fail(window, "value class \"" + header.value_class + "\" is not supported; supported is " +
-                         kBytesWritable);
+SequenceCompression take_compression(FileWindow& window) {
+    const bool compressed = take_flag(window, "compression flag");
+    const bool block_compressed = take_flag(window, "block compression flag");
+    if (block_compressed && !compressed)
+        fail(window, "the header says block-compressed, but not compressed");
+    if (!compressed) return SequenceCompression::kNone;
+    return block_compressed ? SequenceCompression::kBlock : SequenceCompression::kRecord;
 }
 
 void append_text(std::vector<uint8_t>& target, std::string_view text) {
@@ -99,14 +93,11 @@ SequenceHeader read_sequence_header(FileWindow& window) {
     SequenceHeader header;
     header.key_class = take_text(window, kClassNameBytesMax, "key class");
     header.value_class = take_text(window, kClassNameBytesMax, "value class");
-    const bool compressed = take_flag(window, "compression flag");
-    const bool block_compressed = take_flag(window, "block compression flag");
-    if (compressed)
-        fail(window, std::string(block_compressed ? "block" : "record") + "-compressed with " +
-                         take_text(window, kClassNameBytesMax, "codec") +
-                         "; only uncompressed SequenceFiles are supported");
-    if (block_compressed) fail(window, "the header says block-compressed, but not compressed");
-    require_classes(window, header);
+    header.compression = take_compression(window);
+    if (header.compression != SequenceCompression::kNone)
+        header.codec = take_text(window, kClassNameBytesMax, "codec");
+    if (const std::string fault = class_fault(header.key_class, header.value_class); !fault.empty())
+        fail(window, fault);
     skip_metadata(window);
     std::memcpy(header.sync_marker.data(), take(window, kSyncMarkerBytes, "sync marker"),
                 kSyncMarkerBytes);

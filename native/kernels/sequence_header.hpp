@@ -11,22 +11,25 @@
 namespace cube {
 
 inline constexpr size_t kSyncMarkerBytes = 16;
-inline constexpr char kBytesWritable[] = "org.apache.hadoop.io.BytesWritable";
-inline constexpr char kLongWritable[] = "org.apache.hadoop.io.LongWritable";
 
 using SyncMarker = std::array<uint8_t, kSyncMarkerBytes>;
 
-// What stands before the first record of an uncompressed SequenceFile of version 6.
+enum class SequenceCompression { kNone, kRecord, kBlock };
+
+// What stands before the first record of a SequenceFile of version 6.
 struct SequenceHeader {
     std::string key_class;
     std::string value_class;
     SyncMarker sync_marker;
+    SequenceCompression compression = SequenceCompression::kNone;
+    std::string codec;  // class name, "" when nothing is compressed
 };
 
-// Reads the header at the start of `window` and leaves it at the first record. Throws
-// Error(kSequenceFile) for what is cut off, compressed or of another version or class.
+// Reads the header at the start of `window` and leaves it at the first record or block. Throws
+// Error(kSequenceFile) for what is cut off or of another version or class.
 SequenceHeader read_sequence_header(FileWindow& window);
 
+// That of an uncompressed file.
 std::vector<uint8_t> encode_sequence_header(const SequenceHeader& header);
 
 }  // namespace cube

@@ -185,9 +185,9 @@ def test_a_writer_refuses_what_does_not_fit(tmp_path: Path) -> None:
         ),
         (
             raw.header(compressed=True, block_compressed=True, codec="Lz4"),
-            "block-compressed with Lz4; only uncompressed",
+            "block-compressed with Lz4, and the reader was given no codecs",
         ),
-        (raw.header("org.apache.hadoop.io.Text"), 'key class "org.apache.hadoop.io.Text"'),
+        (raw.header("org.apache.hadoop.io.MD5Hash"), 'key class "org.apache.hadoop.io.MD5Hash"'),
         (raw.header(value_class="a.Text"), 'value class "a.Text" is not supported'),
         (b"SEQ\x06\x80" + b"\x00" * 8, "key class has a length of -1"),
         (b"SEQ\x06\x8c" + b"\x7f" * 4, "key class has a length of 2139062143"),
@@ -207,23 +207,23 @@ FIRST = raw.paddle_record(7, b"x" * 8)
     ("records", "problem"),
     [
         (raw.record(b"k" * 9, b"v" * 8), "a key of 9 bytes"),
-        (raw.record(b"k" * 8, b""), "a record of 8 bytes"),
-        (raw.record(b"\x00\x00\x00\x08" + b"k" * 8, b"v" * 8), "do not agree"),
-        (raw.record(b"\x00\x00\x00\x09" + b"k" * 8, b"\x00\x00\x00\x04vvvv"), "do not agree"),
+        (raw.record(b"k" * 8, b""), "a value of 0 bytes"),
+        (raw.record(b"\x00\x00\x00\x08" + b"k" * 8, b"v" * 8), "does not agree"),
+        (raw.record(b"\x00\x00\x00\x09" + b"k" * 8, b"\x00\x00\x00\x04vvvv"), "does not agree"),
         (struct.pack(">II", 2**31, 8) + b"k" * 8, "a record of 2147483648 bytes"),
-        (struct.pack(">II", 8 + 65_536, 8) + b"k" * 65_544, "a record of 65544 bytes"),
+        (struct.pack(">II", 8 + 65_536, 8) + b"k" * 65_544, "a value of 65536 bytes"),
         (struct.pack(">II", 4, 8) + b"k" * 8, "a record of 4 bytes"),
         (
             FIRST + raw.paddle_record(9, b"y" * 9),
             "key 9: a value of 9 bytes; the file's first has 8",
         ),
-        (FIRST + raw.record(b"k" * 7, b"v" * 9), "a key of 7 bytes; the file's first has 8"),
-        (FIRST + raw.record(struct.pack("<Q", 5), b""), "key 5: a record of 8 bytes has no value"),
-        (raw.hadoop_record(1, b"x" * 8) + FIRST, "a key of 8 bytes; the file's first has 12"),
+        (FIRST + raw.record(b"k" * 7, b"v" * 9), "a key of 7 bytes is no raw key of 8 bytes"),
+        (FIRST + raw.record(struct.pack("<Q", 5), b""), "key 5: no value"),
+        (raw.hadoop_record(1, b"x" * 8) + FIRST, "a key of 8 bytes is no key of"),
         (
             raw.hadoop_record(1, b"x" * 8)
             + raw.record(struct.pack(">I", 8) + b"k" * 8, struct.pack(">I", 7) + b"v" * 8),
-            "do not agree",
+            "does not agree",
         ),
         (FIRST + b"\xff" * 4 + b"\x00" * 16 + FIRST, "sync marker is not that of the header"),
         (FIRST + raw.SYNC_ESCAPE[:-1], "ends inside a record or sync marker"),
@@ -307,3 +307,35 @@ def read_or_refuse(path: Path) -> None:
     with contextlib.suppress(SequenceFileError):
         pairs = read_all(path)
     assert len(pairs) * 17 <= path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("", "1 2", 'the key "" is no decimal number'),
+        ("1.5", "1 2", 'the key "1.5" is no decimal number'),
+        ("18446744073709551616", "1 2", "is no decimal number of 64 bits"),
+        ("-9223372036854775809", "1 2", "is no decimal number of 64 bits"),
+        ("7", "1 two", 'key 7: the value\'s "two" is no float32'),
+        ("7", "1 2,", 'key 7: the value\'s "2," is no float32'),
+        ("7", "1 2 3", "key 7: a value of 12 bytes; the file's first has 8"),
+        ("7", "  ", "key 7: no value"),
+    ],
+)
+def test_refuses_text(tmp_path: Path, key: str, value: str, problem: str) -> None:
+    name = "org.apache.hadoop.io.Text"
+    records = raw.record(raw.text("5"), raw.text("1 2")) + raw.record(
+        raw.text(key), raw.text(value)
+    )
+    assert problem in refusal(tmp_path / "file", raw.header(name, name) + records)
+
+
+def test_reads_numbers_as_java_writes_them(tmp_path: Path) -> None:
+    name = "org.apache.hadoop.io.Text"
+    path = tmp_path / "file"
+    numbers = "1.0E10 -3.4028235E38\t+7 1.0E-50 1e39 NaN -Infinity 0.1"
+    path.write_bytes(raw.header(name, name) + raw.record(raw.text("-1"), raw.text(numbers)))
+    [(key, value)] = read_all(path)
+    assert key == 2**64 - 1
+    expected = np.array([1e10, -3.4028235e38, 7, 0, np.inf, np.nan, -np.inf, 0.1], np.float32)
+    np.testing.assert_array_equal(np.frombuffer(value, np.float32), expected)

@@ -1,0 +1,32 @@
+"""Pairs as they move through a build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Batch = tuple[NDArray[np.uint64], NDArray[np.uint8]]
+"""Keys uint64[m] and values uint8[m, width]."""
+
+BATCH_BYTES = 8 << 20
+
+
+class Source(Protocol):
+    """One input of a pass: a file, or a directory that is read as one."""
+
+    path: Path
+
+    @property
+    def value_bytes(self) -> int:
+        """Width of every value; 0 when there are no records."""
+
+    @property
+    def input_bytes(self) -> int: ...
+
+    def batches(self) -> Iterator[tuple[Batch, int]]:
+        """Yields batches of at most some 8 MiB, and the bytes of the input consumed so far; once
+        for an object."""
