@@ -41,7 +41,7 @@ class Daemon:
         self.settings = settings
         self.state = state
         self.watch = DonefileWatch(conf.donefile_address, conf.poll_interval_ms, source_http)
-        self.fleet = Fleet(conf.replicas, control_http)
+        self.fleet = Fleet(conf.replicas, control_http, settings.replica_deadline_s)
         self.deployer = Deployer(settings, state, self.fleet, source_http, self._newer_listed)
         self.reconcile_error = ""
 
@@ -61,8 +61,7 @@ class Daemon:
             if record is not None:
                 await self.deployer.deploy(record)
                 continue
-            await self.fleet.reconcile(await self._serving_tables())
-            await self._wait_for_change()
+            await self._reconcile_until_change()
 
     async def _take_newest(self) -> PassRecord | None:
         """Records the passes that are new in the donefile: the newest is to be deployed, the
@@ -94,11 +93,24 @@ class Daemon:
             self.reconcile_error = str(error)
             return None
 
-    async def _wait_for_change(self) -> None:
+    async def _reconcile_until_change(self) -> None:
+        """Returns when the interval is over; at once when there is something new, which a server
+        that is long in coming back must not hold up."""
+        reconciling = asyncio.ensure_future(self._reconcile())
+        changed = asyncio.ensure_future(self.watch.changed.wait())
         try:
-            await asyncio.wait_for(self.watch.changed.wait(), self.settings.reconcile_interval_s)
-        except asyncio.TimeoutError:
-            return
+            await asyncio.wait({reconciling, changed}, return_when=asyncio.FIRST_COMPLETED)
+            if not changed.done():
+                await asyncio.wait({changed}, timeout=self.settings.reconcile_interval_s)
+            if reconciling.done():
+                reconciling.result()
+        finally:
+            reconciling.cancel()
+            changed.cancel()
+            await asyncio.gather(reconciling, changed, return_exceptions=True)
+
+    async def _reconcile(self) -> None:
+        await self.fleet.reconcile(await self._serving_tables())
 
 
 def new_entries(entries: Sequence[DonefileEntry], state: State) -> Sequence[DonefileEntry]:

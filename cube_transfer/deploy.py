@@ -129,7 +129,7 @@ class Deployer:
             log.info("pass %s: %s", record.id, step.name)
             record = await self._save(record, step=step.name)
             await self._until_done(step, record)
-            record = await self._reach(record, step.reaches)
+            record = await self._reach(self.under_way or record, step.reaches)
         return record
 
     async def _resume(self, record: PassRecord) -> PassRecord:
@@ -192,9 +192,10 @@ class Deployer:
 
     async def _switch(self, record: PassRecord) -> None:
         tables = await asyncio.to_thread(self._read_tables, record.version)
-        await self._fleet.barrier(
+        late = await self._fleet.barrier(
             "switch", lambda link: link.ensure_switched(tables), lambda: self._give_way(record)
         )
+        await self._save(record, late_replicas=tuple(late))
 
     async def _publish(self, record: PassRecord) -> None:
         target = self._settings.model_deploy_path

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 
 import httpx
@@ -17,26 +20,83 @@ log = logging.getLogger(__name__)
 
 ReplicaStep = Callable[[ReplicaLink], Awaitable[None]]
 
+REPLICA_DEADLINE_S = 30.0
+_LATE_CHECK_INTERVAL_S = 0.1
+
 
 class Fleet:
-    """The shard servers of transfer.conf."""
+    """The shard servers of transfer.conf.
 
-    def __init__(self, replicas: Iterable[Replica], http: httpx.AsyncClient) -> None:
+    Args:
+        replica_deadline_s: a replica that fails for so long is left behind by a barrier that a
+            replica of every shard has passed.
+    """
+
+    def __init__(
+        self,
+        replicas: Iterable[Replica],
+        http: httpx.AsyncClient,
+        replica_deadline_s: float = REPLICA_DEADLINE_S,
+    ) -> None:
         self.links = tuple(ReplicaLink(replica, http) for replica in replicas)
+        self._replica_deadline_s = replica_deadline_s
 
-    async def barrier(self, name: str, step: ReplicaStep, check: Callable[[], None]) -> None:
-        """Runs `step` on every replica at once and returns when all have done it. A replica that
-        fails is tried again for ever.
+    async def barrier(self, name: str, step: ReplicaStep, check: Callable[[], None]) -> list[str]:
+        """Runs `step` on every replica at once and returns when all have done it, but for those
+        that are late: they fail for longer than the deadline, while every shard has a replica
+        that has done it. What fails is tried again until then.
 
         Args:
             check: called after each failure; what it raises ends the barrier.
+
+        Returns:
+            names of the replicas that were left behind.
         """
-        await all_together(self._until_done(link, name, step, check) for link in self.links)
+        done: set[ReplicaLink] = set()
+        late: list[str] = []
+
+        async def run(link: ReplicaLink) -> None:
+            work = asyncio.ensure_future(self._until_done(link, name, step, check))
+            try:
+                while not work.done():
+                    await asyncio.wait({work}, timeout=_LATE_CHECK_INTERVAL_S)
+                    if not work.done() and self._may_leave_behind(link, done):
+                        late.append(link.replica.name)
+                        return
+                work.result()
+                done.add(link)
+            finally:
+                work.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await work
+
+        await all_together(run(link) for link in self.links)
+        if late:
+            log.warning("%s goes on without %s", name, ", ".join(sorted(late)))
+        return sorted(late)
+
+    def shards_down(self) -> list[str]:
+        """Each shard of which every replica fails at present, with the reason of each."""
+        by_shard: dict[int, list[ReplicaLink]] = {}
+        for link in self.links:
+            by_shard.setdefault(link.replica.shard, []).append(link)
+        return [
+            f"no replica of shard {shard} gets on: {'; '.join(link.error for link in links)}"
+            for shard, links in by_shard.items()
+            if all(link.error for link in links)
+        ]
 
     async def reconcile(self, tables: TableSet | None) -> None:
         """Brings every replica that does not serve `tables` to it, one attempt each; None: only
         asks them what they serve."""
         await all_together(self._reconcile(link, tables) for link in self.links)
+
+    def _may_leave_behind(self, link: ReplicaLink, done: set[ReplicaLink]) -> bool:
+        since_s = link.failing_since_s
+        if since_s is None or time.monotonic() - since_s < self._replica_deadline_s:
+            return False
+        shards = {each.replica.shard for each in self.links}
+        return {each.replica.shard for each in done} == shards
 
     async def _until_done(
         self, link: ReplicaLink, name: str, step: ReplicaStep, check: Callable[[], None]

@@ -9,6 +9,7 @@ import typer
 
 from cube_core import command_line, log
 from cube_core.conf.transfer_conf import read_transfer_conf
+from cube_transfer.fleet import REPLICA_DEADLINE_S
 from cube_transfer.server import run
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -35,6 +36,14 @@ def transfer(
             "--state_dir", help="Directory of the daemon's state; <tmp_address>/state if not given."
         ),
     ] = "",
+    replica_deadline_s: Annotated[
+        float,
+        typer.Option(
+            "--replica_deadline_s",
+            min=0,
+            help="A server that fails for so long is left behind when its shard has another.",
+        ),
+    ] = REPLICA_DEADLINE_S,
 ) -> None:
     """Brings each training pass into production.
 
@@ -51,6 +60,7 @@ def transfer(
         host=host,
         port=conf.wget_port if port is None else port,
         state_dir=Path(state_dir or Path(conf.tmp_address) / "state"),
+        replica_deadline_s=replica_deadline_s,
     )
 
 

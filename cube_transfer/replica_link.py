@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import httpx
 
 from cube_core.conf.transfer_conf import Replica
@@ -26,6 +28,8 @@ class ReplicaLink:
         """Why the last attempt failed; "" after a success."""
         self.attempts = 0
         """Failed attempts in a row."""
+        self.failing_since_s: float | None = None
+        """`time.monotonic()` of the first of them; None = none."""
         self._client = ControlClient(replica, http)
 
     async def refresh(self) -> ReplicaVersions:
@@ -84,7 +88,10 @@ class ReplicaLink:
     def note_failure(self, error: BaseException) -> None:
         self.error = str(error) or type(error).__name__
         self.attempts += 1
+        if self.failing_since_s is None:
+            self.failing_since_s = time.monotonic()
 
     def note_success(self) -> None:
         self.error = ""
         self.attempts = 0
+        self.failing_since_s = None

@@ -18,6 +18,7 @@ from cube_core.conf.transfer_conf import TransferConf
 from cube_core.errors import ConfError
 from cube_transfer.app import FILES_PATH, create_app
 from cube_transfer.daemon import Daemon
+from cube_transfer.fleet import REPLICA_DEADLINE_S
 from cube_transfer.settings import Settings
 from cube_transfer.state import State
 from cube_transfer.together import all_together
@@ -28,7 +29,14 @@ _STOP_TIMEOUT_S = 1
 _SOURCE_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
-def run(conf: TransferConf, *, host: str, port: int, state_dir: Path) -> None:
+def run(
+    conf: TransferConf,
+    *,
+    host: str,
+    port: int,
+    state_dir: Path,
+    replica_deadline_s: float = REPLICA_DEADLINE_S,
+) -> None:
     """Runs the daemon until SIGTERM or SIGINT.
 
     Raises:
@@ -41,12 +49,14 @@ def run(conf: TransferConf, *, host: str, port: int, state_dir: Path) -> None:
     with contextlib.closing(_listen(host, port)) as listener:
         state = State(state_dir)
         with contextlib.closing(state):
-            asyncio.run(_serve(conf, listener, state))
+            port = listener.getsockname()[1]
+            files_url = f"http://{conf.transfer_address}:{port}{FILES_PATH}"
+            settings = Settings(conf, files_url, replica_deadline_s)
+            asyncio.run(_serve(settings, listener, state))
 
 
-async def _serve(conf: TransferConf, listener: socket.socket, state: State) -> None:
-    port = listener.getsockname()[1]
-    settings = Settings(conf, f"http://{conf.transfer_address}:{port}{FILES_PATH}")
+async def _serve(settings: Settings, listener: socket.socket, state: State) -> None:
+    conf, port = settings.conf, listener.getsockname()[1]
     _warn_of(conf, listener.getsockname()[0])
     async with (
         httpx.AsyncClient(timeout=_SOURCE_TIMEOUT, follow_redirects=True) as source_http,

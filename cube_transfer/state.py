@@ -59,6 +59,8 @@ class PassRecord(BaseModel):
     """The step that was begun and is not over."""
     error: str = ""
     """Of a failed pass."""
+    late_replicas: tuple[str, ...] = ()
+    """Servers that the switch did not wait for; they are brought to the version afterwards."""
     reached_at_s: dict[str, float] = {}
     """Unix seconds at which each stage was reached."""
 

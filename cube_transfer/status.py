@@ -21,14 +21,20 @@ def status_of(daemon: Daemon) -> dict[str, Any]:
         "deploying": _deploying(daemon),
         "donefile": _donefile(daemon),
         "passes": [_pass(record) for record in daemon.state.records()[:PASSES_SHOWN]],
-        "replicas": {link.replica.name: _replica(link) for link in daemon.fleet.links},
+        "replicas": {
+            link.replica.name: replica_status(link, daemon.state.wanted)
+            for link in daemon.fleet.links
+        },
         "error": daemon.reconcile_error,
     }
 
 
 def _deploying(daemon: Daemon) -> dict[str, Any] | None:
     record = daemon.deployer.under_way
-    return None if record is None else {**_pass(record), "error": daemon.deployer.error}
+    if record is None:
+        return None
+    error = daemon.deployer.error or "; ".join(daemon.fleet.shards_down())
+    return {**_pass(record), "error": error}
 
 
 def _donefile(daemon: Daemon) -> dict[str, Any]:
@@ -46,7 +52,8 @@ def _pass(record: PassRecord) -> dict[str, Any]:
     return record.model_dump(mode="json", exclude={"order", "key"})
 
 
-def _replica(link: ReplicaLink) -> dict[str, Any]:
+def replica_status(link: ReplicaLink, wanted: str) -> dict[str, Any]:
+    """What is known of one server; it is `ready` when it answers from the wanted version."""
     versions = link.versions
     return {
         "endpoint": str(link.replica.endpoint),
@@ -54,6 +61,10 @@ def _replica(link: ReplicaLink) -> dict[str, Any]:
         "reached": versions is not None,
         "cur_version": versions.current if versions else "",
         "bg_version": versions.background if versions else "",
+        "ready": bool(wanted)
+        and not link.error
+        and versions is not None
+        and versions.current == wanted,
         "error": link.error,
         "attempts": link.attempts,
     }

@@ -79,10 +79,10 @@ class Site:
         return path
 
     @contextlib.contextmanager
-    def transfer(self, **changes: object) -> Iterator[Role]:
-        """Runs the daemon."""
+    def transfer(self, *flags: str, **changes: object) -> Iterator[Role]:
+        """Runs the daemon, with `changes` of transfer.conf."""
         conf = self.write_conf(**changes)
-        arguments = [f"--config={conf}", "--port=0"]
+        arguments = [f"--config={conf}", "--port=0", *flags]
         with running("cube_transfer.main", arguments, cwd=self.root) as daemon:
             self.daemon = daemon
             yield daemon

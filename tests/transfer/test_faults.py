@@ -181,3 +181,48 @@ def _weights_that_are_not_what_the_manifest_says(
 def _input_on_an_unknown_file_system(directory: Path, line: dict[str, str]) -> list[str]:
     line["input"] = "hdfs://namenode/pass"
     return ["hdfs:// is not supported"]
+
+
+def test_a_replica_that_is_down_is_left_behind_and_brought_back(replicated_site: Site) -> None:
+    site = replicated_site
+    trainer = site.trainer
+    with site.transfer("--replica_deadline_s=0.5"):
+        trainer.announce(trainer.write("1"))
+        site.await_stage("1", "done")
+        site.servers.pop("cube1_1").stop()
+
+        trainer.announce(trainer.write("2"))
+        site.await_stage("2", "done")
+        site.require_served("2")
+        assert site.published() == "2_2"
+        status = site.status()
+        assert status["passes"][0]["late_replicas"] == ["cube1_1"]
+        late = status["replicas"]["cube1_1"]
+        assert not late["ready"]
+        assert "cube1_1 (127.0.0.1:" in late["error"]
+        assert status["replicas"]["cube1_0"]["ready"]
+
+        # It starts with the version that it served before, and is not ready until it has the new.
+        site.start_server("cube1_1")
+        wait_until(lambda: site.status()["replicas"]["cube1_1"]["ready"])
+        site.require_served("2")
+
+
+def test_a_shard_without_any_server_holds_the_pass_up(replicated_site: Site) -> None:
+    site = replicated_site
+    trainer = site.trainer
+    with site.transfer("--replica_deadline_s=0"):
+        trainer.announce(trainer.write("1"))
+        site.await_stage("1", "done")
+        for name in ("cube1_0", "cube1_1"):
+            site.servers.pop(name).stop()
+        trainer.announce(trainer.write("2"))
+        words = "no replica of shard 1 gets on: cube1_0 (127.0.0.1:"
+        wait_until(lambda: words in (site.status()["deploying"] or {}).get("error", ""))
+        assert site.status()["deploying"]["step"] == "ship"
+        site.require_served("1")
+        assert site.published() == "1_1"
+
+        site.start_server("cube1_0")
+        site.await_stage("2", "done")
+        site.require_served("2")
