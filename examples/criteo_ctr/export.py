@@ -13,6 +13,7 @@ import paddle
 
 from ctr_serving.criteo import DENSE_DIM, SLOTS
 from cube_builder import append_pass, export_rows, load_embedding
+from cube_core._native import crc32c_file
 from cube_core.errors import BuildError
 from cube_core.versions import Version
 from examples.criteo_ctr.models import (
@@ -98,10 +99,16 @@ def _write_dense(network: CtrNetwork, dense_dir: Path, dict_name: str, version: 
         "dense_input": DENSE_INPUT,
         "output": output,
         "model": MODEL_STEM,
+        "files": [_listed(path) for path in sorted(dense_dir.iterdir())],
     }
     (dense_dir / "manifest.json").write_text(
         json.dumps(manifest, indent=1) + "\n", encoding="utf-8"
     )
+
+
+def _listed(path: Path) -> dict[str, str | int]:
+    """A file's entry in the manifest, by which flipped bits are found before Paddle reads them."""
+    return {"name": path.name, "size": path.stat().st_size, "crc32c": crc32c_file(str(path))}
 
 
 def _sync(directory: Path) -> None:

@@ -107,7 +107,13 @@ def test_manifests_describe_the_pass(trained: Trained) -> None:
         path = trained.second.embedding_dir / entry["name"]
         assert (path.stat().st_size, crc32c_file(str(path))) == (entry["size"], entry["crc32c"])
     dense = json.loads((trained.second.dense_dir / "manifest.json").read_text())
-    output = dense.pop("output")
+    output, files = dense.pop("output"), dense.pop("files")
+    listed = {entry["name"]: (entry["size"], entry["crc32c"]) for entry in files}
+    assert listed == {
+        path.name: (path.stat().st_size, crc32c_file(str(path)))
+        for path in trained.second.dense_dir.glob("model.*")
+    }
+    assert set(listed) == {"model.json", "model.pdiparams"}
     assert dense == {
         "format": 1,
         "dict_name": DICT_NAME,
