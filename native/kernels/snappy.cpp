@@ -36,7 +36,7 @@ class SnappyReader {
                     literal(tag >> 2);
                     break;
                 case 1:
-                    copy(4 + (tag >> 2 & 7), size_t{tag >> 5} << 8 | number(1));
+                    copy(4 + (tag >> 2 & 7), static_cast<size_t>(tag >> 5) << 8 | number(1));
                     break;
                 case 2:
                     copy(1 + (tag >> 2), number(2));
