@@ -76,7 +76,8 @@ class SnappyReader {
         expect_room(size);
         if (distance == 0 || distance > done_) fail("copies from before its beginning");
         // Source and target may overlap: what was just written is then copied on.
-        for (size_t i = 0; i < size; ++i) target_[i] = target_[i - distance];
+        const uint8_t* const source = target_ - distance;
+        for (size_t i = 0; i < size; ++i) target_[i] = source[i];
         advance(size);
     }
     void advance(size_t size) {
