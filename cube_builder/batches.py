@@ -13,6 +13,7 @@ Batch = tuple[NDArray[np.uint64], NDArray[np.uint8]]
 """Keys uint64[m] and values uint8[m, width]."""
 
 BATCH_BYTES = 8 << 20
+VALUE_BYTES_MAX = 65_535
 
 
 class Source(Protocol):

@@ -7,16 +7,22 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from cube_builder.arrow_source import ArrowSource
 from cube_builder.batches import Source
+from cube_builder.original_source import INDEX_NAME, OriginalSource
 from cube_builder.sequence_source import SequenceSource
 from cube_core.errors import BuildError
+
+_ARROW_KINDS = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow stream"}
+_MAGIC_BYTES = 6
 
 
 def source_files(input_path: Path) -> list[Path]:
     """The files of a pass in natural order (`part-2` before `part-10`).
 
     A directory is searched with its subdirectories; names that begin with `_` or `.` are skipped,
-    as Hadoop's readers do.
+    as Hadoop's readers do. Directories of shards that the original cube-builder wrote are each one
+    input; where there are any, other files (the archives beside them) are none.
 
     Raises:
         BuildError: no such path, a directory without files, or what is no regular file in it.
@@ -26,17 +32,22 @@ def source_files(input_path: Path) -> list[Path]:
     if not input_path.is_dir():
         raise BuildError(f"{input_path}: no such file or directory")
     found: list[Path] = []
+    original: list[Path] = []
     for directory, subdirectories, names in os.walk(input_path, onerror=_raise):
+        if INDEX_NAME in names:
+            original.append(Path(directory))
         subdirectories[:] = [name for name in subdirectories if _is_visible(name)]
         found.extend(Path(directory, name) for name in names if _is_visible(name))
+    if original:
+        return _in_natural_order(original)
     if not found:
         raise BuildError(
-            f"{input_path}: holds no SequenceFile (names that begin with '_' or '.' are skipped)"
+            f"{input_path}: holds no input file (names that begin with '_' or '.' are skipped)"
         )
     for path in found:
         if not path.is_file():
             raise BuildError(f"{path}: no regular file")
-    return sorted(found, key=lambda path: _natural_order(str(path)))
+    return _in_natural_order(found)
 
 
 def open_source(path: Path) -> Source:
@@ -46,6 +57,13 @@ def open_source(path: Path) -> Source:
         SequenceFileError: not a file that is read, or malformed.
         BuildError: an input that cannot be used (named), or whose library is not installed.
     """
+    if path.is_dir():
+        return OriginalSource(path)
+    with path.open("rb") as file:
+        magic = file.read(_MAGIC_BYTES)
+    for begin, kind in _ARROW_KINDS.items():
+        if magic.startswith(begin):
+            return ArrowSource(path, kind)
     return SequenceSource(path)
 
 
@@ -74,6 +92,10 @@ def common_width(sources: Iterable[Source]) -> int:
 
 def _is_visible(name: str) -> bool:
     return not name.startswith(("_", "."))
+
+
+def _in_natural_order(paths: list[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: _natural_order(str(path)))
 
 
 def _natural_order(name: str) -> list[tuple[int, str]]:

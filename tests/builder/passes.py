@@ -52,5 +52,13 @@ def tables_of(made: BuildJob, report: BuildReport) -> dict[int, tuple[Table, dic
     return tables
 
 
+def pairs_of(made: BuildJob, report: BuildReport) -> dict[int, bytes]:
+    """The pairs of all tables of a build."""
+    pairs: dict[int, bytes] = {}
+    for _, shard_pairs in tables_of(made, report).values():
+        pairs.update(shard_pairs)
+    return pairs
+
+
 def tree(directory: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))

@@ -204,7 +204,7 @@ def bad_pass(name: str, directory: Path) -> None:
 
 BAD_PASSES = {
     "no such path": "pass: no such file or directory",
-    "no files": "pass: holds no SequenceFile",
+    "no files": "pass: holds no input file",
     "no records": "pass/part-1: no records",
     "another width": r"part-1: values of 9 bytes, but those of .*part-0 have 8",
     "another width inside": r"part-1: key 1: a value of 9 bytes; the file's first has 8 \(offset",

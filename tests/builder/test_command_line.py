@@ -118,7 +118,7 @@ GOOD = ["--dict_name=d", "--input_path=pass", "--output_path=tables", "--shard_n
         ([*GOOD, "--job_mode=delta"], "--job_mode: 'delta' is not supported; supported is base"),
         ([*GOOD, "--cur_version=../1"], "--cur_version: version '../1_../1' is not"),
         ([*GOOD, "--input_path=none"], "none: no such file or directory"),
-        ([*GOOD, "--input_path=empty"], "empty: holds no SequenceFile"),
+        ([*GOOD, "--input_path=empty"], "empty: holds no input file"),
         ([*GOOD, "--input_path=cut"], "cut: the file ends inside a record"),
         ([*GOOD, "--nonsense=1"], "--nonsense"),
         ([*GOOD, "--output_path=cut"], "cut"),
