@@ -27,6 +27,7 @@ bool FileWindow::fill(size_t size) {
 }
 
 bool FileWindow::take(uint8_t* target, size_t size) {
+    if (size == 0) return true;  // `target` may be null then
     if (size > remaining()) return false;
     const size_t at_hand = std::min(size, available_);
     std::memcpy(target, at_, at_hand);

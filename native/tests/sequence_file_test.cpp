@@ -84,6 +84,16 @@ TEST(a_sequence_file_that_shrinks_while_it_is_read_is_an_error) {
     CHECK(error.kind() == ErrorKind::kSequenceFile);
 }
 
+TEST(no_bytes_are_taken_to_nowhere) {
+    const TemporaryDirectory directory;
+    write_whole(directory.file("some"), std::vector<uint8_t>{1, 2, 3});
+    FileWindow window(directory.file("some"));
+    CHECK(window.take(nullptr, 0));  // as for an empty part of a compressed block
+    uint8_t taken[3];
+    CHECK(window.take(taken, 3) && taken[2] == 3 && window.remaining() == 0);
+    CHECK(window.take(nullptr, 0) && !window.take(taken, 1));
+}
+
 TEST(a_discarded_sequence_file_leaves_nothing) {
     const TemporaryDirectory directory;
     const std::string path = directory.file("pairs");
