@@ -7,7 +7,7 @@ CXX_SOURCES = $(shell find native benchmarks -name '*.hpp' -o -name '*.cpp')
 # What the demo needs; what tests and checks need on top.
 BUILD_REQUIRES := 'scikit-build-core>=0.11' 'nanobind>=2.7' grpcio-tools==1.85.1 cmake ninja
 
-FUZZ_TARGETS := frame seek_request seek_response table sequence_file ctr_request
+FUZZ_TARGETS := frame seek_request seek_response table sequence_file ctr_request snappy
 # Of the whole campaign, split over its targets.
 SECONDS ?= 60
 
@@ -53,7 +53,7 @@ fuzz: $(VENV)/.dev ## Fuzzes frames, messages and files under ASan and UBSan (SE
 	mkdir -p build/fuzz/findings
 	set -e; for target in $(FUZZ_TARGETS); do \
 	  echo "== $$target"; \
-	  build/fuzz/fuzz_$$target -max_total_time=$$((($(SECONDS) + 5) / 6)) -timeout=5 \
+	  build/fuzz/fuzz_$$target -max_total_time=$$(($(SECONDS) / $(words $(FUZZ_TARGETS)) + 1)) -timeout=5 \
 	    -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 \
 	    -artifact_prefix=build/fuzz/findings/$${target}_ build/fuzz/corpus/$$target; \
 	done

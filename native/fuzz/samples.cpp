@@ -10,6 +10,8 @@
 #include "kernels/seek_plan.hpp"
 #include "kernels/seek_response.hpp"
 #include "kernels/sequence_file.hpp"
+#include "kernels/sequence_header.hpp"
+#include "kernels/sequence_pair.hpp"
 #include "kernels/table_writer.hpp"
 
 namespace cube::fuzz {
@@ -116,9 +118,53 @@ std::vector<ByteVector> table_samples() {
     return {table_bytes(0, 4), table_bytes(1, 1), table_bytes(20, 12), table_bytes(300, 8)};
 }
 
+namespace {
+
+// The header of a compressed file, whose codec's name is short.
+ByteVector compressed_header(const SequenceHeader& header) {
+    constexpr size_t kAfterFlags = 4 + kSyncMarkerBytes;  // no metadata, then the marker
+    ByteVector bytes = encode_sequence_header(header);
+    bytes[bytes.size() - kAfterFlags - 2] = 1;
+    bytes[bytes.size() - kAfterFlags - 1] = header.compression == SequenceCompression::kBlock;
+    ByteVector codec = {static_cast<uint8_t>(header.codec.size())};
+    append(codec, header.codec);
+    bytes.insert(bytes.end() - kAfterFlags, codec.begin(), codec.end());
+    return bytes;
+}
+
+// Three pairs as Spark writes them: LongWritable keys, BytesWritable values of 4 bytes.
+ByteVector compressed_sequence_file(SequenceCompression compression) {
+    SequenceHeader header{
+        "org.apache.hadoop.io.LongWritable", kBytesWritable, {}, compression, "as it is"};
+    header.sync_marker.fill(9);
+    ByteVector bytes = compressed_header(header);
+    const ByteVector key = {0, 0, 0, 0, 0, 0, 0, 5};
+    const ByteVector value = {0, 0, 0, 4, 1, 2, 3, 4};
+    if (compression == SequenceCompression::kRecord) {
+        for (int i = 0; i < 3; ++i) {
+            const ByteVector lengths = {0, 0, 0, 16, 0, 0, 0, 8};
+            for (const ByteVector& part : {lengths, key, value})
+                bytes.insert(bytes.end(), part.begin(), part.end());
+        }
+        return bytes;
+    }
+    const ByteVector escape(4, 0xff);
+    bytes.insert(bytes.end(), escape.begin(), escape.end());
+    bytes.insert(bytes.end(), header.sync_marker.begin(), header.sync_marker.end());
+    bytes.push_back(3);
+    for (const ByteVector& field : {key, value}) {
+        bytes.insert(bytes.end(), {3, 8, 8, 8, 24});  // the lengths, then what they cut up
+        for (int i = 0; i < 3; ++i) bytes.insert(bytes.end(), field.begin(), field.end());
+    }
+    return bytes;
+}
+
+}  // namespace
+
 std::vector<ByteVector> sequence_file_samples() {
     const Directory directory;
-    std::vector<ByteVector> samples;
+    std::vector<ByteVector> samples = {compressed_sequence_file(SequenceCompression::kRecord),
+                                       compressed_sequence_file(SequenceCompression::kBlock)};
     for (const SequenceDialect dialect : {SequenceDialect::kPaddle, SequenceDialect::kHadoop})
         for (const size_t count : {size_t{0}, size_t{5}, size_t{200}}) {
             const std::string path = directory.file("pairs" + std::to_string(samples.size()));
@@ -141,6 +187,14 @@ std::vector<ByteVector> ctr_request_samples() {
     ByteVector one(ctr_request_size(1, columns, sparse_ids.data()));
     encode_ctr_request(1, columns, sparse_ids.data(), dense_ids.data(), one.data());
     return {one, two, {}};
+}
+
+std::vector<ByteVector> snappy_samples() {
+    // The length, then a literal of 4 bytes, and copies of the three kinds from 4 bytes before.
+    return {{0},
+            {4, 12, 'c', 'u', 'b', 'e'},
+            {20, 12, 'c', 'u', 'b', 'e', 0x01, 4, 0x0e, 4, 0, 0x1f, 4, 0, 0, 0},
+            {4, 0xf0, 3, 'c', 'u', 'b', 'e'}};
 }
 
 }  // namespace cube::fuzz

@@ -23,5 +23,6 @@ std::vector<ByteVector> seek_response_samples();
 std::vector<ByteVector> table_samples();
 std::vector<ByteVector> sequence_file_samples();
 std::vector<ByteVector> ctr_request_samples();
+std::vector<ByteVector> snappy_samples();
 
 }  // namespace cube::fuzz

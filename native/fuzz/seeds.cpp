@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
         write(root / "table", cube::fuzz::table_samples());
         write(root / "sequence_file", cube::fuzz::sequence_file_samples());
         write(root / "ctr_request", cube::fuzz::ctr_request_samples());
+        write(root / "snappy", cube::fuzz::snappy_samples());
         return 0;
     } catch (const std::exception& error) {
         std::fprintf(stderr, "fuzz_seeds: %s\n", error.what());

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TARGETS = ("frame", "seek_request", "seek_response", "table", "sequence_file", "ctr_request")
+TARGETS = (
+    "frame", "seek_request", "seek_response", "table", "sequence_file", "ctr_request", "snappy",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
