@@ -75,17 +75,37 @@ class Table:
     """An immutable shard table in memory, every bound and checksum of it verified at open."""
 
     @staticmethod
-    def open(path: str, *, in_memory: bool = True) -> Table:
-        """Opens and verifies a table.
+    def open(path: str, *, in_memory: bool = True, shared: bool = False) -> Table:
+        """Opens and verifies a table, in as many threads as there are cores (at most 4).
 
         Args:
             in_memory: read into anonymous memory (huge pages where the kernel gives them);
                 else map the file.
+            shared: read into memory that other processes can attach to (in huge pages from
+                Linux 6.1 on).
 
         Raises:
             TableError: truncated, corrupt or of another format version; names file and offset.
             OSError: the file cannot be read.
         """
+    @staticmethod
+    def attach(path: str, descriptor: int) -> Table:
+        """The table that another process has opened with `shared` or mapped: the same memory.
+
+        What that process verified is not verified again, so take descriptors from it alone.
+
+        Args:
+            path: of the table's file, for messages.
+            descriptor: `Table.descriptor` of the other process, as it came over a socket; it may
+                be closed afterwards.
+
+        Raises:
+            TableError: the descriptor is of no table.
+            OSError: it cannot be mapped.
+        """
+    @property
+    def descriptor(self) -> int:
+        """What other processes can attach to, open as long as the table; -1 without."""
     @property
     def path(self) -> str: ...
     @property

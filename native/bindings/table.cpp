@@ -31,9 +31,18 @@ cube::TableReport write_table(const std::string& path, const InputArray<uint64_t
     return cube::write_table(path, input);
 }
 
-PythonTable open_table(const std::string& path, bool in_memory) {
+PythonTable open_table(const std::string& path, bool in_memory, bool shared) {
+    if (shared && !in_memory) throw std::invalid_argument("a mapped file is shared anyway");
+    const cube::TablePlace place = !in_memory ? cube::TablePlace::kMapped
+                                   : shared   ? cube::TablePlace::kShared
+                                              : cube::TablePlace::kPrivate;
     nb::gil_scoped_release released;
-    return PythonTable(cube::Table::open(path, in_memory));
+    return PythonTable(cube::Table::open(path, place));
+}
+
+PythonTable attach_table(const std::string& path, int descriptor) {
+    nb::gil_scoped_release released;
+    return PythonTable(cube::Table::attach(path, descriptor));
 }
 
 nb::tuple get(const PythonTable& table, const InputArray<uint64_t>& keys_array) {
@@ -88,7 +97,9 @@ void bind_table(nb::module_& m) {
 
     nb::class_<PythonTable>(m, "Table", nb::is_final())
         .def_static("open", &open_table, nb::arg("path"), nb::kw_only(),
-                    nb::arg("in_memory") = true)
+                    nb::arg("in_memory") = true, nb::arg("shared") = false)
+        .def_static("attach", &attach_table, nb::arg("path"), nb::arg("descriptor"))
+        .def_prop_ro("descriptor", [](const PythonTable& t) { return t->descriptor(); })
         .def_prop_ro("path", [](const PythonTable& t) { return t->path(); })
         .def_prop_ro("dict_name",
                      [](const PythonTable& t) { return text_of(t->header().dict_name); })

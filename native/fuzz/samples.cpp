@@ -76,7 +76,7 @@ ByteVector table_bytes(size_t count, size_t value_bytes) {
 std::shared_ptr<const Table> sample_table() {
     const Directory directory;
     write_sample_table(directory.file("table"), 1000, 12);
-    return Table::open(directory.file("table"), true);
+    return Table::open(directory.file("table"), TablePlace::kPrivate);
 }
 
 std::vector<ByteVector> seek_request_samples() {

@@ -60,10 +60,10 @@ File::~File() {
     if (descriptor_ >= 0) ::close(descriptor_);
 }
 
-uint64_t File::size() const {
+uint64_t File::size_of(int descriptor, const std::string& path) {
     struct stat status;
-    if (::fstat(descriptor_, &status) != 0) throw OsError(errno, path_);
-    if (S_ISDIR(status.st_mode)) throw OsError(EISDIR, path_);
+    if (::fstat(descriptor, &status) != 0) throw OsError(errno, path);
+    if (S_ISDIR(status.st_mode)) throw OsError(EISDIR, path);
     return static_cast<uint64_t>(status.st_size);
 }
 

@@ -16,7 +16,8 @@ class File {
     File& operator=(File&&) = delete;
     ~File();
 
-    uint64_t size() const;
+    uint64_t size() const { return size_of(descriptor_, path_); }
+    static uint64_t size_of(int descriptor, const std::string& path);
     int descriptor() const { return descriptor_; }
     const std::string& path() const { return path_; }
     // Reads up to `size` bytes at `offset`; fewer only at the end of the file.

@@ -8,10 +8,15 @@
 #include "kernels/crc32c.hpp"
 #include "kernels/error.hpp"
 #include "kernels/file.hpp"
+#include "kernels/threads.hpp"
 
 namespace cube {
 
 namespace {
+
+// 16 MiB of blocks, or the rows of about as many: enough that a thread is not asked for often.
+constexpr uint64_t kBlocksPerTurn = 16;
+constexpr uint64_t kRowsPerTurn = uint64_t{1} << 18;
 
 [[noreturn]] void fail(const std::string& problem) { throw Error(ErrorKind::kTable, problem); }
 
@@ -40,30 +45,33 @@ std::vector<uint32_t> read_block_crcs(const File& file, const TableLayout& layou
 template <class Fill>
 void verify_blocks(uint8_t* base, const TableLayout& layout, std::span<const uint32_t> crcs,
                    Fill&& fill) {
-    for (size_t block = 0; block < crcs.size(); ++block) {
-        const uint64_t begin = kTableHeaderBytes + uint64_t{block} * kTableBlockBytes;
-        const size_t size = static_cast<size_t>(
-            std::min<uint64_t>(kTableBlockBytes, layout.block_crcs.offset - begin));
-        fill(begin, size);
-        if (stored_crc32c(base + begin, size) != crcs[block])
-            fail("block checksum mismatch (offset " + std::to_string(begin) + ")");
-    }
+    in_threads(crcs.size(), kBlocksPerTurn, [&](uint64_t first, uint64_t end) {
+        for (uint64_t block = first; block < end; ++block) {
+            const uint64_t begin = kTableHeaderBytes + block * kTableBlockBytes;
+            const size_t size = static_cast<size_t>(
+                std::min<uint64_t>(kTableBlockBytes, layout.block_crcs.offset - begin));
+            fill(begin, size);
+            if (stored_crc32c(base + begin, size) != crcs[static_cast<size_t>(block)])
+                fail("block checksum mismatch (offset " + std::to_string(begin) + ")");
+        }
+    });
 }
 
 Memory load_verified(const File& file, const TableLayout& layout, std::span<const uint32_t> crcs,
-                     bool in_memory) {
+                     TablePlace place) {
     const size_t size = static_cast<size_t>(layout.file_bytes);
-    if (in_memory) {
-        Memory memory = Memory::anonymous(size, file.path());
-        verify_blocks(memory.data(), layout, crcs, [&](uint64_t begin, size_t bytes) {
-            read_exactly(file, begin, {memory.data() + begin, bytes});
-        });
+    if (place == TablePlace::kMapped) {
+        Memory memory = Memory::mapped(file, size);
+        ::madvise(memory.data(), size, MADV_SEQUENTIAL);
+        verify_blocks(memory.data(), layout, crcs, [](uint64_t, size_t) {});
+        ::madvise(memory.data(), size, MADV_RANDOM);
         return memory;
     }
-    Memory memory = Memory::mapped(file, size);
-    ::madvise(memory.data(), size, MADV_SEQUENTIAL);
-    verify_blocks(memory.data(), layout, crcs, [](uint64_t, size_t) {});
-    ::madvise(memory.data(), size, MADV_RANDOM);
+    Memory memory = place == TablePlace::kShared ? Memory::shared(size, file.path())
+                                                 : Memory::anonymous(size, file.path());
+    verify_blocks(memory.data(), layout, crcs, [&](uint64_t begin, size_t bytes) {
+        read_exactly(file, begin, {memory.data() + begin, bytes});
+    });
     return memory;
 }
 
@@ -78,27 +86,57 @@ Table::Table(const std::string& path, TableHeader header, Memory memory)
     stride_ = static_cast<size_t>(header_.row_stride());
 }
 
-std::shared_ptr<const Table> Table::open(const std::string& path, bool in_memory) {
+namespace {
+
+// What `read` throws about a table's content names its file.
+template <class Read>
+std::shared_ptr<const Table> naming(const std::string& path, Read&& read) {
     try {
+        return read();
+    } catch (const OsError&) {
+        throw;
+    } catch (const Error& error) {
+        throw Error(error.kind(), path + ": " + error.what());
+    }
+}
+
+uint64_t whole_size(uint64_t file_bytes) {
+    if (file_bytes < kTableHeaderBytes + kTableFooterBytes)
+        fail("truncated: " + std::to_string(file_bytes) + " bytes are no whole table");
+    return file_bytes;
+}
+
+}  // namespace
+
+std::shared_ptr<const Table> Table::open(const std::string& path, TablePlace place) {
+    return naming(path, [&] {
         const File file = File::open_to_read(path);
-        const uint64_t file_bytes = file.size();
-        if (file_bytes < kTableHeaderBytes + kTableFooterBytes)
-            fail("truncated: " + std::to_string(file_bytes) + " bytes are no whole table");
+        const uint64_t file_bytes = whole_size(file.size());
         std::array<uint8_t, kTableHeaderBytes> header_bytes;
         read_exactly(file, 0, header_bytes);
         TableHeader header = decode_header(header_bytes, file_bytes);
         const TableLayout layout(header);
         const std::vector<uint32_t> crcs =
             read_block_crcs(file, layout, stored_header_crc(header_bytes));
-        Memory memory = load_verified(file, layout, crcs, in_memory);
+        Memory memory = load_verified(file, layout, crcs, place);
+        if (place == TablePlace::kShared) {
+            std::copy(header_bytes.begin(), header_bytes.end(), memory.data());
+            memory.seal();
+        }
         std::shared_ptr<const Table> table(new Table(path, std::move(header), std::move(memory)));
         table->verify_index();
         return table;
-    } catch (const OsError&) {
-        throw;
-    } catch (const Error& error) {
-        throw Error(error.kind(), path + ": " + error.what());
-    }
+    });
+}
+
+std::shared_ptr<const Table> Table::attach(const std::string& path, int descriptor) {
+    return naming(path, [&] {
+        const uint64_t file_bytes = whole_size(File::size_of(descriptor, path));
+        Memory memory = Memory::attached(descriptor, static_cast<size_t>(file_bytes), path);
+        TableHeader header = decode_header(
+            std::span(memory.data(), kTableHeaderBytes).first<kTableHeaderBytes>(), file_bytes);
+        return std::shared_ptr<const Table>(new Table(path, std::move(header), std::move(memory)));
+    });
 }
 
 // Intact checksums only say that the file is as its writer left it; this says that every lookup
@@ -109,10 +147,14 @@ void Table::verify_index() const {
         if (row_of_slot(slot) >= header_.key_count)
             fail("remap names row " + std::to_string(row_of_slot(slot)) + " of " +
                  std::to_string(header_.key_count));
+    in_threads(header_.key_count, kRowsPerTurn,
+               [&](uint64_t first, uint64_t end) { verify_rows(first, end); });
+}
+
+void Table::verify_rows(uint64_t first, uint64_t end) const {
     std::array<uint64_t, 256> keys;
-    for (uint64_t begin = 0; begin < header_.key_count; begin += keys.size()) {
-        const size_t count =
-            static_cast<size_t>(std::min<uint64_t>(keys.size(), header_.key_count - begin));
+    for (uint64_t begin = first; begin < end; begin += keys.size()) {
+        const size_t count = static_cast<size_t>(std::min<uint64_t>(keys.size(), end - begin));
         for (size_t i = 0; i < count; ++i) keys[i] = row_key(begin + i);
         find_each(std::span(keys).first(count), [&](size_t i, const uint8_t* value) {
             if (value != row_value(begin + i))

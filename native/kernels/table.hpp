@@ -12,12 +12,19 @@
 
 namespace cube {
 
+// Where a table is held: in memory of this process, in memory that others can attach to, or in its
+// mapped file.
+enum class TablePlace { kPrivate, kShared, kMapped };
+
 // An immutable shard table; all of it was verified by `open`, so lookups check nothing.
 class Table {
   public:
     // Throws Error(kTable) with the path for anything but an intact table, OsError when the file
     // cannot be read.
-    static std::shared_ptr<const Table> open(const std::string& path, bool in_memory);
+    static std::shared_ptr<const Table> open(const std::string& path, TablePlace place);
+    // A table that another process has opened as kShared or kMapped, by its descriptor. What that
+    // process verified is not verified again.
+    static std::shared_ptr<const Table> attach(const std::string& path, int descriptor);
 
     const std::string& path() const { return path_; }
     const TableHeader& header() const { return header_; }
@@ -25,6 +32,8 @@ class Table {
     size_t value_bytes() const { return header_.value_bytes; }
     size_t file_bytes() const { return memory_.size(); }
     size_t memory_bytes() const { return memory_.size(); }
+    // What another process can attach to; -1 when the table is in memory of this one.
+    int descriptor() const { return memory_.descriptor(); }
 
     uint64_t row_key(uint64_t row) const {
         uint64_t key;
@@ -48,6 +57,7 @@ class Table {
 
     Table(const std::string& path, TableHeader header, Memory memory);
     void verify_index() const;
+    void verify_rows(uint64_t first, uint64_t end) const;
     void ask_pilots(std::span<const uint64_t> keys, Batch& batch) const;
     void ask_rows(size_t count, Batch& batch) const;
 

@@ -34,7 +34,7 @@ std::shared_ptr<const Table> table_of_even_keys(const TemporaryDirectory& direct
     Random random(60);
     const std::vector<uint8_t> values = random.bytes(keys.size() * width);
     write_table(directory.file("even"), {keys, values.data(), width, "dict", "1_1", 0, 1});
-    return Table::open(directory.file("even"), true);
+    return Table::open(directory.file("even"), TablePlace::kPrivate);
 }
 
 std::vector<uint8_t> answer(Seeker& seeker, Bytes payload) {

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cube_core._native import Table, crc32c_file, write_table
+from cube_core.errors import TableError
 from tests.native.fixtures import as_values, build_table, original_rows
 
 UINT64_MAX = 2**64 - 1
@@ -192,3 +196,49 @@ def test_a_replaced_file_does_not_touch_an_open_table(tmp_path: Path) -> None:
     build_table(tmp_path / "t", keys, np.zeros((100, 40), dtype=np.uint8))
     values, _ = mapped.get(keys)
     assert np.array_equal(values, as_values(original_rows(keys)))
+
+
+@pytest.mark.parametrize("options", [{"shared": True}, {"in_memory": False}], ids=str)
+def test_another_process_attaches_to_the_same_memory(
+    tmp_path: Path, options: dict[str, bool]
+) -> None:
+    """The descriptor goes over a socket; nothing is copied and nothing can be written."""
+    path = tmp_path / "t.table"
+    keys = np.arange(200_000, dtype=np.uint64)
+    values = keys.astype(np.uint32)[:, None].view(np.uint8)
+    write_table(str(path), keys, values, dict_name="d", version="1_1", shard=0, shard_num=1)
+    table = Table.open(str(path), **options)
+    code = (
+        "import socket, sys, numpy as np\n"
+        "from cube_core._native import Table\n"
+        "channel = socket.socket(fileno=int(sys.argv[1]))\n"
+        "path, (descriptor,), _, _ = socket.recv_fds(channel, 4096, 1)\n"
+        "table = Table.attach(path.decode(), descriptor)\n"
+        "values, status = table.get(np.array([7, 199_999, 200_000], np.uint64))\n"
+        "print(table.key_count, values.view(np.uint32).ravel().tolist(), status.tolist())\n"
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        socket.send_fds(ours, [str(path).encode()], [table.descriptor])
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.stdout.strip() == "200000 [7, 199999, 0] [0, 0, -1]", done.stderr
+    assert Table.open(str(path)).descriptor == -1
+
+
+def test_attaches_to_nothing_that_is_no_table(tmp_path: Path) -> None:
+    for content in (b"", b"x" * 100, b"x" * 4096):
+        path = tmp_path / "no.table"
+        path.write_bytes(content)
+        with path.open("rb") as file, pytest.raises(TableError, match=r"no\.table"):
+            Table.attach(str(path), file.fileno())
+    with pytest.raises(OSError, match="descriptor"):
+        Table.attach("gone.table", 9999)
+    with pytest.raises(ValueError, match="mapped"):
+        Table.open(str(path), in_memory=False, shared=True)
