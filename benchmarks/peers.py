@@ -80,13 +80,21 @@ def redis_server(
     keys: NDArray[np.uint64], values: NDArray[np.uint8], run_dir: Path
 ) -> Iterator[Server]:
     """Redis without persistence, loaded with decimal keys and raw values."""
+    with empty_redis_server(run_dir) as server:
+        load = (server.port, keys, values, _redis_set)
+        _load(*load, last_reply=b"+PONG\r\n", end=b"PING\r\n")
+        yield server
+
+
+@contextlib.contextmanager
+def empty_redis_server(run_dir: Path) -> Iterator[Server]:
+    """Redis without persistence and without keys."""
     port = free_port()
     command = [
         "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "",
         "--appendonly", "no", "--daemonize", "no", "--dir", str(run_dir),
     ]  # fmt: skip
     with _process(command, run_dir / "redis.log", ready="Ready to accept") as (process, _):
-        _load(port, keys, values, _redis_set, last_reply=b"+PONG\r\n", end=b"PING\r\n")
         yield Server("Redis MGET", "resp", port, process.pid)
 
 

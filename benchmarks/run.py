@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import client, kernel, server_cpu
+from benchmarks import builder, client, kernel, server_cpu
 from benchmarks.machine import machine
 from benchmarks.peers import missing_programs
 from cube_core.command_line import run
@@ -29,7 +29,8 @@ def main(
     ] = Path("benchmarks/results.json"),
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Counted rounds a figure.")] = 5,
     large: Annotated[
-        bool, typer.Option("--large/--nolarge", help="Also the kernel at 100 M keys (10 GB).")
+        bool,
+        typer.Option("--large/--nolarge", help="Also 100 M keys (20 GB on disk)."),
     ] = False,
 ) -> None:
     """Measures servers, kernel and client against their peers, side by side.
@@ -42,6 +43,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="cube-bench-") as directory:
         run_dir = Path(directory)
         figures["kernel"] = _kernel(run_dir, rounds, large)
+        figures["builder"] = _builder(run_dir, rounds, large)
         figures["server_cpu"] = _server_cpu(programs, run_dir, rounds)
         figures["client"] = _client(run_dir, rounds)
     results.write_text(json.dumps(figures, indent=1) + "\n")
@@ -66,6 +68,26 @@ def _kernel(run_dir: Path, rounds: int, large: bool) -> list[dict[str, Any]]:
         )
     console.print(table)
     return figures
+
+
+def _builder(run_dir: Path, rounds: int, large: bool) -> list[dict[str, Any]]:
+    table = Table(title="from rows of 40 bytes to what serves them, from process start to end")
+    for column in ("program", "records", "records/s", "min", "max", "records/CPU s"):
+        table.add_column(column, justify="right")
+    figures = builder.measure(2_000_000, run_dir, rounds=rounds, redis=True)
+    for records in (10_000_000, *((100_000_000,) if large else ())):
+        figures += builder.measure(records, run_dir, rounds=min(rounds, 3), redis=False)
+    for figure in figures:
+        table.add_row(
+            figure.program,
+            f"{figure.records:,}",
+            f"{figure.median_records_per_s:,.0f}",
+            f"{figure.min_records_per_s:,.0f}",
+            f"{figure.max_records_per_s:,.0f}",
+            f"{figure.records_per_cpu_s:,.0f}",
+        )
+    console.print(table)
+    return [asdict(figure) for figure in figures]
 
 
 def _server_cpu(programs: Path, run_dir: Path, rounds: int) -> list[dict[str, Any]]:

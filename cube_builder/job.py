@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cube_builder.checks import ON_DUPLICATE, ON_NONFINITE, OnDuplicate, OnNonfinite
 from cube_core.errors import BuildError
 from cube_core.versions import Version
 
@@ -28,6 +29,11 @@ class BuildJob:
         output_path: the tables go to `<output_path>/<version>/`.
         shard_num: shard of a key = key % shard_num.
         version: "<depend>_<cur>".
+        on_duplicate: of several records with a key, "last" keeps the last, "error" refuses them.
+        on_nonfinite: "error" refuses NaN and infinities in values whose width is a multiple of 4,
+            "keep" takes them.
+        memory_mb: bound on the memory of a build on this machine, in MiB; None: four fifths of
+            the machine's.
 
     Raises:
         BuildError: a field that cannot be used (named).
@@ -38,6 +44,9 @@ class BuildJob:
     output_path: Path
     shard_num: int
     version: Version
+    on_duplicate: OnDuplicate = "last"
+    on_nonfinite: OnNonfinite = "error"
+    memory_mb: int | None = None
 
     def __post_init__(self) -> None:
         if not _DICT_NAME.fullmatch(self.dict_name):
@@ -47,6 +56,10 @@ class BuildJob:
             )
         if not 1 <= self.shard_num <= SHARD_NUM_MAX:
             raise BuildError(f"shard_num {self.shard_num}: must be 1 to {SHARD_NUM_MAX}")
+        if self.on_duplicate not in ON_DUPLICATE:
+            raise BuildError(f"on_duplicate {self.on_duplicate!r}: must be last or error")
+        if self.on_nonfinite not in ON_NONFINITE:
+            raise BuildError(f"on_nonfinite {self.on_nonfinite!r}: must be error or keep")
 
     @property
     def directory(self) -> Path:

@@ -2,7 +2,8 @@
 
 The input is read once, batch by batch, and set aside per shard on the disk of the output; then
 one shard after the other is loaded and written as a table. So memory is bounded by the largest
-shard and one batch, whatever the size of the pass.
+shard and one batch, whatever the size of the pass; a shard over the job's bound is refused as soon
+as its records are counted.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cube_builder.checks import require_finite, require_unique
 from cube_builder.job import REPORT_NAME, BuildJob, BuildReport, ShardReport
 from cube_builder.manifest import check_against_manifest
+from cube_builder.memory import MemoryBound, machine_memory_mb
 from cube_builder.sources import common_width, open_source, source_files
 from cube_builder.spill import ShardSpill
 from cube_builder.staging import staged_directory
@@ -45,8 +48,8 @@ def build(job: BuildJob, on_progress: OnProgress | None = None) -> BuildReport:
     fails leaves nothing. A shard without keys gets an empty table.
 
     Raises:
-        BuildError: input that makes no pass (file named), or an output directory that holds
-            something else.
+        BuildError: input that makes no pass (file named), what the job refuses (key named), a
+            shard over the bound on memory, or an output directory that holds something else.
         SequenceFileError: a malformed input file (file and offset named).
         OSError: the disk.
     """
@@ -54,11 +57,13 @@ def build(job: BuildJob, on_progress: OnProgress | None = None) -> BuildReport:
     files = source_files(job.input_path)
     check_against_manifest(job.input_path, files)
     value_bytes = common_width(map(open_source, files))
+    memory_mb = machine_memory_mb() if job.memory_mb is None else job.memory_mb
+    memory = MemoryBound(memory_mb, job.shard_num, value_bytes)
     with staged_directory(job.directory, _check_replaceable(job)) as staging:
         spill_directory = staging / _SPILL_NAME
         spill_directory.mkdir()
         spill = ShardSpill(spill_directory, job.shard_num, value_bytes)
-        record_count = _spill_all(files, spill, report_progress)
+        record_count = _spill_all(job, files, spill, memory, report_progress)
         shards = _write_tables(job, staging, spill, record_count, report_progress)
         shutil.rmtree(spill_directory)
         report = BuildReport(
@@ -91,13 +96,22 @@ def _check_replaceable(job: BuildJob) -> Callable[[Path], None]:
     return check
 
 
-def _spill_all(files: list[Path], spill: ShardSpill, report_progress: OnProgress) -> int:
+def _spill_all(
+    job: BuildJob,
+    files: list[Path],
+    spill: ShardSpill,
+    memory: MemoryBound,
+    report_progress: OnProgress,
+) -> int:
     bytes_total = sum(open_source(path).input_bytes for path in files)
     bytes_before = 0
     record_count = 0
     for source in map(open_source, files):
         for (keys, values), offset in source.batches():
+            if job.on_nonfinite == "error":
+                require_finite(source.path, keys, values)
             spill.add(keys, values)
+            memory.require(*spill.largest_shard())
             record_count += len(keys)
             report_progress(Progress("read", bytes_before + offset, bytes_total, record_count))
         bytes_before += source.input_bytes
@@ -135,6 +149,8 @@ def _write_shard(job: BuildJob, staging: Path, spill: ShardSpill, shard: int) ->
             f"{name}: the table has {written.key_count} keys and {written.duplicate_count} "
             f"duplicates of {len(keys)} records"
         )
+    if job.on_duplicate == "error":
+        require_unique(job.input_path, keys, written.duplicate_count)
     return ShardReport(
         shard=shard,
         file=name,

@@ -8,10 +8,11 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, NoReturn, TypeVar, cast
 
 import typer
 
+from cube_builder.checks import OnDuplicate, OnNonfinite
 from cube_builder.donefile import append_pass
 from cube_builder.job import BuildJob
 from cube_builder.local_engine import build
@@ -70,6 +71,17 @@ def build_command(
     depend_version: Annotated[
         str, typer.Option("--depend_version", help="Version it stands on; cur_version if unset.")
     ] = "",
+    on_duplicate: Annotated[
+        str,
+        typer.Option("--on_duplicate", help="last: the last record of a key counts; error."),
+    ] = "last",
+    on_nonfinite: Annotated[
+        str, typer.Option("--on_nonfinite", help="error: NaN and infinities are refused; keep.")
+    ] = "error",
+    memory_mb: Annotated[
+        int | None,
+        typer.Option("--memory_mb", help="Bound in MiB; four fifths of the machine's if unset."),
+    ] = None,
     job_mode: Annotated[str, typer.Option("--job_mode", help="base.")] = "base",
     last_version: Annotated[
         str, typer.Option("--last_version", help="Accepted; has no meaning for a base.")
@@ -97,6 +109,9 @@ def build_command(
         output_path=_given("output_path", output_path),
         shard_num=shard_num,
         version=_version(depend_version, cur_version or str(int(time.time()))),
+        on_duplicate=cast(OnDuplicate, on_duplicate),
+        on_nonfinite=cast(OnNonfinite, on_nonfinite),
+        memory_mb=memory_mb,
     )
     with build_progress() as on_progress:
         report = build(job, on_progress)

@@ -24,6 +24,11 @@ class ShardSpill:
         self._value_bytes = value_bytes
         self._counts = np.zeros(shard_num, dtype=np.int64)
 
+    def largest_shard(self) -> tuple[int, int]:
+        """The shard with the most records so far, and their number."""
+        shard = int(self._counts.argmax())
+        return shard, int(self._counts[shard])
+
     def add(self, keys: NDArray[np.uint64], values: NDArray[np.uint8]) -> None:
         """Cuts uint64[n] keys and uint8[n, value_bytes] values over the shards."""
         # 16-bit numbers are sorted by radix, in linear time; stable, so that the last of several

@@ -24,7 +24,7 @@ def write_part(path: Path, keys: Keys, values: Values, dialect: str = "hadoop") 
 def random_part(path: Path, count: int, width: int, seed: int = 0) -> tuple[Keys, Values]:
     draw = np.random.default_rng(seed)
     keys = draw.integers(0, 2**64 - 1, count, dtype=np.uint64)
-    values = draw.integers(0, 256, (count, width), dtype=np.uint8)
+    values = draw.integers(0, 128, (count, width), dtype=np.uint8)  # finite as float32
     write_part(path, keys, values)
     return keys, values
 
