@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -45,7 +46,12 @@ def _parse(path: Path | str, message: _M) -> _M:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfError(str(path), "", f"cannot be read: {error}") from error
     try:
-        text_format.Parse(text, message, allow_unknown_field=False)
+        with warnings.catch_warnings():
+            # An escape that means nothing is a warning of Python's decoder deep inside protobuf.
+            warnings.simplefilter("error", DeprecationWarning)
+            text_format.Parse(text, message, allow_unknown_field=False)
+    except DeprecationWarning as error:
+        raise ConfError(str(path), "", f"a string has a bad escape: {error}") from error
     except text_format.ParseError as error:
         line = error.GetLine()
         where = f"{path}:{line}" if line else str(path)
