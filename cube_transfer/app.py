@@ -10,8 +10,10 @@ from fastapi.responses import FileResponse, PlainTextResponse
 
 from cube_core.errors import ControlError
 from cube_core.versions import Version
+from cube_transfer.control_routes import control_router
 from cube_transfer.daemon import Daemon
-from cube_transfer.status import status_of
+from cube_transfer.original_routes import original_router
+from cube_transfer.status import history_of, status_of
 
 FILES_PATH = "/files"
 
@@ -21,8 +23,13 @@ class _TableResponse(FileResponse):
     chunk_size = 1 << 20
 
 
-def create_app(daemon: Daemon) -> FastAPI:
-    """`GET /files/<version>/<dict_name>_part<shard>.table`, `/status`, `/health`."""
+def create_app(daemon: Daemon, token: str = "") -> FastAPI:
+    """`GET /files/<version>/<dict_name>_part<shard>.table`, `/status`, `/history`, `/health`; the
+    commands of `control_routes`, the original's answers of `original_routes`.
+
+    Args:
+        token: of commands; "" accepts them from this machine.
+    """
     app = FastAPI(title="cube-transfer", docs_url=None, redoc_url=None, openapi_url=None)
     table_name = re.compile(rf"{re.escape(daemon.settings.conf.dict_name)}_part\d{{1,5}}\.table")
 
@@ -41,8 +48,14 @@ def create_app(daemon: Daemon) -> FastAPI:
     async def status() -> dict[str, Any]:
         return status_of(daemon)
 
+    @app.get("/history")
+    async def history() -> list[dict[str, Any]]:
+        return history_of(daemon)
+
     @app.get("/health")
     async def health() -> PlainTextResponse:
         return PlainTextResponse("OK")
 
+    app.include_router(control_router(daemon, token))
+    app.include_router(original_router(daemon, daemon.settings.files_url))
     return app

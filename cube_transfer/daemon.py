@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 import httpx
 
-from cube_core.errors import BuildError
+from cube_core.errors import BuildError, ControlError
 from cube_transfer.deploy import Deployer
 from cube_transfer.donefile import DonefileEntry
 from cube_transfer.fleet import Fleet
+from cube_transfer.rollback import rollback_record, rolled_back_passes
 from cube_transfer.settings import Settings
 from cube_transfer.state import PassRecord, Stage, State
 from cube_transfer.tables import TableSet
@@ -44,6 +45,8 @@ class Daemon:
         self.fleet = Fleet(conf.replicas, control_http, settings.replica_deadline_s)
         self.deployer = Deployer(settings, state, self.fleet, source_http, self._newer_listed)
         self.reconcile_error = ""
+        self._ordered: PassRecord | None = None
+        self._ordering = asyncio.Lock()
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -51,17 +54,94 @@ class Daemon:
 
     async def _deploy_for_ever(self) -> None:
         await asyncio.to_thread(tidy, self.settings, self.state)
-        unfinished = self.state.unfinished()
-        if unfinished is not None:
-            log.info("pass %s: goes on after %s", unfinished.id, unfinished.stage.value)
-            await self.deployer.deploy(unfinished)
+        await self._take_up()
         while True:
             self.watch.changed.clear()
-            record = await self._take_newest()
+            self.deployer.forget_give_up()
+            record = await self._take_ordered()
+            if record is None and not self.state.paused:
+                record = await self._take_newest()
             if record is not None:
                 await self.deployer.deploy(record)
                 continue
             await self._reconcile_until_change()
+
+    async def rollback(self, version: str) -> PassRecord:
+        """Orders a rollback; it is recorded when this returns, and gives up what is under way.
+
+        Args:
+            version: "" for the one that was served before.
+
+        Raises:
+            ControlError: it cannot be gone back to, or another command is waiting.
+        """
+        async with self._ordering:
+            self._require_nothing_ordered()
+            under_way = self.deployer.under_way
+            record = await asyncio.to_thread(
+                rollback_record, self.settings, self.state, version, under_way
+            )
+            await self._order(record)
+        self.deployer.give_up(f"{record.version} was wanted back; `retry` deploys this pass anew")
+        return record
+
+    async def retry(self, pass_id: str) -> PassRecord:
+        """Orders a failed pass to be deployed anew.
+
+        Args:
+            pass_id: "" for the newest that failed.
+
+        Raises:
+            ControlError: there is no such pass, or it is older than what is served.
+        """
+        async with self._ordering:
+            self._require_nothing_ordered()
+            record = failed_pass(self.state, pass_id)
+            if self.deployer.under_way is not None:
+                raise ControlError(
+                    f"{self.deployer.under_way.id} is under way, and tries again by itself"
+                )
+            again = record.model_copy(update={"stage": Stage.NOTICED, "error": "", "step": ""})
+            await self._order(again)
+            return again
+
+    async def set_paused(self, paused: bool) -> None:
+        """Paused, the daemon begins no new pass; what is under way goes on, and so do commands."""
+        await self.deployer.record(paused=paused)
+        log.info("paused" if paused else "resumed")
+        self.watch.changed.set()
+
+    def _require_nothing_ordered(self) -> None:
+        if self._ordered is not None:
+            raise ControlError(f"{self._ordered.id} ({self._ordered.version}) is still waiting")
+
+    async def _order(self, record: PassRecord) -> None:
+        await self.deployer.record(record)
+        self._ordered = record
+        self.watch.changed.set()
+
+    async def _take_up(self) -> None:
+        """Goes on with what was under way when the daemon ended."""
+        unfinished = self.state.unfinished()
+        if not unfinished:
+            return
+        newest, *others = unfinished
+        for other in others:
+            changes = {"stage": Stage.FAILED, "error": f"given up for {newest.id}"}
+            await self.deployer.record(other.model_copy(update=changes))
+        log.info("pass %s: goes on after %s", newest.id, newest.stage.value)
+        await self._begin(newest)
+        await self.deployer.deploy(newest)
+
+    async def _take_ordered(self) -> PassRecord | None:
+        record, self._ordered = self._ordered, None
+        if record is not None:
+            await self._begin(record)
+        return record
+
+    async def _begin(self, record: PassRecord) -> None:
+        if record.kind == "rollback":
+            await self.deployer.record(*rolled_back_passes(self.state, record))
 
     async def _take_newest(self) -> PassRecord | None:
         """Records the passes that are new in the donefile: the newest is to be deployed, the
@@ -80,6 +160,8 @@ class Daemon:
         return record
 
     def _newer_listed(self, record: PassRecord) -> bool:
+        if self.state.paused:
+            return False
         return bool(new_entries(self.watch.reading.entries, self.state))
 
     async def _serving_tables(self) -> TableSet | None:
@@ -122,6 +204,24 @@ def new_entries(entries: Sequence[DonefileEntry], state: State) -> Sequence[Done
         if record is not None and not _is_repaired(record, entry):
             return entries[position:]
     return entries
+
+
+def failed_pass(state: State, pass_id: str) -> PassRecord:
+    """The pass that failed, or the newest that did.
+
+    Raises:
+        ControlError: there is none, or a newer one is served.
+    """
+    failed = [each for each in state.records() if each.stage is Stage.FAILED]
+    failed = [each for each in failed if each.kind == "pass" and pass_id in ("", each.id)]
+    if not failed:
+        raise ControlError(f"pass {pass_id} has not failed" if pass_id else "no pass has failed")
+    passes = (each for each in state.records() if each.kind == "pass")
+    served = [each.order for each in passes if each.version == state.wanted]
+    newest = failed[0]
+    if newest.order < max(served, default=0):
+        raise ControlError(f"pass {newest.id} is older than {state.wanted}, which is served")
+    return newest
 
 
 def _is_repaired(record: PassRecord, entry: DonefileEntry) -> bool:

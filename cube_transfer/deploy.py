@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from cube_transfer.backoff import until_done
 from cube_transfer.build import build
 from cube_transfer.dense_manifest import check_dense
 from cube_transfer.fleet import Fleet
-from cube_transfer.publish import publish
+from cube_transfer.publish import publish, republish
 from cube_transfer.replica_link import ReplicaLink
 from cube_transfer.settings import Settings
 from cube_transfer.state import PassRecord, Stage, State
@@ -39,6 +39,10 @@ class SupersededError(DeployError):
     """A newer pass is there, and this one does not get on."""
 
 
+class GivenUpError(DeployError):
+    """An operator wants something else."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of the state machine, and the stage it leads to."""
@@ -46,6 +50,7 @@ class Step:
     name: str
     reaches: Stage
     run: Callable[[PassRecord], Awaitable[None]]
+    may_be_cut_short: bool = True
 
 
 class Deployer:
@@ -71,15 +76,28 @@ class Deployer:
         self._fleet = fleet
         self._http = http
         self._newer_listed = newer_listed
+        self._late_replicas: tuple[str, ...] = ()
+        self._given_up = asyncio.Event()
+        self._reason = ""
         self._steps = (
             Step("pull", Stage.PULLED, self._pull),
             Step("build", Stage.BUILT, self._build),
             Step("ship", Stage.SHIPPED, self._ship),
             Step("load", Stage.LOADED, self._load),
             Step("switch", Stage.SWITCHED, self._switch),
-            Step("publish", Stage.PUBLISHED, self._publish),
-            Step("tidy", Stage.DONE, self._tidy),
+            Step("publish", Stage.PUBLISHED, self._publish, may_be_cut_short=False),
+            Step("tidy", Stage.DONE, self._tidy, may_be_cut_short=False),
         )
+
+    def give_up(self, reason: str) -> None:
+        """Ends what is under way as failed, unless the servers have switched to it: the short rest
+        is done then."""
+        self._reason = reason
+        self._given_up.set()
+
+    def forget_give_up(self) -> None:
+        """Called before it is decided what to deploy next."""
+        self._given_up.clear()
 
     async def deploy(self, record: PassRecord) -> PassRecord:
         """Takes a pass from the stage it has reached to a final one."""
@@ -109,7 +127,12 @@ class Deployer:
         wanted = self._state.wanted
         return await asyncio.to_thread(self._read_tables, wanted) if wanted else None
 
-    async def record(self, *records: PassRecord, wanted: str | None = None) -> None:
+    async def record(
+        self,
+        *records: PassRecord,
+        wanted: str | None = None,
+        paused: bool | None = None,
+    ) -> None:
         """Writes to the state; a full disk is waited for."""
 
         def note(error: BaseException, attempt: int) -> None:
@@ -118,7 +141,7 @@ class Deployer:
                 log.error("%s; trying again", self.error)
 
         async def save() -> None:
-            await asyncio.to_thread(self._state.save, *records, wanted=wanted)
+            await asyncio.to_thread(self._state.save, *records, wanted=wanted, paused=paused)
 
         await until_done(save, on_failure=note, transient=(OSError, lmdb.Error))
 
@@ -129,7 +152,7 @@ class Deployer:
             log.info("pass %s: %s", record.id, step.name)
             record = await self._save(record, step=step.name)
             await self._until_done(step, record)
-            record = await self._reach(self.under_way or record, step.reaches)
+            record = await self._reach(record, step.reaches)
         return record
 
     async def _resume(self, record: PassRecord) -> PassRecord:
@@ -140,6 +163,8 @@ class Deployer:
                 await asyncio.to_thread(self._read_tables, record.version)
                 return record
             except BuildError as error:
+                if record.kind == "rollback":
+                    raise
                 log.warning("pass %s: is built again: %s", record.id, error)
         elif record.stage is not Stage.PULLED:
             return record
@@ -153,8 +178,25 @@ class Deployer:
                 log.warning("pass %s: %s: %s; trying again", record.id, step.name, self.error)
             self._give_way(record)
 
-        await until_done(lambda: step.run(record), on_failure=note)
+        await self._unless_given_up(step, until_done(lambda: step.run(record), on_failure=note))
         self.error = ""
+
+    async def _unless_given_up(self, step: Step, work: Coroutine[Any, Any, None]) -> None:
+        if not step.may_be_cut_short:
+            await work
+            return
+        running = asyncio.ensure_future(work)
+        given_up = asyncio.ensure_future(self._given_up.wait())
+        try:
+            await asyncio.wait({running, given_up}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
+            else:
+                raise GivenUpError(f"given up: {self._reason}")
+        finally:
+            running.cancel()
+            given_up.cancel()
+            await asyncio.gather(running, given_up, return_exceptions=True)
 
     def _give_way(self, record: PassRecord) -> None:
         """Called after failed attempts, so a pass that gets on is never given up."""
@@ -195,10 +237,13 @@ class Deployer:
         late = await self._fleet.barrier(
             "switch", lambda link: link.ensure_switched(tables), lambda: self._give_way(record)
         )
-        await self._save(record, late_replicas=tuple(late))
+        self._late_replicas = tuple(late)
 
     async def _publish(self, record: PassRecord) -> None:
         target = self._settings.model_deploy_path
+        if target is not None and record.dense and record.kind == "rollback":
+            await asyncio.to_thread(republish, target, record.version)
+            return
         if target is None or not record.dense:
             missing = "model_deploy_path is not set" if target is None else "the pass has none"
             log.warning("pass %s: no dense model is published: %s", record.id, missing)
@@ -218,7 +263,8 @@ class Deployer:
     ) -> None:
         """A barrier before the switch; a server that lost what it served gets that back first."""
         tables = await asyncio.to_thread(self._read_tables, record.version)
-        serving = await self._serving_tables_or_none()
+        # A rollback does not wait for a server to take what it leads away from.
+        serving = None if record.kind == "rollback" else await self._serving_tables_or_none()
 
         async def prepare(link: ReplicaLink) -> None:
             if serving is not None and (await link.refresh()).current != tables.version:
@@ -255,8 +301,11 @@ class Deployer:
 
     async def _reach(self, record: PassRecord, stage: Stage) -> PassRecord:
         wanted = record.version if stage is Stage.SWITCHED else None
-        times = {**record.reached_at_s, stage.value: time.time()}
-        return await self._save(record, wanted, stage=stage, step="", reached_at_s=times)
+        changes: dict[str, Any] = {"stage": stage, "step": ""}
+        changes["reached_at_s"] = {**record.reached_at_s, stage.value: time.time()}
+        if stage is Stage.SWITCHED:
+            changes["late_replicas"] = self._late_replicas
+        return await self._save(record, wanted, **changes)
 
     async def _end(self, stage: Stage, error: Exception) -> PassRecord:
         assert self.under_way is not None  # noqa: S101  set before the first step

@@ -12,6 +12,7 @@ import httpx
 
 from cube_core.conf.transfer_conf import Replica
 from cube_transfer.backoff import TRANSIENT, until_done
+from cube_transfer.limits import REPLICA_DEADLINE_S
 from cube_transfer.replica_link import ReplicaLink
 from cube_transfer.tables import TableSet
 from cube_transfer.together import all_together
@@ -20,7 +21,6 @@ log = logging.getLogger(__name__)
 
 ReplicaStep = Callable[[ReplicaLink], Awaitable[None]]
 
-REPLICA_DEADLINE_S = 30.0
 _LATE_CHECK_INTERVAL_S = 0.1
 
 

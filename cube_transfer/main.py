@@ -9,17 +9,19 @@ import typer
 
 from cube_core import command_line, log
 from cube_core.conf.transfer_conf import read_transfer_conf
-from cube_transfer.fleet import REPLICA_DEADLINE_S
-from cube_transfer.server import run
+from cube_transfer.access import TOKEN_VARIABLE, read_token
+from cube_transfer.commands import CONFIG_DEFAULT, add_commands
+from cube_transfer.limits import REPLICA_DEADLINE_S
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def transfer(
+    context: typer.Context,
     config: Annotated[
         str, typer.Option("--config", "--conf", help="Path of transfer.conf.")
-    ] = "conf/transfer.conf",
+    ] = CONFIG_DEFAULT,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int | None,
@@ -44,15 +46,29 @@ def transfer(
             help="A server that fails for so long is left behind when its shard has another.",
         ),
     ] = REPLICA_DEADLINE_S,
+    token_file: Annotated[
+        str,
+        typer.Option(
+            "--token_file",
+            help=f"File of the token that commands must bring; {TOKEN_VARIABLE} if not given. "
+            "Without one, commands are accepted from this machine only.",
+        ),
+    ] = "",
 ) -> None:
     """Brings each training pass into production.
 
-    Watches the donefile of transfer.conf, pulls every new pass, has it built into shard tables,
-    ships them to every server, loads them everywhere, switches all servers, then publishes the
-    dense model. GET /status tells how far it is.
+    Without a command: watches the donefile of transfer.conf, pulls every new pass, has it built
+    into shard tables, ships them to every server, loads them everywhere, switches all servers, then
+    publishes the dense model. GET /status tells how far it is.
 
     Example: cube-transfer --config=conf/transfer.conf
     """
+    context.obj = config
+    if context.invoked_subcommand is not None:
+        return
+    # Imports the web framework, which the commands need not wait for.
+    from cube_transfer.server import run
+
     conf = read_transfer_conf(config)
     log.configure("cube-transfer")
     run(
@@ -61,7 +77,11 @@ def transfer(
         port=conf.wget_port if port is None else port,
         state_dir=Path(state_dir or Path(conf.tmp_address) / "state"),
         replica_deadline_s=replica_deadline_s,
+        token=read_token(token_file),
     )
+
+
+add_commands(app)
 
 
 def main() -> None:

@@ -33,8 +33,19 @@ def publish(model: Path, deploy_path: Path, version: str) -> None:
             return
     else:
         _place(model, target, deploy_path / f"{_STAGING_PREFIX}{version}")
-    replace_link(deploy_path / CURRENT_NAME, version)
-    replace_file(deploy_path / TIME_FILE_NAME, f"{version}\n")
+    _announce(deploy_path, version)
+
+
+def republish(deploy_path: Path, version: str) -> None:
+    """Makes a model that was published before the one to serve again.
+
+    Raises:
+        OSError: it is not there, or `deploy_path` cannot be written.
+    """
+    if not (deploy_path / version).is_dir():
+        raise FileNotFoundError(f"{deploy_path / version}: no such model")
+    if not is_published(deploy_path, version):
+        _announce(deploy_path, version)
 
 
 def published_version(deploy_path: Path) -> str:
@@ -60,6 +71,11 @@ def remove_unfinished_publications(deploy_path: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
     for name in (CURRENT_NAME, TIME_FILE_NAME):
         (deploy_path / f".{name}.tmp").unlink(missing_ok=True)
+
+
+def _announce(deploy_path: Path, version: str) -> None:
+    replace_link(deploy_path / CURRENT_NAME, version)
+    replace_file(deploy_path / TIME_FILE_NAME, f"{version}\n")
 
 
 def _place(model: Path, target: Path, staging: Path) -> None:

@@ -18,7 +18,7 @@ from cube_core.conf.transfer_conf import TransferConf
 from cube_core.errors import ConfError
 from cube_transfer.app import FILES_PATH, create_app
 from cube_transfer.daemon import Daemon
-from cube_transfer.fleet import REPLICA_DEADLINE_S
+from cube_transfer.limits import REPLICA_DEADLINE_S
 from cube_transfer.settings import Settings
 from cube_transfer.state import State
 from cube_transfer.together import all_together
@@ -36,6 +36,7 @@ def run(
     port: int,
     state_dir: Path,
     replica_deadline_s: float = REPLICA_DEADLINE_S,
+    token: str = "",
 ) -> None:
     """Runs the daemon until SIGTERM or SIGINT.
 
@@ -52,10 +53,10 @@ def run(
             port = listener.getsockname()[1]
             files_url = f"http://{conf.transfer_address}:{port}{FILES_PATH}"
             settings = Settings(conf, files_url, replica_deadline_s)
-            asyncio.run(_serve(settings, listener, state))
+            asyncio.run(_serve(settings, listener, state, token))
 
 
-async def _serve(settings: Settings, listener: socket.socket, state: State) -> None:
+async def _serve(settings: Settings, listener: socket.socket, state: State, token: str) -> None:
     conf, port = settings.conf, listener.getsockname()[1]
     _warn_of(conf, listener.getsockname()[0])
     async with (
@@ -66,7 +67,7 @@ async def _serve(settings: Settings, listener: socket.socket, state: State) -> N
         daemon = Daemon(settings, state, source_http, control_http)
         server = _HttpServer(
             uvicorn.Config(
-                create_app(daemon),
+                create_app(daemon, token),
                 log_config=None,
                 log_level=logging.WARNING,
                 access_log=False,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cube_core.conf.transfer_conf import TransferConf
-from cube_transfer.fleet import REPLICA_DEADLINE_S
+from cube_transfer.limits import REPLICA_DEADLINE_S
 from cube_transfer.source import PulledPass
 
 POLLS_PER_RECONCILE = 3

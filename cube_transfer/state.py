@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lmdb
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +20,7 @@ from cube_transfer.donefile import DonefileEntry
 RECORDS_KEPT = 1000
 _MAP_BYTES = 64 << 20
 _WANTED_KEY = b"wanted"
+_PAUSED_KEY = b"paused"
 _PASS_PREFIX = b"pass/"
 
 
@@ -39,9 +42,14 @@ class Stage(str, Enum):
     def is_final(self) -> bool:
         return self in (Stage.DONE, Stage.FAILED, Stage.SUPERSEDED)
 
+    @property
+    def is_served(self) -> bool:
+        """Whether all servers have switched to it at that time."""
+        return self in (Stage.SWITCHED, Stage.PUBLISHED, Stage.DONE)
+
 
 class PassRecord(BaseModel):
-    """One pass of the donefile and its way into production."""
+    """One pass of the donefile and its way into production, or a rollback to one."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,6 +62,9 @@ class PassRecord(BaseModel):
     """The donefile's line, unknown fields included."""
     order: int
     """Grows from pass to pass."""
+    kind: Literal["pass", "rollback"] = "pass"
+    rolled_back: bool = False
+    """Was served and rolled back from: no rollback goes to it by itself."""
     stage: Stage = Stage.NOTICED
     step: str = ""
     """The step that was begun and is not over."""
@@ -95,9 +106,10 @@ class State:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._lock = _lock(directory)
+        self._saving = threading.Lock()
         try:
             self._env = lmdb.open(str(directory), map_size=_MAP_BYTES, max_dbs=0)
-            self._records, self._wanted = self._load()
+            self._records, self._wanted, self._paused = self._load()
         except (lmdb.Error, ValidationError) as error:
             self._lock.close()
             problem = " ".join(str(error).split())
@@ -110,6 +122,11 @@ class State:
         """The version that all servers are to serve; "" before the first switch."""
         return self._wanted
 
+    @property
+    def paused(self) -> bool:
+        """Whether new passes of the donefile are left alone."""
+        return self._paused
+
     def get(self, pass_id: str) -> PassRecord | None:
         return self._records.get(pass_id)
 
@@ -117,15 +134,23 @@ class State:
         """All records, newest first."""
         return sorted(self._records.values(), key=lambda record: -record.order)
 
-    def unfinished(self) -> PassRecord | None:
-        """The pass that is under way, or was when the daemon ended."""
-        return next((record for record in self.records() if not record.stage.is_final), None)
+    def unfinished(self) -> list[PassRecord]:
+        """What is under way, or was when the daemon ended, newest first; more than one when the
+        newest is there to replace the others."""
+        return [record for record in self.records() if not record.stage.is_final]
 
     def next_order(self) -> int:
         return max((record.order for record in self._records.values()), default=0) + 1
 
-    def save(self, *records: PassRecord, wanted: str | None = None) -> None:
-        """Writes records, and the wanted version if given, as one transaction."""
+    def save(
+        self, *records: PassRecord, wanted: str | None = None, paused: bool | None = None
+    ) -> None:
+        """Writes records, and what else is given, as one transaction. May be called by several
+        threads."""
+        with self._saving:
+            self._save(records, wanted, paused)
+
+    def _save(self, records: Sequence[PassRecord], wanted: str | None, paused: bool | None) -> None:
         known = {**self._records, **{record.id: record for record in records}}
         newest_first = sorted(known.values(), key=lambda record: -record.order)
         forgotten = {record.id: record for record in newest_first[RECORDS_KEPT:]}
@@ -137,14 +162,17 @@ class State:
                 transaction.delete(_key(record))
             if wanted is not None:
                 transaction.put(_WANTED_KEY, wanted.encode())
+            if paused is not None:
+                transaction.put(_PAUSED_KEY, b"1" if paused else b"0")
         self._records = {id: record for id, record in known.items() if id not in forgotten}
         self._wanted = self._wanted if wanted is None else wanted
+        self._paused = self._paused if paused is None else paused
 
     def close(self) -> None:
         self._env.close()
         self._lock.close()
 
-    def _load(self) -> tuple[dict[str, PassRecord], str]:
+    def _load(self) -> tuple[dict[str, PassRecord], str, bool]:
         with self._env.begin() as transaction:
             pairs = {bytes(key): bytes(value) for key, value in transaction.cursor()}
         records = (
@@ -152,7 +180,8 @@ class State:
             for key, value in pairs.items()
             if key.startswith(_PASS_PREFIX)
         )
-        return {record.id: record for record in records}, pairs.get(_WANTED_KEY, b"").decode()
+        wanted = pairs.get(_WANTED_KEY, b"").decode()
+        return {record.id: record for record in records}, wanted, pairs.get(_PAUSED_KEY) == b"1"
 
 
 def _key(record: PassRecord) -> bytes:

@@ -18,6 +18,7 @@ def status_of(daemon: Daemon) -> dict[str, Any]:
         "dict_name": conf.dict_name,
         "mode": conf.mode,
         "serving": daemon.state.wanted,
+        "paused": daemon.state.paused,
         "deploying": _deploying(daemon),
         "donefile": _donefile(daemon),
         "passes": [_pass(record) for record in daemon.state.records()[:PASSES_SHOWN]],
@@ -27,6 +28,11 @@ def status_of(daemon: Daemon) -> dict[str, Any]:
         },
         "error": daemon.reconcile_error,
     }
+
+
+def history_of(daemon: Daemon) -> list[dict[str, Any]]:
+    """Every pass and rollback that is remembered, newest first."""
+    return [_pass(record) for record in daemon.state.records()]
 
 
 def _deploying(daemon: Daemon) -> dict[str, Any] | None:

@@ -7,11 +7,9 @@ import logging
 from cube_transfer.publish import published_version, remove_unfinished_publications
 from cube_transfer.retention import remove_all_but, remove_build_leftovers, remove_versions
 from cube_transfer.settings import Settings
-from cube_transfer.state import Stage, State
+from cube_transfer.state import State
 
 log = logging.getLogger(__name__)
-
-_SERVED = (Stage.SWITCHED, Stage.PUBLISHED, Stage.DONE)
 
 
 def tidy(settings: Settings, state: State) -> None:
@@ -29,15 +27,19 @@ def tidy(settings: Settings, state: State) -> None:
 def _tidy(settings: Settings, state: State) -> None:
     records = state.records()
     known = {record.version for record in records}
-    deployed = [record.version for record in records if record.stage in _SERVED]
+    deployed = [record for record in records if record.stage.is_served and record.kind == "pass"]
+    good = [record.version for record in deployed if not record.rolled_back]
+    newest = settings.conf.keep_versions
     under_way = state.unfinished()
-    unfinished = {under_way.version} if under_way is not None else set()
-    keep = {*deployed[: settings.conf.keep_versions], state.wanted, *unfinished}
+    unfinished = {record.version for record in under_way}
+    # What was rolled back from stays a while, to go forward to, but takes no place of a good one.
+    kept = [*good[:newest], *(record.version for record in deployed[:newest])]
+    keep = {*kept, state.wanted, *unfinished}
     remove_versions(settings.output_address, known, keep)
     remove_build_leftovers(settings.output_address, known)
     # The last step of a pass finds its pull still there; after it nothing needs it.
-    needs_pull = under_way is not None and under_way.step != "tidy"
-    remove_all_but(settings.pulls, unfinished if needs_pull else ())
+    needs_pull = {record.version for record in under_way if record.step != "tidy"}
+    remove_all_but(settings.pulls, needs_pull)
     if settings.model_deploy_path is not None:
         published = published_version(settings.model_deploy_path)
         remove_versions(settings.model_deploy_path, known, {*keep, published})

@@ -87,9 +87,13 @@ class Site:
             self.daemon = daemon
             yield daemon
 
-    def status(self) -> dict[str, Any]:
+    def url(self) -> str:
+        """Of the daemon."""
         assert self.daemon is not None
-        reply = self.http.get(f"http://127.0.0.1:{self.daemon.port()}/status")
+        return f"http://127.0.0.1:{self.daemon.port()}"
+
+    def status(self) -> dict[str, Any]:
+        reply = self.http.get(f"{self.url()}/status")
         status: dict[str, Any] = reply.raise_for_status().json()
         return status
 

@@ -20,7 +20,7 @@ def _record(pass_id: int, stage: Stage = Stage.NOTICED) -> PassRecord:
 
 def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     state = State(tmp_path)
-    assert (state.wanted, state.unfinished(), state.next_order()) == ("", None, 1)
+    assert (state.wanted, state.unfinished(), state.next_order()) == ("", [], 1)
     state.save(_record(1, Stage.SUPERSEDED), _record(2))
     state.save(_record(2, Stage.SWITCHED), wanted="2_2")
     state.close()
@@ -29,9 +29,14 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     assert again.wanted == "2_2"
     assert [record.id for record in again.records()] == ["2", "1"]
     assert again.get("1") == _record(1, Stage.SUPERSEDED)
-    assert again.unfinished() == _record(2, Stage.SWITCHED)
+    assert again.unfinished() == [_record(2, Stage.SWITCHED)]
     assert again.next_order() == 3
+    assert not again.paused
+    again.save(paused=True)
     again.close()
+    third = State(tmp_path)
+    assert (third.paused, third.wanted) == (True, "2_2")
+    third.close()
 
 
 def test_a_second_daemon_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,221 @@
+"""The commands of `cube-transfer` that talk to a running daemon."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+from rich.table import Table
+from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+
+from cube_core.conf.transfer_conf import read_transfer_conf
+from cube_core.errors import ConfError, DeployError
+from cube_transfer.access import TOKEN_VARIABLE, authorization, read_token
+
+CONFIG_DEFAULT = "conf/transfer.conf"
+_TIMEOUT_S = 30.0
+_FINAL = ("done", "failed", "superseded")
+
+_Url = Annotated[
+    str,
+    typer.Option("--url", help="The daemon; http://<transfer_address>:<wget_port> if not given."),
+]
+_TokenFile = Annotated[
+    str, typer.Option("--token_file", help=f"File of the token; {TOKEN_VARIABLE} if not given.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="The daemon's answer as it is.")]
+_WaitS = Annotated[
+    float, typer.Option("--wait_s", min=0, help="Wait so long for the end of it; 0 = do not wait.")
+]
+
+
+class DaemonClient:
+    """Asks one daemon.
+
+    Args:
+        context: of the command; its parent has `--config` of the root command.
+        url: "" takes the address of that file.
+    """
+
+    def __init__(self, context: typer.Context, url: str, token_file: str = "") -> None:
+        if not url:
+            conf = read_transfer_conf(context.obj or CONFIG_DEFAULT)
+            url = f"http://{conf.transfer_address}:{conf.wget_port}"
+        self._url = url.rstrip("/")
+        self._headers = authorization(read_token(token_file))
+
+    def get(self, path: str) -> Any:
+        return self._ask("GET", path, None)
+
+    def post(self, path: str, **fields: str) -> Any:
+        return self._ask("POST", path, fields)
+
+    def _ask(self, method: str, path: str, fields: dict[str, str] | None) -> Any:
+        """Raises DeployError: no answer, or the daemon's reason not to do it."""
+        url = self._url + path
+        try:
+            with httpx.Client(trust_env=False, timeout=_TIMEOUT_S) as http:
+                response = http.request(method, url, json=fields, headers=self._headers)
+                answer = response.json()
+        except httpx.InvalidURL as error:
+            raise ConfError("command line", "--url", f"{self._url}: {error}") from error
+        except httpx.HTTPError as error:
+            raise DeployError(f"{url}: {error or type(error).__name__}; does it run?") from error
+        except ValueError as error:
+            raise DeployError(f"{url}: the answer is no JSON; is it a cube-transfer?") from error
+        if response.status_code != httpx.codes.OK:
+            raise DeployError(f"{url}: {answer.get('detail', answer)}")
+        return answer
+
+
+def status(context: typer.Context, url: _Url = "", as_json: _Json = False) -> None:
+    """What is served, what is under way, and every server with its version and error.
+
+    Example: cube-transfer status --config=conf/transfer.conf
+    """
+    answer = DaemonClient(context, url).get("/status")
+    if as_json:
+        print(json.dumps(answer, indent=2))
+        return
+    serving = answer["serving"] or "nothing"
+    paused = " (paused)" if answer["paused"] else ""
+    print(f"{answer['dict_name']}: serves {serving}{paused}")
+    deploying = answer["deploying"]
+    if deploying is not None:
+        print(f"deploying {deploying['id']} ({deploying['version']}): {deploying['step']}")
+    problems = [answer["error"], answer["donefile"]["error"], *answer["donefile"]["bad_lines"]]
+    problems.insert(0, deploying["error"] if deploying else "")
+    for problem in filter(None, problems):
+        print(f"  {problem}")
+    table = Table("server", "address", "serves", "background", "ready", "error")
+    for name, replica in answer["replicas"].items():
+        versions = (replica["cur_version"] or "-", replica["bg_version"] or "-")
+        ready = "yes" if replica["ready"] else "no"
+        table.add_row(name, replica["endpoint"], *versions, ready, replica["error"])
+    Console().print(table)
+
+
+def history(context: typer.Context, url: _Url = "", as_json: _Json = False) -> None:
+    """Every pass and rollback that is remembered, newest first.
+
+    Example: cube-transfer history --url=http://127.0.0.1:8098
+    """
+    records = DaemonClient(context, url).get("/history")
+    if as_json:
+        print(json.dumps(records, indent=2))
+        return
+    table = Table("pass", "version", "stage", "since", "remarks")
+    for record in records:
+        times = record["reached_at_s"].values()
+        since = datetime.fromtimestamp(max(times)).isoformat(" ", "seconds") if times else ""
+        table.add_row(record["id"], record["version"], record["stage"], since, _remarks(record))
+    Console().print(table)
+
+
+def rollback(
+    context: typer.Context,
+    version: Annotated[
+        str, typer.Argument(help="To go back to; the one that was served before if not given.")
+    ] = "",
+    url: _Url = "",
+    token_file: _TokenFile = "",
+    wait_s: _WaitS = 60.0,
+) -> None:
+    """Has all servers serve an earlier version, and publishes its dense model.
+
+    Example: cube-transfer rollback 10_10
+    """
+    client = DaemonClient(context, url, token_file)
+    _await_end(client, client.post("/control/rollback", version=version), wait_s)
+
+
+def retry_pass(
+    context: typer.Context,
+    pass_id: Annotated[
+        str, typer.Argument(help="The pass; the newest that failed if not given.")
+    ] = "",
+    url: _Url = "",
+    token_file: _TokenFile = "",
+    wait_s: _WaitS = 0.0,
+) -> None:
+    """Has a failed pass deployed anew.
+
+    Example: cube-transfer retry 11
+    """
+    client = DaemonClient(context, url, token_file)
+    _await_end(client, client.post("/control/retry", id=pass_id), wait_s)
+
+
+def pause(context: typer.Context, url: _Url = "", token_file: _TokenFile = "") -> None:
+    """Leaves new passes of the donefile alone; what is under way goes on.
+
+    Example: cube-transfer pause
+    """
+    DaemonClient(context, url, token_file).post("/control/pause")
+    print("paused")
+
+
+def resume(context: typer.Context, url: _Url = "", token_file: _TokenFile = "") -> None:
+    """Ends a pause.
+
+    Example: cube-transfer resume
+    """
+    DaemonClient(context, url, token_file).post("/control/resume")
+    print("resumed")
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds the commands to the daemon's command line."""
+    for name, command in (
+        ("status", status),
+        ("history", history),
+        ("rollback", rollback),
+        ("pause", pause),
+        ("resume", resume),
+        ("retry", retry_pass),
+    ):
+        app.command(name)(command)
+
+
+def _await_end(client: DaemonClient, ordered: dict[str, str], wait_s: float) -> None:
+    started = time.monotonic()
+    print(f"{ordered['id']}: {ordered['version']} is ordered")
+    if not wait_s:
+        return
+    record = _final_record(client, ordered["id"], wait_s)
+    if record is None:
+        raise DeployError(f"{ordered['id']}: not over after {wait_s:g} s; see cube-transfer status")
+    if record["stage"] != "done":
+        raise DeployError(f"{ordered['id']}: {record['stage']}: {record['error']}")
+    print(f"{record['version']} is served after {time.monotonic() - started:.1f} s")
+
+
+def _final_record(client: DaemonClient, pass_id: str, wait_s: float) -> dict[str, Any] | None:
+    @retry(
+        retry=retry_if_result(lambda record: record is None),
+        stop=stop_after_delay(wait_s),
+        wait=wait_fixed(0.1),
+        retry_error_callback=lambda _: None,
+    )
+    def look() -> dict[str, Any] | None:
+        records: list[dict[str, Any]] = client.get("/history")
+        ended = (each for each in records if each["id"] == pass_id and each["stage"] in _FINAL)
+        return next(ended, None)
+
+    record: dict[str, Any] | None = look()
+    return record
+
+
+def _remarks(record: dict[str, Any]) -> str:
+    late = ", ".join(record["late_replicas"])
+    remarks = (
+        "rolled back" if record["rolled_back"] else "",
+        f"without {late}" if late else "",
+        record["error"],
+    )
+    return "; ".join(filter(None, remarks))

@@ -1,0 +1,78 @@
+"""Commands of an operator, as HTTP: rollback, pause, resume, retry."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from pydantic import BaseModel, ConfigDict
+
+from cube_core.errors import ControlError
+from cube_transfer.access import refusal
+from cube_transfer.daemon import Daemon
+from cube_transfer.state import PassRecord
+
+log = logging.getLogger(__name__)
+
+
+class RollbackCommand(BaseModel):
+    """`version`: "" for the one that was served before."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+    version: str = ""
+
+
+class RetryCommand(BaseModel):
+    """`id` of the pass: "" for the newest that failed."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+    id: str = ""
+
+
+def control_router(daemon: Daemon, token: str) -> APIRouter:
+    """`POST /control/rollback`, `/retry`, `/pause`, `/resume`: 401 without the right token, 409
+    with the reason when the command cannot be done."""
+
+    def require_access(request: Request) -> None:
+        host = request.client.host if request.client else ""
+        problem = refusal(token, request.headers.get("authorization", ""), host)
+        name = request.url.path.rpartition("/")[2]
+        if problem:
+            log.warning("command %s of %s is refused: %s", name, host or "unknown", problem)
+            raise HTTPException(401, problem)
+        log.info("command %s of %s%s", name, host, "" if token else ", without a token")
+
+    router = APIRouter(prefix="/control", dependencies=[Depends(require_access)])
+
+    @router.post("/rollback")
+    async def rollback(command: RollbackCommand) -> dict[str, Any]:
+        try:
+            return _answer(await daemon.rollback(command.version))
+        except ControlError as error:
+            raise HTTPException(409, str(error)) from error
+
+    @router.post("/retry")
+    async def retry(command: RetryCommand) -> dict[str, Any]:
+        try:
+            return _answer(await daemon.retry(command.id))
+        except ControlError as error:
+            raise HTTPException(409, str(error)) from error
+
+    @router.post("/pause")
+    async def pause() -> dict[str, Any]:
+        await daemon.set_paused(True)
+        return {"paused": True}
+
+    @router.post("/resume")
+    async def resume() -> dict[str, Any]:
+        await daemon.set_paused(False)
+        return {"paused": False}
+
+    return router
+
+
+def _answer(record: PassRecord) -> dict[str, Any]:
+    return {"id": record.id, "version": record.version}

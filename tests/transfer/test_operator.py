@@ -1,0 +1,172 @@
+"""What an operator tells a running daemon, by command line and HTTP."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cube_core import command_line
+from cube_transfer.main import app
+from tests.transfer.site import Site
+from tests.waiting import wait_until
+
+
+def _command(site: Site, *arguments: str, code: int = 0, url: str = "") -> str:
+    ended = subprocess.run(
+        [sys.executable, "-m", "cube_transfer.main", *arguments, f"--url={url or site.url()}"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == code, ended.stderr
+    return ended.stdout if code == 0 else ended.stderr
+
+
+def _get(site: Site, path: str) -> Any:
+    answer = site.http.get(site.url() + path).raise_for_status().json()
+    assert set(answer) == {"success", "message", "data"}
+    return answer["data"] if answer["success"] == "0" else answer["message"]
+
+
+def _deploy(site: Site, *pass_ids: str) -> None:
+    for pass_id in pass_ids:
+        site.trainer.announce(site.trainer.write(pass_id))
+        site.await_stage(pass_id, "done")
+
+
+def test_rollbacks_take_tables_and_model_back(site: Site) -> None:
+    with site.transfer(keep_versions=3):
+        assert "nothing is served" in _command(site, "rollback", code=2)
+        _deploy(site, "1", "2", "3")
+        assert "2_2 is served after" in _command(site, "rollback")
+        site.require_served("2")
+        assert site.published() == "2_2"
+        assert site.status()["serving"] == "2_2"
+        history = json.loads(_command(site, "history", "--json"))
+        assert [(each["id"], each["stage"]) for each in history[:2]] == [
+            ("rollback:4", "done"),
+            ("3", "done"),
+        ]
+        assert history[1]["rolled_back"]
+
+        # From there one further back, not to the pass that was rolled back from.
+        _command(site, "rollback")
+        site.require_served("1")
+        assert site.published() == "1_1"
+        assert "no version was served before 1_1" in _command(site, "rollback", code=2)
+        assert "9_9 was never served; these were: 3_3, 2_2, 1_1" in _command(
+            site, "rollback", "9", code=2
+        )
+        _command(site, "rollback", "3_3")
+        site.require_served("3")
+        site.require_tidy()
+        _command(site, "rollback", "2")
+
+    # A restart does not deploy again what was rolled back from; a newer pass is taken.
+    with site.transfer(keep_versions=3):
+        wait_until(lambda: site.status()["replicas"]["cube1_0"]["ready"])
+        site.require_served("2")
+        _deploy(site, "4")
+        site.require_served("4")
+        assert "2_2 is served" in _command(site, "rollback")
+
+
+def test_a_rollback_gives_up_the_pass_under_way(site: Site) -> None:
+    with site.transfer():
+        _deploy(site, "1", "2")
+        held = site.proxies["cube1_0"]
+        held.hold("bg_switch")
+        site.trainer.announce(site.trainer.write("3"))
+        wait_until(lambda: site.command("cube0_0", "status")["cur_version"] == "3_3")
+        # The servers are switching, so what was served before is 2_2.
+        _command(site, "rollback", "--wait_s=0")
+        held.release("bg_switch")
+        wait_until(lambda: site.stage("rollback:4") == "done")
+        site.require_served("2")
+        assert site.published() == "2_2"
+        assert site.stage("3") == "failed"
+        assert "2_2 was wanted back" in site.pass_error("3")
+
+        assert "has not failed" in _command(site, "retry", "2", code=2)
+        assert "3_3 is served" in _command(site, "retry", "--wait_s=20")
+        site.require_served("3")
+        assert "no pass has failed" in _command(site, "retry", code=2)
+
+
+def test_a_paused_daemon_takes_no_new_pass(site: Site) -> None:
+    trainer = site.trainer
+    with site.transfer():
+        _deploy(site, "1")
+        assert _command(site, "pause") == "paused\n"
+        trainer.announce(trainer.write("2"))
+        wait_until(lambda: site.status()["donefile"]["pass_count"] == 2)
+    with site.transfer():
+        wait_until(lambda: site.status()["replicas"]["cube0_0"]["ready"])
+        assert site.status()["paused"]
+        assert site.stage("2") == ""
+        shown = _command(site, "status")
+        assert "ctr_embedding: serves 1_1 (paused)" in shown
+        assert "cube1_0" in shown
+        assert _command(site, "resume") == "resumed\n"
+        site.await_stage("2", "done")
+        site.require_served("2")
+
+
+def test_commands_need_the_token(site: Site, tmp_path: Path) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text("a-secret-of-the-site\n")
+    other_file = tmp_path / "other"
+    other_file.write_text("another-secret")
+    with site.transfer(f"--token_file={token_file}") as daemon:
+        for arguments in (["pause"], ["pause", f"--token_file={other_file}"]):
+            assert "wrong or missing token" in _command(site, *arguments, code=2)
+        assert not site.status()["paused"]
+        _command(site, "pause", f"--token_file={token_file}")
+        assert site.status()["paused"]
+        assert "a-secret-of-the-site" not in daemon.log()
+        assert "command pause of 127.0.0.1 is refused" in daemon.log()
+
+
+def test_what_the_original_answers(site: Site) -> None:
+    with site.transfer():
+        _deploy(site, "7")
+        info = _get(site, "/dict/info")
+        assert (info["dict_name"], info["shard_num"], info["inst_num"]) == ("ctr_embedding", 2, 2)
+        assert info["wait_version_info"] is None
+        (history,) = _get(site, "/dict/deploy/history")
+        assert (history["version"], history["depend"], history["mode"]) == (7, 7, "base")
+        wait_until(lambda: {i["version"] for i in _get(site, "/instance/status")} == {7})
+        assert {(i["shard"], i["ip"]) for i in _get(site, "/instance/status")} == {
+            (0, "127.0.0.1"),
+            (1, "127.0.0.1"),
+        }
+        (source,) = json.loads(_get(site, "/dict/scaler?shard=1"))
+        table = site.output / "7_7" / "ctr_embedding_part1.table"
+        assert site.http.get(source["data_source"]).content == table.read_bytes()
+        meta = _get(site, "/dict/meta_info?name=ctr_embedding&version=7&depend=7&shard=1")
+        assert meta["meta"]["file_bytes"] == table.stat().st_size
+        for path, words in (
+            ("/dict/scaler?shard=2", "none of 0 to 1"),
+            ("/dict/meta_info?name=ctr_embedding&version=7&depend=7", "need arg: shard"),
+            ("/dict/meta_info?name=x&version=7&depend=7&shard=0", "no dict x"),
+            ("/dict/meta_info?name=ctr_embedding&version=..&depend=7&shard=0", "is not <base>"),
+        ):
+            assert words in _get(site, path)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [("http://127.0.0.1:1", "does it run?"), ("nonsense://x", "does it run?")],
+)
+def test_a_daemon_that_does_not_answer(
+    capsys: pytest.CaptureFixture[str], url: str, words: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(app, ["status", f"--url={url}"])
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
