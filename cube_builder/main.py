@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar, cast
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from cube_builder.checks import OnDuplicate, OnNonfinite
 from cube_builder.donefile import append_pass
@@ -19,9 +21,10 @@ from cube_builder.local_engine import build
 from cube_builder.paddle_export import ROWS_PER_FILE, export_rows, load_embedding
 from cube_builder.pairs import read_pairs
 from cube_builder.progress_bar import build_progress, row_progress
+from cube_builder.tables import diff, table_files, verify
 from cube_builder.text_format import format_pairs, text_to_sequence_file
 from cube_core import command_line
-from cube_core.errors import ConfError, ControlError
+from cube_core.errors import BuildError, ConfError, ControlError, CubeError
 from cube_core.log import configure
 from cube_core.versions import Version
 
@@ -209,6 +212,62 @@ def text(
         raise _flag_error("dialect", f"{dialect!r}: must be hadoop or paddle")
     count = text_to_sequence_file(input_path, output_path, dialect=dialect)
     print(f"wrote {output_path}: {count} pairs")
+
+
+@app.command("verify")
+def verify_command(
+    paths: Annotated[list[Path], typer.Argument(help="Tables, or directories of them.")],
+) -> None:
+    """Checks structure and checksums of tables, and build.json beside them.
+
+    Exit code 2, and a line on stderr for each, when any is damaged.
+
+    Example:
+
+      cube-builder verify tables/1_1
+    """
+    failed = 0
+    for path in [file for given in paths for file in table_files(given)]:
+        try:
+            table = verify(path)
+        except (CubeError, OSError) as error:
+            failed += 1
+            print(f"damaged {path}: {error}", file=sys.stderr)
+        else:
+            print(
+                f"ok {path}: {table.dict_name} {table.version}, shard {table.shard} of "
+                f"{table.shard_num}, {table.key_count} keys of {table.value_bytes} bytes"
+            )
+    if failed:
+        raise BuildError(f"{failed} of the tables are damaged; build them again or ship them anew")
+
+
+@app.command("diff")
+def diff_command(
+    old: Annotated[Path, typer.Argument(help="Directory of a version, or a table.")],
+    new: Annotated[Path, typer.Argument(help="The one to compare it with.")],
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, help="Keys to print of each kind; 0: none.")
+    ] = 10,
+) -> None:
+    """Tells which keys two versions do not share, and which have another value.
+
+    Example:
+
+      cube-builder diff tables/1_1 tables/2_2 --limit=5
+    """
+    left = {"added": limit, "removed": limit, "changed": limit}
+
+    def show(kind: str, keys: NDArray[np.uint64]) -> None:
+        for key in keys[: left[kind]].tolist():
+            print(f"{kind} {key}")
+        left[kind] -= min(left[kind], len(keys))
+
+    found = diff(old, new, show)
+    print(
+        f"{found.added} added, {found.removed} removed, {found.changed} changed, "
+        f"{found.equal} equal"
+    )
 
 
 def main() -> NoReturn:

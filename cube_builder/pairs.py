@@ -8,10 +8,10 @@ from pathlib import Path
 from cube_builder.batches import Batch
 from cube_builder.job import REPORT_NAME
 from cube_builder.sources import open_source, source_files
+from cube_builder.tables import table_pairs
 from cube_core._native import Table
 
 _TABLE_MAGIC = b"CUBETABL"
-_PAIRS_PER_BATCH = 65_536
 
 
 def read_pairs(path: Path) -> Iterator[Batch]:
@@ -24,7 +24,7 @@ def read_pairs(path: Path) -> Iterator[Batch]:
     """
     for file in source_files(path):
         if _is_table(file):
-            yield from _table_pairs(file)
+            yield from table_pairs(Table.open(str(file), in_memory=False))
         elif file.name != REPORT_NAME:
             yield from (batch for batch, _ in open_source(file).batches())
 
@@ -34,12 +34,3 @@ def _is_table(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(len(_TABLE_MAGIC)) == _TABLE_MAGIC
-
-
-def _table_pairs(path: Path) -> Iterator[Batch]:
-    table = Table.open(str(path), in_memory=False)
-    slot = 0
-    while slot < table.slot_count:
-        keys, values, slot = table.pairs(slot, _PAIRS_PER_BATCH)
-        if len(keys):
-            yield keys, values
