@@ -116,6 +116,12 @@ def serve(
             "--write_buffer_bytes_max", min=1024, help="Answers waiting for one peer to read them"
         ),
     ] = WireLimits.write_buffer_bytes_max,
+    unread_bytes_max: Annotated[
+        int,
+        typer.Option(
+            "--unread_bytes_max", min=1024, help="Answers waiting to be read, all peers together"
+        ),
+    ] = WireLimits.unread_bytes_max,
     write_timeout_ms: Annotated[
         int,
         typer.Option(
@@ -170,6 +176,7 @@ def serve(
                 frame_timeout_ms=frame_timeout_ms,
                 in_flight_max=in_flight_max,
                 write_buffer_bytes_max=write_buffer_bytes_max,
+                unread_bytes_max=unread_bytes_max,
                 write_timeout_ms=write_timeout_ms,
             ),
         )

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
+from cube_core.wire.unread import UnreadAnswers
+
 
 class Drainable(Protocol):
     """A connection that can be asked to end."""
@@ -29,13 +31,14 @@ class WireCounters:
 class Connections:
     """Open connections by transport; the protocol that a transport speaks may be replaced."""
 
-    def __init__(self, connections_max: int) -> None:
+    def __init__(self, connections_max: int, unread_bytes_max: int = 1 << 30) -> None:
         self._connections_max = connections_max
         self._open: dict[asyncio.Transport, Drainable] = {}
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
         self.counters = WireCounters()
+        self.unread = UnreadAnswers(unread_bytes_max)
         self.partial_bytes = 0
         """Bytes of baidu_std frames that have not come whole, all connections together."""
 

@@ -20,9 +20,13 @@ class WireLimits:
             byte, else its connection is cut off; 0 for any time.
         in_flight_max: requests of one baidu_std connection that are answered off the event loop;
             at this number no more is read from the connection until one is answered.
+        threads_per_connection_max: requests of one baidu_std connection that are in threads; at
+            this number no more is read from it until one is answered.
         write_buffer_bytes_max: answers that wait for one peer to read them. Above 64 KiB nothing
             more is read from it; an answer that would go over the limit cuts it off. One answer
             may always wait, however long it is.
+        unread_bytes_max: answers that wait to be read, all baidu_std connections together; the
+            peer with the most is cut off when they go over it.
         write_timeout_ms: a peer that does not read what waits for it, down to 64 KiB, within this
             is cut off; 0 for any time.
         loop_payload_bytes_max: a larger seek is answered by a thread, off the event loop.
@@ -37,7 +41,9 @@ class WireLimits:
     idle_timeout_ms: int = 600_000
     frame_timeout_ms: int = 30_000
     in_flight_max: int = 256
+    threads_per_connection_max: int = 8
     write_buffer_bytes_max: int = 256 << 20
+    unread_bytes_max: int = 1 << 30
     write_timeout_ms: int = 30_000
     loop_payload_bytes_max: int = 64 << 10
     http_head_bytes_max: int = 64 << 10

@@ -61,6 +61,7 @@ class PrpcProtocol(asyncio.Protocol):
         self._partial = bytearray()
         self._needed_bytes = _HEADER_BYTES
         self._in_flight: set[asyncio.Task[None]] = set()
+        self._in_threads = 0
         self._waiting: deque[Frame] = deque()
         self._write_paused = False
         self._read_paused = False
@@ -79,6 +80,7 @@ class PrpcProtocol(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._watch.end()
         self._connections.remove(self._transport)
+        self._connections.unread.forget(self)
         self._hold(b"")
         self._waiting.clear()
         # Nobody reads the answers any more.
@@ -107,19 +109,24 @@ class PrpcProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._write_paused = True
         self._watch.unread()
+        self._bound_unread()
         self._gate_reading()
 
     def resume_writing(self) -> None:
         self._write_paused = False
         self._watch.read()
-        self._gate_reading()
+        self._connections.unread.forget(self)
+        self._go_on_waiting()
+        if self._draining:
+            self._finish_if_answered()
+        else:
+            self._gate_reading()
 
     def drain(self) -> None:
         """Drops what comes from now on, and ends the connection once all is answered."""
         self._draining = True
         self._hold(b"")
-        if not self._in_flight:
-            self._finish()
+        self._finish_if_answered()
 
     # ------------------------------------------------------------------------------ requests
 
@@ -164,10 +171,8 @@ class PrpcProtocol(asyncio.Protocol):
                     rest, self._limits.frame_bytes_max
                 )
             for frame in frames:
-                if len(self._in_flight) < self._limits.in_flight_max:
-                    self._begin(frame)
-                else:
-                    self._waiting.append(frame)
+                self._waiting.append(frame)
+            self._go_on_waiting()
             if taken_bytes == len(rest):
                 return b""
             if taken_bytes:
@@ -175,6 +180,18 @@ class PrpcProtocol(asyncio.Protocol):
             # Bytes that are no frame, behind good frames, are told by the next call.
             if not taken_bytes or len(rest) < self._needed_bytes or self._read_paused:
                 return rest
+
+    def _go_on_waiting(self) -> None:
+        """Begins frames that came whole, until the connection has enough under way."""
+        while self._waiting and not self._has_enough():
+            self._begin(self._waiting.popleft())
+
+    def _has_enough(self) -> bool:
+        return (
+            self._write_paused
+            or len(self._in_flight) >= self._limits.in_flight_max
+            or self._in_threads >= self._limits.threads_per_connection_max
+        )
 
     def _begin(self, frame: Frame) -> None:
         try:
@@ -187,6 +204,9 @@ class PrpcProtocol(asyncio.Protocol):
         task = self._loop.create_task(self._answer(method, frame))
         self._in_flight.add(task)
         self._watch.busy = True
+        if method.kernel is not None:
+            self._in_threads += 1
+            task.add_done_callback(self._leave_thread)
         task.add_done_callback(self._end)
         self._gate_reading()
 
@@ -204,15 +224,17 @@ class PrpcProtocol(asyncio.Protocol):
             reply = self._error_frame(frame, error)
         self._write(reply)
 
+    def _leave_thread(self, _: asyncio.Task[None]) -> None:
+        self._in_threads -= 1
+
     def _end(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
         if self._transport.is_closing():
             return
-        while self._waiting and len(self._in_flight) < self._limits.in_flight_max:
-            self._begin(self._waiting.popleft())
+        self._go_on_waiting()
         self._watch.busy = bool(self._in_flight)
-        if self._draining and not self._in_flight:
-            self._finish()
+        if self._draining:
+            self._finish_if_answered()
         else:
             self._gate_reading()
 
@@ -233,10 +255,30 @@ class PrpcProtocol(asyncio.Protocol):
             self._abort(f"{waiting_bytes} bytes wait to be read, write_buffer_bytes_max={limit}")
             return
         self._transport.write(data)
+        if self._write_paused:
+            self._bound_unread()
+
+    @property
+    def unread_bytes(self) -> int:
+        """Answers that wait for the peer to read them."""
+        return self._transport.get_write_buffer_size()
+
+    def _bound_unread(self) -> None:
+        most = self._connections.unread.update(self)
+        if most is not None:
+            limit = self._limits.unread_bytes_max
+            reason = f"unread_bytes_max={limit} bytes wait to be read, most of them by this peer"
+            # Not at once: the transport may be in the midst of a write.
+            self._loop.call_soon(most.cut_off, reason)
+
+    def cut_off(self, reason: str) -> None:
+        """Closes the connection at once, without what waits for its peer."""
+        if not self._transport.is_closing():
+            self._abort(reason)
 
     def _gate_reading(self) -> None:
         """Reads nothing more while the peer does not take its answers or waits for enough."""
-        pause = self._write_paused or len(self._in_flight) >= self._limits.in_flight_max
+        pause = self._has_enough()
         if pause == self._read_paused or self._transport.is_closing():
             return
         self._read_paused = pause
@@ -274,8 +316,8 @@ class PrpcProtocol(asyncio.Protocol):
         # What a peer has left unread until now is lost on it.
         self._transport.abort()
 
-    def _finish(self) -> None:
-        if self._transport.is_closing():
+    def _finish_if_answered(self) -> None:
+        if self._in_flight or self._waiting or self._transport.is_closing():
             return
         # Closing at once would reset the connection when the peer has sent more meanwhile, and
         # a reset takes answers with it that the peer has not read yet.

@@ -51,7 +51,7 @@ class RpcServer:
         self._host = host
         self._limits = limits
         self._fast_path = fast_path
-        self._connections = Connections(limits.connections_max)
+        self._connections = Connections(limits.connections_max, limits.unread_bytes_max)
         self._grpc: GrpcServer | None = None
         self._serving = False
         self.port = port
