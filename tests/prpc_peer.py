@@ -47,7 +47,7 @@ class Peer:
         self.requests_num = 0
         self.connections_num = 0
         self._held: list[tuple[asyncio.Transport, bytes]] = []
-        self._transports: set[asyncio.Transport] = set()
+        self._connections: dict[asyncio.Transport, asyncio.Future[None]] = {}
         self._server: asyncio.Server | None = None
         self.port = 0
         self.start()
@@ -79,9 +79,15 @@ class Peer:
 
     async def _stop(self) -> None:
         if self._server is not None:
+            # A connection that is accepted but not handed over when its server closes leaks.
+            while accepting := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.gather(*accepting, return_exceptions=True)
             self._server.close()
-            for transport in list(self._transports):
+            connections = dict(self._connections)
+            for transport in connections:
                 transport.abort()
+            # Their sockets are closed by the loop, later.
+            await asyncio.gather(*connections.values())
             await self._server.wait_closed()
 
     async def _release(self) -> None:
@@ -92,12 +98,12 @@ class Peer:
 
     def connected(self, transport: asyncio.Transport) -> None:
         self.connections_num += 1
-        self._transports.add(transport)
+        self._connections[transport] = asyncio.get_running_loop().create_future()
         if not self.accepts:
             transport.close()
 
     def disconnected(self, transport: asyncio.Transport) -> None:
-        self._transports.discard(transport)
+        self._connections.pop(transport).set_result(None)
 
     def requested(self, transport: asyncio.Transport, frame: Frame) -> None:
         self.requests_num += 1

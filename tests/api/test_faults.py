@@ -10,6 +10,7 @@ import pytest
 
 from cube_api import (
     ConnectError,
+    CubeClient,
     RpcError,
     SeekTimeoutError,
     ShardError,
@@ -164,12 +165,21 @@ def test_a_server_that_dies_and_comes_back(
 def test_a_restart_between_two_seeks_goes_unnoticed(
     new_client: NewClient, two_shards: list[Peer]
 ) -> None:
-    client = new_client(conf_of([[peer.endpoint] for peer in two_shards], retry=0))
+    client = new_client(conf_of([[peer.endpoint] for peer in two_shards], retry=1))
     check_works(client)
     for peer in two_shards:
         peer.stop()
         peer.start()
     check_works(client)
+
+
+def test_stale_connections_cost_no_retry(two_shards: list[Peer]) -> None:
+    with CubeClient(conf_of([[peer.endpoint] for peer in two_shards], retry=0)) as client:
+        check_works(client)
+        for peer in two_shards:
+            peer.stop()
+            peer.start()
+        check_works(client)
 
 
 def test_a_late_answer_is_dropped(new_client: NewClient, two_shards: list[Peer]) -> None:
