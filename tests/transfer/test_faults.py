@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from pathlib import Path
+from typing import Any
 
 from tests.transfer.passes import write_dense, write_manifest
 from tests.transfer.site import Site
@@ -226,3 +228,55 @@ def test_a_shard_without_any_server_holds_the_pass_up(replicated_site: Site) -> 
         site.start_server("cube1_0")
         site.await_stage("2", "done")
         site.require_served("2")
+
+
+def test_what_one_replica_cannot_take_is_told_with_its_name(replicated_site: Site) -> None:
+    site = replicated_site
+    trainer, proxy = site.trainer, site.proxies["cube0_1"]
+
+    def replica() -> dict[str, Any]:
+        found: dict[str, Any] = site.status()["replicas"]["cube0_1"]
+        return found
+
+    with site.transfer("--replica_deadline_s=0"):
+        trainer.announce(trainer.write("1"))
+        site.await_stage("1", "done")
+
+        # No file may grow, as on a full disk.
+        pid = site.servers["cube0_1"].process.pid
+        limits = resource.prlimit(pid, resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        trainer.announce(trainer.write("2"))
+        site.await_stage("2", "done")
+        wait_until(lambda: "File too large" in replica()["error"])
+        assert "cube0_1 (127.0.0.1:" in replica()["error"]
+        assert site.command("cube0_1", "status")["cur_version"] == "1_1"
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+        wait_until(lambda: replica()["ready"])
+        site.require_served("2")
+
+        proxy.change = lambda command: {
+            **command,
+            **({"crc32c": 1} if command["cmd"] == "download" else {}),
+        }
+        trainer.announce(trainer.write("3"))
+        site.await_stage("3", "done")
+        wait_until(lambda: "crc32c" in replica()["error"])
+        assert site.command("cube0_1", "status")["cur_version"] == "2_2"
+        proxy.change = lambda command: command
+        wait_until(lambda: replica()["ready"])
+        site.require_served("3")
+
+        # Where the version's directory should be the server may not write.
+        obstacle = site.root / "data" / "cube0_1" / "4_4"
+        obstacle.touch()
+        trainer.announce(trainer.write("4"))
+        site.await_stage("4", "done")
+        wait_until(lambda: str(obstacle.relative_to(site.root)) in replica()["error"])
+        assert site.status()["passes"][0]["late_replicas"] == ["cube0_1"]
+        obstacle.unlink()
+        wait_until(lambda: replica()["ready"])
+        site.require_served("4")
+    # Of what was served the newest two are kept, on servers too.
+    for name in site.servers:
+        kept = (path.name for path in (site.root / "data" / name).iterdir() if path.is_dir())
+        assert sorted(kept) == ["3_3", "4_4"]
