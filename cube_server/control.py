@@ -44,11 +44,6 @@ class Control:
             "reload_patch": self._patch,
         }
 
-    def service(self) -> Service:
-        """ControlService for baidu_std and gRPC."""
-        descriptor = control_pb2.DESCRIPTOR.services_by_name["ControlService"]
-        return Service(descriptor, {"cmd": self._answer_rpc})
-
     async def run(self, body: bytes) -> bytes:
         """Runs one command.
 
@@ -66,19 +61,6 @@ class Control:
         task.add_done_callback(self._running.discard)
         reply = await asyncio.shield(task)
         return json.dumps(reply, separators=(",", ":")).encode()
-
-    async def _answer_rpc(self, payload: memoryview | bytes, context: RpcContext) -> bytes:
-        """The original carries JSON in the attachment, gRPC has a field for it: each is answered
-        in kind."""
-        if context.attachment:
-            context.response_attachment = await self.run(bytes(context.attachment))
-            return b""
-        try:
-            request = control_pb2.ControlRequest.FromString(bytes(payload))
-        except DecodeError as error:
-            raise WireError(f"Fail to parse request message, {error}") from error
-        reply = await self.run(request.json.encode())
-        return control_pb2.ControlResponse(json=reply.decode()).SerializeToString()
 
     async def _status(self, _command: Command) -> Reply:
         return self.state()
@@ -149,6 +131,30 @@ class Control:
             "bg_version": str(background_version or ""),
             "status": int(versions.state),
         }
+
+
+def control_service(run: Callable[[bytes], Awaitable[bytes]]) -> Service:
+    """ControlService for baidu_std and gRPC.
+
+    Args:
+        run: takes and gives JSON, as `Control.run`.
+    """
+
+    async def cmd(payload: memoryview | bytes, context: RpcContext) -> bytes:
+        # The original carries JSON in the attachment, gRPC has a field for it: each is answered
+        # in kind.
+        if context.attachment:
+            context.response_attachment = await run(bytes(context.attachment))
+            return b""
+        try:
+            request = control_pb2.ControlRequest.FromString(bytes(payload))
+        except DecodeError as error:
+            raise WireError(f"Fail to parse request message, {error}") from error
+        reply = await run(request.json.encode())
+        return control_pb2.ControlResponse(json=reply.decode()).SerializeToString()
+
+    descriptor = control_pb2.DESCRIPTOR.services_by_name["ControlService"]
+    return Service(descriptor, {"cmd": cmd})
 
 
 def _parse(body: bytes) -> Command:

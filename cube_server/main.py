@@ -82,6 +82,12 @@ def serve(
         int,
         typer.Option("--keep_versions", min=1, help="Kept for pinned requests and for rollback"),
     ] = 2,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers", min=1, max=256, help="Processes that answer seeks, sharing port and tables"
+        ),
+    ] = 1,
     keys_per_request_max: Annotated[
         int, typer.Option("--keys_per_request_max", min=1, help="Keys of one seek")
     ] = 1_000_000,
@@ -167,6 +173,7 @@ def serve(
             in_memory=in_mem,
             keep_versions=keep_versions,
             keys_per_request_max=keys_per_request_max,
+            workers=workers,
             drain_timeout_s=drain_timeout_s,
             limits=WireLimits(
                 frame_bytes_max=frame_bytes_max,

@@ -2,47 +2,56 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cube_core._native import Seeker
-from cube_core.wire.server import RpcServer
+from cube_server.counters import Counts
 from cube_server.versions import DictVersions
+
+_COUNTERS = {
+    "requests": ("seek_requests", "Seeks answered or refused"),
+    "keys": ("seek_keys", "Keys asked for"),
+    "missing_keys": ("seek_missing_keys", "Keys that the table does not hold"),
+    "errors": ("seek_errors", "Seeks answered with an error"),
+    "connections_accepted": ("connections_accepted", "Connections accepted"),
+    "connections_refused": ("connections_refused", "Connections over connections_max"),
+    "connections_idle": ("connections_idle", "Connections over idle_timeout_ms"),
+    "peers_cut_off": ("peers_cut_off", "Connections over a limit, or no frames"),
+    "worker_restarts": ("worker_restarts", "Workers that ended and were started again"),
+}
 
 
 class ServerMetrics(Collector):
-    """Reads the counters of kernel, wire and versions when it is asked."""
+    """Renders the counts of all serving processes, and the loaded versions."""
 
-    def __init__(self, seeker: Seeker, versions: DictVersions, server: RpcServer) -> None:
-        self._seeker = seeker
+    def __init__(self, versions: DictVersions) -> None:
         self._versions = versions
-        self._server = server
+        self._counts: Counts = {}
+        self._lock = threading.Lock()
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
-    def text(self) -> bytes:
-        """Everything, in Prometheus' text form."""
-        return generate_latest(self._registry)
+    def text(self, counts: Counts) -> bytes:
+        """Everything, in Prometheus' text form; any thread may ask."""
+        with self._lock:
+            self._counts = counts
+            return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        wire = self._server.counters
-        for name, help_text, count in (
-            ("seek_requests", "Seeks answered or refused", self._seeker.request_count),
-            ("seek_keys", "Keys asked for", self._seeker.key_count),
-            ("seek_missing_keys", "Keys that the table does not hold", self._seeker.missing_count),
-            ("seek_errors", "Seeks answered with an error", self._seeker.error_count),
-            ("connections_accepted", "Connections accepted", wire.connections_accepted),
-            ("connections_refused", "Connections over connections_max", wire.connections_refused),
-            ("connections_idle", "Connections over idle_timeout_ms", wire.connections_idle),
-            ("peers_cut_off", "Connections over a limit, or no frames", wire.peers_cut_off),
-        ):
-            yield CounterMetricFamily(f"cube_server_{name}", help_text, value=count)
+        for count, (name, help_text) in _COUNTERS.items():
+            if count in self._counts:
+                yield CounterMetricFamily(
+                    f"cube_server_{name}", help_text, value=self._counts[count]
+                )
         yield GaugeMetricFamily(
-            "cube_server_connections", "Open connections", value=self._server.connections_open
+            "cube_server_connections",
+            "Open connections",
+            value=self._counts.get("connections", 0),
         )
         yield GaugeMetricFamily(
             "cube_server_ready",

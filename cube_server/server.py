@@ -1,4 +1,4 @@
-"""One shard server, from its settings to its end."""
+"""A shard server of one process, from its settings to its end."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import asyncio
 import logging
 import resource
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 
-from cube_core._native import Seeker
+from cube_core._native import Seeker, Table
 from cube_core.wire.server import RpcServer
 from cube_core.wire.service import Service
 from cube_proto import dict_pb2
-from cube_server.control import Control
-from cube_server.download import Downloads
+from cube_server.control import control_service
+from cube_server.control_plane import ControlPlane
+from cube_server.counters import added, seek_counts, wire_counts
 from cube_server.loop_seeks import LoopSeeks
 from cube_server.settings import ServerSettings
-from cube_server.store import DataDirectory
-from cube_server.versions import DictVersions
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -29,24 +29,40 @@ log = logging.getLogger(__name__)
 _OTHER_FILES = 256
 
 
+class Running(Protocol):
+    """A server that can be started and ended, of one process or of several."""
+
+    async def start(self) -> None: ...
+    def ready_line(self) -> str: ...
+    async def drain(self) -> None: ...
+
+
 def run(settings: ServerSettings) -> None:
     """Serves until SIGTERM or SIGINT, then answers what is under way and returns.
 
     Raises:
         ConfError: a port cannot be opened.
     """
-    _allow_files(settings.limits.connections_max + _OTHER_FILES)
+    allow_files(settings.limits.connections_max + _OTHER_FILES)
     uvloop.run(_serve(settings))
 
 
 async def _serve(settings: ServerSettings) -> None:
     stop = _stop_signal()
-    shard_server = ShardServer(settings)
-    await shard_server.start()
-    print(shard_server.ready_line(), flush=True)
+    server = _server_of(settings)
+    await server.start()
+    print(server.ready_line(), flush=True)
     await stop.wait()
     log.info("stops: answers what is under way")
-    await shard_server.drain()
+    await server.drain()
+
+
+def _server_of(settings: ServerSettings) -> Running:
+    if settings.workers == 1:
+        return ShardServer(settings)
+    from cube_server.supervisor import Supervisor
+
+    return Supervisor(settings)
 
 
 class ShardServer:
@@ -56,19 +72,10 @@ class ShardServer:
         self._settings = settings
         self._seeker = Seeker(settings.keys_per_request_max, settings.limits.frame_bytes_max)
         self._loop_seeks = LoopSeeks(self._seeker)
-        self._store = store = DataDirectory(settings.data_dir, settings.dict_name, settings.shard)
-        self._versions = DictVersions(
-            store,
-            self._seeker,
-            in_memory=settings.in_memory,
-            keep_versions=settings.keep_versions,
-        )
-        self._downloads = Downloads(store)
-        self._control = Control(self._versions, self._downloads)
-        seek = dict_pb2.DESCRIPTOR.services_by_name["DictService"]
-        self._dict_service = Service(seek, kernels={"seek": self._seeker.seek})
+        self._plane = ControlPlane(settings, self._publish, self._counts)
+        self._dict_service = dict_service(self._seeker)
         self._server = RpcServer(
-            [self._dict_service, self._control.service()],
+            [self._dict_service, control_service(self._plane.command)],
             self._make_app,
             host=settings.host,
             port=settings.port,
@@ -76,7 +83,7 @@ class ShardServer:
             limits=settings.limits,
             fast_path=self._loop_seeks,
         )
-        self._versions.on_change = self._on_versions_change
+        self._plane.versions.on_change = self._on_versions_change
 
     async def start(self) -> None:
         """Opens the ports, then serves the version that the data directory names.
@@ -85,39 +92,46 @@ class ShardServer:
             OSError: the data directory cannot be created or read.
             ConfError: a port cannot be opened.
         """
-        await asyncio.to_thread(self._store.open)
+        await asyncio.to_thread(self._plane.store.open)
         await self._server.start()
-        await self._versions.start()
+        await self._plane.versions.start()
 
     def ready_line(self) -> str:
-        current = self._versions.current
-        grpc_port = "none" if self._server.grpc_port is None else self._server.grpc_port
-        version = current.version if current else "none"
-        return (
-            f"cube-server ready: port={self._server.port} grpc_port={grpc_port} version={version}"
-        )
+        return ready_line(self._server.port, self._server.grpc_port, self._plane)
 
     async def drain(self) -> None:
         """Takes nothing more, answers what is under way, and closes all connections."""
-        self._downloads.stop()
+        self._plane.downloads.stop()
         await self._server.drain(self._settings.drain_timeout_s)
 
+    async def _publish(self, current: Table | None, others: Sequence[Table]) -> None:
+        self._seeker.set_tables(current, others)
+        self._loop_seeks.fit_tables([*([current] if current else []), *others])
+
+    async def _counts(self) -> dict[str, int]:
+        return added([seek_counts(self._seeker), wire_counts(self._server)])
+
     def _on_versions_change(self) -> None:
-        widths = [loaded.table.value_bytes for _, loaded in self._versions.loaded()]
-        self._loop_seeks.fit(max(widths, default=1))
-        self._server.set_serving(bool(self._versions.served))
+        self._server.set_serving(bool(self._plane.versions.served))
 
     def _make_app(self) -> FastAPI:
         from cube_server.app import make_app
 
-        return make_app(
-            self._settings,
-            self._seeker,
-            self._versions,
-            self._control,
-            self._server,
-            [self._dict_service],
-        )
+        return make_app(self._plane, self._settings.limits, [self._dict_service])
+
+
+def dict_service(seeker: Seeker) -> Service:
+    """DictService for every wire."""
+    descriptor = dict_pb2.DESCRIPTOR.services_by_name["DictService"]
+    return Service(descriptor, kernels={"seek": seeker.seek})
+
+
+def ready_line(port: int, grpc_port: int | None, plane: ControlPlane) -> str:
+    """What a server prints when it can serve."""
+    current = plane.versions.current
+    version = current.version if current else "none"
+    grpc = "none" if grpc_port is None else grpc_port
+    return f"cube-server ready: port={port} grpc_port={grpc} version={version}"
 
 
 def _stop_signal() -> asyncio.Event:
@@ -134,7 +148,7 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-def _allow_files(wanted: int) -> None:
+def allow_files(wanted: int) -> None:
     """Raises the soft limit on open files, so that `connections_max` is what limits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cube_core.wire.limits import WireLimits
@@ -21,6 +21,7 @@ class ServerSettings:
         in_memory: read tables into memory; else map the files.
         keep_versions: versions kept, in memory and on disk, the current one counted.
         keys_per_request_max: keys of one seek.
+        workers: processes that answer seeks; with one, that is the process itself.
         drain_timeout_s: what is not answered that long after SIGTERM is cut off.
     """
 
@@ -33,5 +34,14 @@ class ServerSettings:
     in_memory: bool = True
     keep_versions: int = 2
     keys_per_request_max: int = 1_000_000
+    workers: int = 1
     drain_timeout_s: float = 10.0
     limits: WireLimits = field(default_factory=WireLimits)
+
+    def limits_by_name(self) -> dict[str, int]:
+        """Every limit, as `/status` tells them."""
+        return {
+            "keys_per_request_max": self.keys_per_request_max,
+            **asdict(self.limits),
+            "keep_versions": self.keep_versions,
+        }

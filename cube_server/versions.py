@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from cube_core._native import Seeker, Table
+from cube_core._native import Table
 from cube_core.errors import ControlError, CubeError
 from cube_core.versions import Version
 from cube_server.download import check_table
 from cube_server.store import DataDirectory
 
 log = logging.getLogger(__name__)
+
+Publish = Callable[["Table | None", Sequence[Table]], Awaitable[None]]
+"""Lets seeks be answered from a current table and from others that they may pin."""
 
 
 class BackgroundState(IntEnum):
@@ -40,12 +43,18 @@ class DictVersions:
 
     `served` holds the current version first, then those before it, newest first; requests that
     pin a version are answered from any of them, and from the background version. Every change is
-    made under one lock, off the event loop as far as it takes time, and reaches the seeker
-    between two requests.
+    made under one lock, off the event loop as far as it takes time, and is published to whoever
+    answers seeks.
     """
 
     def __init__(
-        self, store: DataDirectory, seeker: Seeker, *, in_memory: bool, keep_versions: int
+        self,
+        store: DataDirectory,
+        publish: Publish,
+        *,
+        in_memory: bool,
+        shared: bool,
+        keep_versions: int,
     ) -> None:
         self.store = store
         self.last_error = ""
@@ -53,8 +62,9 @@ class DictVersions:
         self.background: LoadedTable | None = None
         self.loading: Version | None = None
         self.on_change: Callable[[], object] = lambda: None
-        self._seeker = seeker
+        self._publish = publish
         self._in_memory = in_memory
+        self._shared = in_memory and shared
         self._keep_versions = keep_versions
         self._lock = asyncio.Lock()
 
@@ -215,7 +225,7 @@ class DictVersions:
         others = [each.table for each in served[1:]]
         if background is not None and background not in served:
             others.append(background.table)
-        self._seeker.set_tables(served[0].table if served else None, others)
+        await self._publish(served[0].table if served else None, others)
         self.on_change()
         # Giving back gigabytes takes a while.
         await asyncio.to_thread(dropped.clear)
@@ -224,7 +234,9 @@ class DictVersions:
         self.loading = version
         started = time.monotonic()
         try:
-            table = await asyncio.to_thread(self._open, version, in_memory=self._in_memory)
+            table = await asyncio.to_thread(
+                self._open, version, in_memory=self._in_memory, shared=self._shared
+            )
             self._check_like_current(table)
         except ControlError as error:
             self.last_error = str(error)
@@ -235,10 +247,10 @@ class DictVersions:
         log.info("loaded %s in %.3f s: %d keys", table.path, load_s, table.key_count)
         return LoadedTable(version, table, load_s)
 
-    def _open(self, version: Version, *, in_memory: bool) -> Table:
+    def _open(self, version: Version, *, in_memory: bool, shared: bool = False) -> Table:
         path = self.store.find_table(version)
         try:
-            table = Table.open(str(path), in_memory=in_memory)
+            table = Table.open(str(path), in_memory=in_memory, shared=shared)
         except (CubeError, OSError) as error:
             raise ControlError(f"version {version} cannot be loaded: {error}") from error
         check_table(table, version, self.store)

@@ -33,6 +33,7 @@ class RpcServer:
         port: of baidu_std and HTTP; 0 for any free one.
         grpc_port: 0 for any free one, None for no gRPC.
         fast_path: a kernel that answers frames by itself on the event loop.
+        reuse_port: share the port with other processes; the kernel deals out connections.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class RpcServer:
         grpc_port: int | None = None,
         limits: WireLimits = _DEFAULT_LIMITS,
         fast_path: FastPath | None = None,
+        reuse_port: bool = False,
     ) -> None:
         self._table = ServiceTable(services)
         self._http_app_factory = http_app_factory
         self._host = host
         self._limits = limits
         self._fast_path = fast_path
+        self._reuse_port = reuse_port
         self._connections = Connections(limits.connections_max, limits.unread_bytes_max)
         self._grpc: GrpcServer | None = None
         self._serving = False
@@ -75,7 +78,11 @@ class RpcServer:
         self._http_ready: asyncio.Future[HttpProtocolFactory] = loop.create_future()
         try:
             self._listener = await loop.create_server(
-                self._new_connection, self._host, self.port, backlog=_BACKLOG
+                self._new_connection,
+                self._host,
+                self.port,
+                backlog=_BACKLOG,
+                reuse_port=self._reuse_port or None,
             )
         except OSError as error:
             raise ConfError(

@@ -1,0 +1,41 @@
+"""What a serving process counts; the counts of several processes are added up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from cube_core._native import Seeker
+from cube_core.wire.server import RpcServer
+
+Counts = Mapping[str, int]
+
+
+def seek_counts(seeker: Seeker) -> dict[str, int]:
+    """Of the seeks, whatever wire they came by."""
+    return {
+        "requests": seeker.request_count,
+        "keys": seeker.key_count,
+        "missing_keys": seeker.missing_count,
+        "errors": seeker.error_count,
+    }
+
+
+def wire_counts(server: RpcServer) -> dict[str, int]:
+    """Of the baidu_std and HTTP port."""
+    counters = server.counters
+    return {
+        "connections": server.connections_open,
+        "connections_accepted": counters.connections_accepted,
+        "connections_refused": counters.connections_refused,
+        "connections_idle": counters.connections_idle,
+        "peers_cut_off": counters.peers_cut_off,
+    }
+
+
+def added(counts: Iterable[Counts]) -> dict[str, int]:
+    """The sum of each count."""
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(total)

@@ -1,0 +1,195 @@
+"""The workers of a server: started, told what to answer from, counted, started again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from cube_core._native import Table
+from cube_core.errors import ConfError, CubeError
+from cube_server.counters import Counts, added
+from cube_server.settings import ServerSettings
+from cube_server.worker_channel import Channel, ChannelClosedError, channel_pair
+
+log = logging.getLogger(__name__)
+
+_START_TIMEOUT_S = 30.0
+_TABLES_TIMEOUT_S = 10.0
+_COUNTS_TIMEOUT_S = 1.0
+_STEADY_S = 5.0
+_RESTART_PAUSE_S_MAX = 10.0
+_END_TIMEOUT_S = 3.0
+# What is true of a moment and not counted: a worker that has ended adds nothing to it.
+_MOMENTARY = frozenset({"connections"})
+
+Ask = Callable[[str, dict[str, Any]], Awaitable[Any]]
+
+
+class _Worker:
+    """One worker process and the channel to it."""
+
+    def __init__(self, answer: Ask) -> None:
+        ours, theirs = channel_pair()
+        with theirs:
+            self.process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "cube_server.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self.channel = Channel(ours, lambda what, body, _: answer(what, body))
+        self.numbers: set[int] = set()
+        self.counts: Counts = {}
+
+    async def end(self, timeout_s: float) -> int:
+        """Waits for the process, and kills it when that takes too long; returns its code."""
+        self.channel.close()
+        try:
+            return await asyncio.to_thread(self.process.wait, timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return await asyncio.to_thread(self.process.wait)
+
+
+class Fleet:
+    """Keeps `settings.workers` workers serving the same tables.
+
+    Args:
+        answer: called with what a worker asks.
+    """
+
+    def __init__(self, settings: ServerSettings, port: int, answer: Ask) -> None:
+        self._settings = settings
+        self._port = port
+        self._answer = answer
+        self._workers: list[_Worker] = []
+        self._keepers: list[asyncio.Task[None]] = []
+        self._tables: list[tuple[int, Table]] = []
+        self._has_current = False
+        self._next_number = 0
+        self._counts_of_ended: Counts = {}
+        self._stopping = False
+        self._publishing = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Starts every worker.
+
+        Raises:
+            ConfError: one cannot open the port.
+        """
+        starts = [self._start_worker() for _ in range(self._settings.workers)]
+        workers = await asyncio.gather(*starts)
+        loop = asyncio.get_running_loop()
+        self._keepers = [loop.create_task(self._keep(each)) for each in workers]
+
+    async def publish(self, current: Table | None, others: Sequence[Table]) -> None:
+        """Lets every worker answer from these tables; returns when all do."""
+        async with self._publishing:
+            known = {id(table): number for number, table in self._tables}
+            wanted = [*([current] if current is not None else []), *others]
+            numbered: list[tuple[int, Table]] = []
+            for table in wanted:
+                number = known.get(id(table))
+                if number is None:
+                    number = self._next_number
+                    self._next_number += 1
+                numbered.append((number, table))
+            self._tables, self._has_current = numbered, current is not None
+            await asyncio.gather(*(self._tell(each) for each in self._workers))
+
+    async def counts(self) -> dict[str, int]:
+        """What all workers have counted, those that have ended too."""
+        await asyncio.gather(*(self._count(each) for each in self._workers))
+        return added([self._counts_of_ended, *(each.counts for each in self._workers)])
+
+    async def drain(self, timeout_s: float) -> None:
+        """Lets every worker answer what is under way, and ends them."""
+        self._stopping = True
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*(self._drain(each, timeout_s) for each in self._workers))
+
+    async def _drain(self, worker: _Worker, timeout_s: float) -> None:
+        try:
+            drained = worker.channel.ask("drain", {"timeout_s": timeout_s})
+            await asyncio.wait_for(drained, timeout_s + _END_TIMEOUT_S)
+        except (CubeError, asyncio.TimeoutError) as error:
+            log.warning("worker %d does not drain: %s", worker.process.pid, error)
+        await worker.end(_END_TIMEOUT_S)
+
+    async def _start_worker(self) -> _Worker:
+        settings = self._settings
+        worker = _Worker(self._answer)
+        body = {
+            "host": settings.host,
+            "port": self._port,
+            "keys_per_request_max": settings.keys_per_request_max,
+            "limits": asdict(settings.limits),
+        }
+        try:
+            await asyncio.wait_for(worker.channel.ask("start", body), _START_TIMEOUT_S)
+            async with self._publishing:
+                await self._tell(worker)
+                self._workers.append(worker)
+        except BaseException as error:
+            worker.process.kill()
+            await worker.end(_END_TIMEOUT_S)
+            if isinstance(error, (CubeError, asyncio.TimeoutError)):
+                raise ConfError(
+                    "command line", "--workers", f"no worker starts: {error}"
+                ) from error
+            raise
+        return worker
+
+    async def _tell(self, worker: _Worker) -> None:
+        """Sends the tables; a worker that has ended meanwhile is told when it starts again."""
+        new = [table for number, table in self._tables if number not in worker.numbers]
+        tables = [{"number": number, "path": table.path} for number, table in self._tables]
+        body = {"tables": tables, "has_current": self._has_current}
+        try:
+            told = worker.channel.ask("tables", body, [table.descriptor for table in new])
+            await asyncio.wait_for(told, _TABLES_TIMEOUT_S)
+        except ChannelClosedError:
+            return
+        except (CubeError, asyncio.TimeoutError) as error:
+            # It must not answer from other tables than the rest: a fresh one takes its place.
+            log.error("worker %d takes no tables and is ended: %r", worker.process.pid, error)
+            worker.process.kill()
+            return
+        worker.numbers = {number for number, _ in self._tables}
+
+    async def _count(self, worker: _Worker) -> None:
+        try:
+            asked = worker.channel.ask("counts")
+            worker.counts = await asyncio.wait_for(asked, _COUNTS_TIMEOUT_S)
+        except (CubeError, asyncio.TimeoutError):
+            return  # what it counted last stands for it
+
+    async def _keep(self, worker: _Worker) -> None:
+        """Starts a worker again whenever it ends."""
+        pause_s = 0.0
+        while True:
+            started_s = time.monotonic()
+            await worker.channel.closed.wait()
+            self._workers.remove(worker)
+            lasting = {name: n for name, n in worker.counts.items() if name not in _MOMENTARY}
+            self._counts_of_ended = added([self._counts_of_ended, lasting, {"worker_restarts": 1}])
+            code = await worker.end(_END_TIMEOUT_S)
+            log.error("worker %d has ended with %d; another starts", worker.process.pid, code)
+            steady = time.monotonic() - started_s > _STEADY_S
+            pause_s = 0.0 if steady else min(max(2 * pause_s, 0.1), _RESTART_PAUSE_S_MAX)
+            worker = await self._start_again(pause_s)
+
+    async def _start_again(self, pause_s: float) -> _Worker:
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                return await self._start_worker()
+            except ConfError as error:
+                log.error("%s", error)
+                pause_s = min(max(2 * pause_s, 0.1), _RESTART_PAUSE_S_MAX)

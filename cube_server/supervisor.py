@@ -1,0 +1,121 @@
+"""A shard server of several processes: workers answer seeks, this one does all the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from cube_core._native import Seeker, Table
+from cube_core.errors import ConfError
+from cube_server.control import control_service
+from cube_server.control_plane import ControlPlane
+from cube_server.counters import added, seek_counts
+from cube_server.fleet import Fleet
+from cube_server.server import dict_service, ready_line
+from cube_server.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from cube_core.wire.grpc_server import GrpcServer
+
+
+class Supervisor:
+    """Holds the tables in memory that its workers attach to, and runs every command.
+
+    Workers share the port; the kernel deals out connections. gRPC is answered here.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._seeker = Seeker(settings.keys_per_request_max, settings.limits.frame_bytes_max)
+        self._plane = ControlPlane(settings, self._publish, self._counts)
+        self._plane.versions.on_change = self._on_versions_change
+        self._grpc: GrpcServer | None = None
+
+    async def start(self) -> None:
+        """Opens the ports, starts the workers, then serves the version that the data directory
+        names.
+
+        Raises:
+            OSError: the data directory cannot be created or read.
+            ConfError: a port cannot be opened.
+        """
+        await asyncio.to_thread(self._plane.store.open)
+        self._port_holder = _hold_port(self._settings.host, self._settings.port)
+        self._port = self._port_holder.getsockname()[1]
+        self._fleet = Fleet(self._settings, self._port, self._answer)
+        if self._settings.grpc_port is not None:
+            loop = asyncio.get_running_loop()
+            self._grpc = await asyncio.to_thread(self._start_grpc, loop, self._settings.grpc_port)
+        await self._fleet.start()
+        await self._plane.versions.start()
+
+    def ready_line(self) -> str:
+        grpc_port = self._grpc.port if self._grpc else None
+        return f"{ready_line(self._port, grpc_port, self._plane)} workers={self._settings.workers}"
+
+    async def drain(self) -> None:
+        """Takes nothing more, answers what is under way, and ends the workers."""
+        self._plane.downloads.stop()
+        self._port_holder.close()
+        timeout_s = self._settings.drain_timeout_s
+        ends = [self._fleet.drain(timeout_s)]
+        if self._grpc is not None:
+            ends.append(asyncio.to_thread(self._grpc.stop, timeout_s))
+        await asyncio.gather(*ends)
+
+    async def _answer(self, what: str, body: dict[str, Any]) -> Any:
+        """What workers ask."""
+        if what == "command":
+            return (await self._plane.command(body["command"].encode())).decode()
+        if what == "ready":
+            return await self._plane.ready()
+        if what == "status":
+            return await self._plane.status()
+        if what == "metrics":
+            return (await self._plane.metrics()).decode()
+        raise ValueError(f"nobody asks a supervisor for {what!r}")
+
+    async def _publish(self, current: Table | None, others: Sequence[Table]) -> None:
+        self._seeker.set_tables(current, others)
+        await self._fleet.publish(current, others)
+
+    async def _counts(self) -> dict[str, int]:
+        return added([seek_counts(self._seeker), await self._fleet.counts()])
+
+    def _on_versions_change(self) -> None:
+        if self._grpc is not None:
+            self._grpc.set_serving(bool(self._plane.versions.served))
+
+    def _start_grpc(self, loop: asyncio.AbstractEventLoop, port: int) -> GrpcServer:
+        from cube_core.wire.grpc_server import GrpcServer
+
+        services = (dict_service(self._seeker), control_service(self._plane.command))
+        server = GrpcServer(services, self._settings.limits, loop, self._settings.host, port)
+        server.set_serving(False)
+        return server
+
+
+def _hold_port(host: str, port: int) -> socket.socket:
+    """A socket that is bound to the port and takes no connections, so that the port stays ours
+    while workers come and go.
+
+    Raises:
+        ConfError: the port is in use.
+    """
+    try:
+        # Ports that are shared can be bound by a second server too: find out without sharing.
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            address = probe.getsockname()
+        holder = socket.socket(family)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(address)
+    except OSError as error:
+        raise ConfError(
+            "command line", "--port", f"cannot listen on {host}:{port}: {error}"
+        ) from error
+    return holder

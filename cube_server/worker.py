@@ -1,0 +1,135 @@
+"""One of several processes that answer seeks on the port of a server (`cube-server --workers=N`).
+
+Run by the supervisor: `python -m cube_server.worker <descriptor of the channel>`. It ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+
+from cube_core import log as logs
+from cube_core._native import Seeker, Table
+from cube_core.wire.limits import WireLimits
+from cube_core.wire.server import RpcServer
+from cube_server.control import control_service
+from cube_server.counters import added, seek_counts, wire_counts
+from cube_server.loop_seeks import LoopSeeks
+from cube_server.server import allow_files, dict_service
+from cube_server.worker_channel import Channel
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+log = logging.getLogger(__name__)
+
+_OTHER_FILES = 256
+
+
+class Worker:
+    """Answers what the supervisor asks, and asks it what only one process can answer."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.channel = Channel(end, self._answer)
+        self.done = asyncio.Event()
+        self._tables: dict[int, Table] = {}
+
+    async def _answer(self, what: str, body: dict[str, Any], descriptors: list[int]) -> Any:
+        if what == "start":
+            return await self._start(**body)
+        if what == "tables":
+            return await self._set_tables(body["tables"], body["has_current"], descriptors)
+        if what == "counts":
+            return added([seek_counts(self._seeker), wire_counts(self._server)])
+        if what == "drain":
+            await self._server.drain(body["timeout_s"])
+            self.done.set()
+            return None
+        raise ValueError(f"nobody asks a worker for {what!r}")
+
+    async def _start(
+        self, host: str, port: int, keys_per_request_max: int, limits: dict[str, int]
+    ) -> None:
+        self._limits = WireLimits(**limits)
+        allow_files(self._limits.connections_max + _OTHER_FILES)
+        self._seeker = Seeker(keys_per_request_max, self._limits.frame_bytes_max)
+        self._loop_seeks = LoopSeeks(self._seeker)
+        self._dict_service = dict_service(self._seeker)
+        self._server = RpcServer(
+            [self._dict_service, control_service(self.command)],
+            self._make_app,
+            host=host,
+            port=port,
+            limits=self._limits,
+            fast_path=self._loop_seeks,
+            reuse_port=True,
+        )
+        await self._server.start()
+
+    async def _set_tables(
+        self, tables: list[dict[str, Any]], has_current: bool, descriptors: list[int]
+    ) -> None:
+        """Answers from `tables`, the current one first; attaches to those it does not have yet,
+        whose descriptors come along in the same order."""
+        unused = iter(descriptors)
+        kept: dict[int, Table] = {}
+        for each in tables:
+            known = self._tables.get(each["number"])
+            kept[each["number"]] = known or Table.attach(each["path"], next(unused))
+        dropped, self._tables = self._tables, kept
+        in_order = list(kept.values())
+        current = in_order[0] if has_current else None
+        self._seeker.set_tables(current, in_order[1:] if has_current else in_order)
+        self._loop_seeks.fit_tables(in_order)
+        # Giving back the mappings of gigabytes takes a while.
+        await asyncio.to_thread(dropped.clear)
+
+    # ------------------------------------------------------------- as cube_server.app.Plane
+
+    async def command(self, body: bytes) -> bytes:
+        text = body.decode("utf-8", errors="replace")
+        reply: str = await self.channel.ask("command", {"command": text})
+        return reply.encode()
+
+    async def ready(self) -> str:
+        problem: str = await self.channel.ask("ready")
+        return problem
+
+    async def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = await self.channel.ask("status")
+        return status
+
+    async def metrics(self) -> bytes:
+        text: str = await self.channel.ask("metrics")
+        return text.encode()
+
+    def _make_app(self) -> FastAPI:
+        from cube_server.app import make_app
+
+        return make_app(self, self._limits, [self._dict_service])
+
+
+async def _serve(end: socket.socket) -> None:
+    # A terminal sends SIGINT to the whole group; the supervisor says when to end.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: None)
+    worker = Worker(end)
+    ends = [asyncio.create_task(each.wait()) for each in (worker.done, worker.channel.closed)]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if not worker.done.is_set():
+        log.error("the supervisor has ended: this worker ends too")
+
+
+def main() -> None:
+    """Serves until the supervisor says so or ends."""
+    logs.configure("cube-server")
+    uvloop.run(_serve(socket.socket(fileno=int(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()
