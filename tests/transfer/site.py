@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from numpy.typing import NDArray
 
 from tests.processes import Role, running
 from tests.transfer.fault_proxy import FaultProxy, proxied
@@ -125,6 +126,20 @@ class Site:
         url = f"http://127.0.0.1:{self.servers[name].port()}/ControlService/cmd"
         reply: dict[str, Any] = self.http.post(url, json={"cmd": cmd, **fields}).json()
         return reply
+
+    def daemon_pid(self) -> int:
+        assert self.daemon is not None
+        return self.daemon.process.pid
+
+    def seek(self, name: str, keys: NDArray[np.uint64]) -> tuple[str, bytes]:
+        """The version that a server answers from, and its rows of the keys one after the other;
+        every key must be there."""
+        url = f"http://127.0.0.1:{self.servers[name].port()}/DictService/seek"
+        body = {"keys": keys.tolist(), "version_required": True}
+        reply = self.http.post(url, json=body).raise_for_status().json()
+        assert {value["status"] for value in reply["values"]} == {0}
+        rows = (base64.b64decode(value["value"]) for value in reply["values"])
+        return str(reply["version"]), b"".join(rows)
 
     def require_served(self, pass_id: str, key_count: int = KEY_COUNT) -> None:
         """Every server of every shard answers with exactly the pass's rows."""
