@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cube_api import CubeClient, SeekResult
+from cube_core._native import Frame
 from cube_core.errors import ConfError, SeekError
 from tests.api.conftest import NewClient, NewPeer
 from tests.api.peers import answer_with, client_of, conf_of, expected_rows
@@ -95,6 +96,24 @@ def test_only_shards_that_own_a_key_are_asked(
     client = new_client(conf_of([[peer.endpoint] for peer in two_shards]))
     client.seek("d", keys_of(2, 4))
     assert [peer.requests_num for peer in two_shards] == [1, 0]
+
+
+def test_servers_are_told_the_time_that_is_left(
+    new_client: NewClient, two_shards: list[Peer]
+) -> None:
+    told_ms: list[int] = []
+    sound = two_shards[0].answer
+
+    def answer(frame: Frame) -> bytes:
+        told_ms.append(frame.timeout_ms)
+        return sound(frame)
+
+    two_shards[0].answer = answer
+    client = new_client(conf_of([[peer.endpoint] for peer in two_shards], timeout=60_000))
+    client.seek("d", keys_of(2))
+    client.seek("d", keys_of(2), timeout_ms=20_000)
+    assert 50_000 < told_ms[0] <= 60_000
+    assert 10_000 < told_ms[1] <= 20_000
 
 
 def test_width_of_rows(new_client: NewClient, two_shards: list[Peer]) -> None:

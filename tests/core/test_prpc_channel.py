@@ -169,6 +169,17 @@ async def test_a_peer_that_went_silent_gets_a_new_connection(peer: Peer) -> None
     await channel.close()
 
 
+async def test_a_call_that_gives_up_leaves_the_patient_ones_alone(peer: Peer) -> None:
+    channel = AsyncChannel(peer.endpoint)
+    peer.hold = True
+    patient = asyncio.ensure_future(channel.call("S", "echo", b"patient", timeout_s=20))
+    with pytest.raises(RpcTimeoutError):
+        await channel.call("S", "echo", b"", timeout_s=0.05)
+    await asyncio.to_thread(peer.release)
+    assert bytes((await patient).payload) == b"patient"
+    await channel.close()
+
+
 async def test_a_closed_channel_says_so(peer: Peer) -> None:
     channel = AsyncChannel(peer.endpoint)
     pending = asyncio.ensure_future(channel.call("S", "echo", b"", timeout_s=5))
