@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cube_builder.checks import ON_DUPLICATE, ON_NONFINITE, OnDuplicate, OnNonfinite
+from cube_builder.quantize import QUANTS, Quant
 from cube_core.errors import BuildError
 from cube_core.versions import Version
 
@@ -32,6 +33,7 @@ class BuildJob:
         on_duplicate: of several records with a key, "last" keeps the last, "error" refuses them.
         on_nonfinite: "error" refuses NaN and infinities in values whose width is a multiple of 4,
             "keep" takes them.
+        quant: "none", or how rows of float32 are stored: "fp16" or "int8"; needs finite values.
         memory_mb: bound on the memory of a build on this machine, in MiB; None: four fifths of
             the machine's.
 
@@ -47,6 +49,7 @@ class BuildJob:
     on_duplicate: OnDuplicate = "last"
     on_nonfinite: OnNonfinite = "error"
     memory_mb: int | None = None
+    quant: Quant = "none"
 
     def __post_init__(self) -> None:
         if not _DICT_NAME.fullmatch(self.dict_name):
@@ -60,6 +63,10 @@ class BuildJob:
             raise BuildError(f"on_duplicate {self.on_duplicate!r}: must be last or error")
         if self.on_nonfinite not in ON_NONFINITE:
             raise BuildError(f"on_nonfinite {self.on_nonfinite!r}: must be error or keep")
+        if self.quant not in QUANTS:
+            raise BuildError(f"quant {self.quant!r}: must be none, fp16 or int8")
+        if self.quant != "none" and self.on_nonfinite != "error":
+            raise BuildError(f"quant {self.quant}: needs finite values, on_nonfinite must be error")
 
     @property
     def directory(self) -> Path:
@@ -86,8 +93,9 @@ class BuildReport:
     """What a build made; `build.json` beside the tables holds the same.
 
     `value_bytes` is the width of every value, `record_count` counts the input's records
-    (duplicates included). Nothing in it depends on time or place, so equal input gives an equal
-    file.
+    (duplicates included). `quant_max_error` and `quant_mean_error` are what `quant` changes an
+    element of the records by, at most and in the mean. Nothing in it depends on time or place, so
+    equal input gives an equal file.
     """
 
     dict_name: str
@@ -96,6 +104,9 @@ class BuildReport:
     value_bytes: int
     record_count: int
     shards: tuple[ShardReport, ...]
+    quant: str = "none"
+    quant_max_error: float = 0.0
+    quant_mean_error: float = 0.0
 
     @property
     def dim(self) -> int | None:
@@ -111,6 +122,9 @@ class BuildReport:
             "value_bytes": self.value_bytes,
             "dim": self.dim,
             "record_count": self.record_count,
+            "quant": self.quant,
+            "quant_max_error": self.quant_max_error,
+            "quant_mean_error": self.quant_mean_error,
             "shards": [vars(shard) for shard in self.shards],
         }
         return json.dumps(fields, indent=1) + "\n"
@@ -140,4 +154,7 @@ class BuildReport:
             value_bytes=int(fields["value_bytes"]),
             record_count=int(fields["record_count"]),
             shards=tuple(ShardReport(**shard) for shard in fields["shards"]),
+            quant=str(fields.get("quant", "none")),
+            quant_max_error=float(fields.get("quant_max_error", 0.0)),
+            quant_mean_error=float(fields.get("quant_mean_error", 0.0)),
         )

@@ -18,6 +18,7 @@ from cube_builder.checks import require_finite, require_unique
 from cube_builder.job import REPORT_NAME, BuildJob, BuildReport, ShardReport
 from cube_builder.manifest import check_against_manifest
 from cube_builder.memory import MemoryBound, machine_memory_mb
+from cube_builder.quantize import Quantizer
 from cube_builder.sources import common_width, open_source, source_files
 from cube_builder.spill import ShardSpill
 from cube_builder.staging import staged_directory
@@ -58,12 +59,13 @@ def build(job: BuildJob, on_progress: OnProgress | None = None) -> BuildReport:
     check_against_manifest(job.input_path, files)
     value_bytes = common_width(map(open_source, files))
     memory_mb = machine_memory_mb() if job.memory_mb is None else job.memory_mb
-    memory = MemoryBound(memory_mb, job.shard_num, value_bytes)
+    quantizer = Quantizer(job.quant, value_bytes, files[0])
+    memory = MemoryBound(memory_mb, job.shard_num, quantizer.row_bytes)
     with staged_directory(job.directory, _check_replaceable(job)) as staging:
         spill_directory = staging / _SPILL_NAME
         spill_directory.mkdir()
-        spill = ShardSpill(spill_directory, job.shard_num, value_bytes)
-        record_count = _spill_all(job, files, spill, memory, report_progress)
+        spill = ShardSpill(spill_directory, job.shard_num, quantizer.row_bytes)
+        record_count = _spill_all(job, files, spill, quantizer, memory, report_progress)
         shards = _write_tables(job, staging, spill, record_count, report_progress)
         shutil.rmtree(spill_directory)
         report = BuildReport(
@@ -73,6 +75,9 @@ def build(job: BuildJob, on_progress: OnProgress | None = None) -> BuildReport:
             value_bytes=value_bytes,
             record_count=record_count,
             shards=shards,
+            quant=job.quant,
+            quant_max_error=quantizer.max_error,
+            quant_mean_error=quantizer.mean_error,
         )
         (staging / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
     return report
@@ -100,6 +105,7 @@ def _spill_all(
     job: BuildJob,
     files: list[Path],
     spill: ShardSpill,
+    quantizer: Quantizer,
     memory: MemoryBound,
     report_progress: OnProgress,
 ) -> int:
@@ -110,7 +116,7 @@ def _spill_all(
         for (keys, values), offset in source.batches():
             if job.on_nonfinite == "error":
                 require_finite(source.path, keys, values)
-            spill.add(keys, values)
+            spill.add(keys, quantizer(values))
             memory.require(*spill.largest_shard())
             record_count += len(keys)
             report_progress(Progress("read", bytes_before + offset, bytes_total, record_count))
@@ -143,6 +149,7 @@ def _write_shard(job: BuildJob, staging: Path, spill: ShardSpill, shard: int) ->
         version=str(job.version),
         shard=shard,
         shard_num=job.shard_num,
+        value_kind="bytes" if job.quant == "none" else job.quant,
     )
     if written.key_count + written.duplicate_count != len(keys):
         raise BuildError(

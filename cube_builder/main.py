@@ -21,6 +21,7 @@ from cube_builder.local_engine import build
 from cube_builder.paddle_export import ROWS_PER_FILE, export_rows, load_embedding
 from cube_builder.pairs import read_pairs
 from cube_builder.progress_bar import build_progress, row_progress
+from cube_builder.quantize import Quant
 from cube_builder.tables import diff, table_files, verify
 from cube_builder.text_format import format_pairs, text_to_sequence_file
 from cube_core import command_line
@@ -81,6 +82,10 @@ def build_command(
     on_nonfinite: Annotated[
         str, typer.Option("--on_nonfinite", help="error: NaN and infinities are refused; keep.")
     ] = "error",
+    quant: Annotated[
+        str,
+        typer.Option("--quant", help="none; fp16, int8: smaller tables, served as float32."),
+    ] = "none",
     memory_mb: Annotated[
         int | None,
         typer.Option("--memory_mb", help="Bound in MiB; four fifths of the machine's if unset."),
@@ -115,10 +120,16 @@ def build_command(
         on_duplicate=cast(OnDuplicate, on_duplicate),
         on_nonfinite=cast(OnNonfinite, on_nonfinite),
         memory_mb=memory_mb,
+        quant=cast(Quant, quant),
     )
     with build_progress() as on_progress:
         report = build(job, on_progress)
     elapsed_s = time.monotonic() - started
+    if report.quant != "none":
+        print(
+            f"stored as {report.quant}: elements change by {report.quant_max_error:.3g} at most, "
+            f"{report.quant_mean_error:.3g} in the mean"
+        )
     print(
         f"built {job.directory}: {report.record_count} records of {report.value_bytes} bytes into "
         f"{report.shard_num} tables in {elapsed_s:.2f} s "

@@ -50,6 +50,7 @@ def write_table(
     version: str,
     shard: int,
     shard_num: int,
+    value_kind: str = "bytes",
 ) -> TableReport:
     """Writes the immutable table of one shard (docs/table_format.md).
 
@@ -62,6 +63,8 @@ def write_table(
             equal keys wins.
         values: uint8[n, width], width 1 to 65,535.
         version: "<base>_<version>".
+        value_kind: what `values` are: "bytes", served as they are, or rows that are served as
+            float32: "fp16" (halves) or "int8" (float32 min, float32 max, a byte an element).
 
     Raises:
         ValueError: shapes that do not fit, a key of another shard (named), an empty name or one of
@@ -120,7 +123,10 @@ class Table:
     def key_count(self) -> int: ...
     @property
     def value_bytes(self) -> int:
-        """Width of every value."""
+        """Width of every value as it is served."""
+    @property
+    def value_kind(self) -> str:
+        """How values are stored: "bytes", "fp16" or "int8"; they are served as float32."""
     @property
     def file_bytes(self) -> int: ...
     @property

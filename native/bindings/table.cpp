@@ -12,10 +12,20 @@
 
 namespace {
 
+constexpr const char* kKindNames[] = {"bytes", "fp16", "int8"};
+
+cube::ValueKind kind_named(const std::string& name) {
+    for (uint32_t kind = 0; kind <= cube::kValueKindMax; ++kind)
+        if (name == kKindNames[kind]) return static_cast<cube::ValueKind>(kind);
+    throw std::invalid_argument("value_kind must be bytes, fp16 or int8, not \"" + name + "\"");
+}
+
 cube::TableReport write_table(const std::string& path, const InputArray<uint64_t>& keys,
                               const InputArray<uint8_t>& values, const std::string& dict_name,
-                              const std::string& version, uint32_t shard, uint32_t shard_num) {
+                              const std::string& version, uint32_t shard, uint32_t shard_num,
+                              const std::string& value_kind) {
     cube::TableInput input;
+    input.value_kind = kind_named(value_kind);
     input.keys = items_of(keys, "keys");
     expect_dimensions(values, 2, "values");
     if (values.shape(0) != input.keys.size())
@@ -58,7 +68,7 @@ nb::tuple get(const PythonTable& table, const InputArray<uint64_t>& keys_array) 
             if (value == nullptr) {
                 std::fill_n(target, width, uint8_t{0});
             } else {
-                std::copy_n(value, width, target);
+                table->serve_value(value, target);
             }
         });
     }
@@ -75,7 +85,7 @@ nb::tuple pairs(const PythonTable& table, uint64_t start_slot, uint64_t pairs_ma
         nb::gil_scoped_release released;
         for (size_t i = 0; i < count; ++i) {
             keys.data()[i] = table->row_key(begin + i);
-            std::copy_n(table->row_value(begin + i), width, values.data() + i * width);
+            table->serve_value(table->row_value(begin + i), values.data() + i * width);
         }
     }
     return nb::make_tuple(keys, values, begin + count);
@@ -93,7 +103,7 @@ void bind_table(nb::module_& m) {
 
     m.def("write_table", &write_table, nb::arg("path"), nb::arg("keys").noconvert(),
           nb::arg("values").noconvert(), nb::kw_only(), nb::arg("dict_name"), nb::arg("version"),
-          nb::arg("shard"), nb::arg("shard_num"));
+          nb::arg("shard"), nb::arg("shard_num"), nb::arg("value_kind") = "bytes");
 
     nb::class_<PythonTable>(m, "Table", nb::is_final())
         .def_static("open", &open_table, nb::arg("path"), nb::kw_only(),
@@ -108,6 +118,10 @@ void bind_table(nb::module_& m) {
         .def_prop_ro("shard_num", [](const PythonTable& t) { return t->header().shard_num; })
         .def_prop_ro("key_count", [](const PythonTable& t) { return t->key_count(); })
         .def_prop_ro("value_bytes", [](const PythonTable& t) { return t->value_bytes(); })
+        .def_prop_ro("value_kind",
+                     [](const PythonTable& t) {
+                         return kKindNames[static_cast<uint32_t>(t->header().value_kind)];
+                     })
         .def_prop_ro("file_bytes", [](const PythonTable& t) { return t->file_bytes(); })
         .def_prop_ro("memory_bytes", [](const PythonTable& t) { return t->memory_bytes(); })
         .def_prop_ro("slot_count", [](const PythonTable& t) { return t->key_count(); })

@@ -62,7 +62,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
             uint64_t sum = 0;
             table->find_each(keys, [&](size_t i, const uint8_t* value) {
                 fuzz::require(value != nullptr || i < absent_or_not, "a row's key is found");
-                for (size_t j = 0; value != nullptr && j < table->value_bytes(); ++j)
+                for (size_t j = 0; value != nullptr && j < table->header().value_bytes; ++j)
                     sum += value[j];
             });
             volatile uint64_t kept = sum;

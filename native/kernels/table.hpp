@@ -29,7 +29,8 @@ class Table {
     const std::string& path() const { return path_; }
     const TableHeader& header() const { return header_; }
     uint64_t key_count() const { return header_.key_count; }
-    size_t value_bytes() const { return header_.value_bytes; }
+    // Of a value as it is served, which may be stored in fewer.
+    size_t value_bytes() const { return header_.served_bytes(); }
     size_t file_bytes() const { return memory_.size(); }
     size_t memory_bytes() const { return memory_.size(); }
     // What another process can attach to; -1 when the table is in memory of this one.
@@ -40,9 +41,13 @@ class Table {
         std::memcpy(&key, row_at(row), 8);
         return key;
     }
+    // The value as stored.
     const uint8_t* row_value(uint64_t row) const { return row_at(row) + 8; }
+    // Writes the `value_bytes()` that are served for a value as stored.
+    void serve_value(const uint8_t* stored, uint8_t* target) const;
 
-    // Calls visit(i, value) for every key in order; value is nullptr when the key is missing.
+    // Calls visit(i, value) for every key in order; value, as stored, is nullptr when the key is
+    // missing.
     template <class Visit>
     void find_each(std::span<const uint64_t> keys, Visit&& visit) const;
 
@@ -78,6 +83,20 @@ class Table {
     const uint8_t* rows_;
     size_t stride_;
 };
+
+inline void Table::serve_value(const uint8_t* stored, uint8_t* target) const {
+    switch (header_.value_kind) {
+        case ValueKind::kBytes:
+            std::memcpy(target, stored, header_.value_bytes);
+            return;
+        case ValueKind::kFp16:
+            expand_fp16(stored, value_bytes() / 4, target);
+            return;
+        case ValueKind::kInt8:
+            expand_int8(stored, value_bytes() / 4, target);
+            return;
+    }
+}
 
 inline void Table::ask_pilots(std::span<const uint64_t> keys, Batch& batch) const {
     const HashIndex index = header_.index;

@@ -96,7 +96,9 @@ void check_kind(const uint8_t* header) {
     if (stored_crc32c(header, at::kHeaderCrc) != load<uint32_t>(header, at::kHeaderCrc))
         fail("header: checksum mismatch (offset 508)");
     expect(header, at::kTableKind, 0, "table_kind");
-    expect(header, at::kValueKind, 0, "value_kind");
+    if (load<uint32_t>(header, at::kValueKind) > kValueKindMax)
+        fail("header: value_kind is " + std::to_string(load<uint32_t>(header, at::kValueKind)) +
+             ", only 0 to " + std::to_string(kValueKindMax) + " are read (offset 20)");
     expect(header, at::kBlockBytes, kTableBlockBytes, "block_bytes");
     expect(header, at::kReserved, 0, "reserved word");
 }
@@ -125,6 +127,8 @@ std::string header_fault(const TableHeader& header) {
                std::to_string(header.shard_num);
     if (header.value_bytes == 0 || header.value_bytes > kValueBytesMax)
         return "value_bytes " + std::to_string(header.value_bytes) + " is not 1 to 65535";
+    if (header.served_bytes() == 0 || header.served_bytes() > kValueBytesMax)
+        return "value_bytes " + std::to_string(header.value_bytes) + " do not fit the value_kind";
     if (header.key_count > kKeyCountMax)
         return "key_count " + std::to_string(header.key_count) + " is over " +
                std::to_string(kKeyCountMax);
@@ -143,6 +147,7 @@ void encode_header(const TableHeader& header, HeaderBytes target) {
     std::copy(kHeaderMagic.begin(), kHeaderMagic.end(), base);
     store(base, at::kFormatVersion, kFormatVersion);
     store(base, at::kHeaderBytes, kTableHeaderBytes);
+    store(base, at::kValueKind, static_cast<uint32_t>(header.value_kind));
     store(base, at::kShard, header.shard);
     store(base, at::kShardNum, header.shard_num);
     store(base, at::kKeyCount, header.key_count);
@@ -169,6 +174,7 @@ TableHeader decode_header(std::span<const uint8_t, kTableHeaderBytes> source, ui
     const uint8_t* base = source.data();
     check_kind(base);
     TableHeader header;
+    header.value_kind = static_cast<ValueKind>(load<uint32_t>(base, at::kValueKind));
     header.shard = load<uint32_t>(base, at::kShard);
     header.shard_num = load<uint32_t>(base, at::kShardNum);
     header.key_count = load<uint64_t>(base, at::kKeyCount);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kernels/hash_index.hpp"
+#include "kernels/value_kind.hpp"
 
 namespace cube {
 
@@ -28,10 +29,12 @@ struct TableHeader {
     uint32_t shard = 0;
     uint32_t shard_num = 1;
     uint64_t key_count = 0;
-    uint32_t value_bytes = 1;
+    ValueKind value_kind = ValueKind::kBytes;
+    uint32_t value_bytes = 1;  // as stored in a row
     HashIndex index;
 
     uint64_t row_stride() const { return 8 + uint64_t{value_bytes}; }
+    size_t served_bytes() const { return cube::served_bytes(value_kind, value_bytes); }
 };
 
 // Where the counts of a header put its sections.

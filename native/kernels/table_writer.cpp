@@ -108,6 +108,7 @@ TableHeader header_of(const TableInput& input) {
     header.version = input.version;
     header.shard = input.shard;
     header.shard_num = input.shard_num;
+    header.value_kind = input.value_kind;
     header.value_bytes = static_cast<uint32_t>(std::min<size_t>(input.value_bytes, UINT32_MAX));
     return header;
 }

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace cube {
+
+// How a row holds its value. Whatever the kind, a value is served as float32, or as it came.
+//   bytes: the value itself.
+//   fp16:  IEEE 754 halves, little-endian.
+//   int8:  float32 min, float32 max, then a byte an element: min + byte * ((max - min) / 255).
+enum class ValueKind : uint32_t { kBytes = 0, kFp16 = 1, kInt8 = 2 };
+inline constexpr uint32_t kValueKindMax = 2;
+
+inline constexpr size_t kInt8HeadBytes = 8;
+
+// Bytes of the value that is served from a row's `stored_bytes`; 0 when the kind has no such row.
+inline size_t served_bytes(ValueKind kind, size_t stored_bytes) {
+    switch (kind) {
+        case ValueKind::kBytes:
+            return stored_bytes;
+        case ValueKind::kFp16:
+            return stored_bytes % 2 == 0 ? stored_bytes * 2 : 0;
+        case ValueKind::kInt8:
+            return stored_bytes > kInt8HeadBytes ? (stored_bytes - kInt8HeadBytes) * 4 : 0;
+    }
+    return 0;
+}
+
+inline float float_of_half(uint16_t half) {
+    const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
+    const uint32_t magnitude = static_cast<uint32_t>(half & 0x7fffu) << 13;
+    if (magnitude >= 0x0f800000u)  // infinities and NaN
+        return std::bit_cast<float>(sign | 0x7f800000u | magnitude);
+    // The exponents' biases differ by 112; a product takes denormals along.
+    return std::bit_cast<float>(
+        sign | std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112f));
+}
+
+// Writes `count` float32 to `target` from the row of one value.
+inline void expand_fp16(const uint8_t* stored, size_t count, uint8_t* target) {
+    for (size_t i = 0; i < count; ++i) {
+        uint16_t half;
+        std::memcpy(&half, stored + 2 * i, sizeof half);
+        const float value = float_of_half(half);
+        std::memcpy(target + 4 * i, &value, sizeof value);
+    }
+}
+
+inline void expand_int8(const uint8_t* stored, size_t count, uint8_t* target) {
+    float ends[2];
+    std::memcpy(ends, stored, sizeof ends);
+    const float step = (ends[1] - ends[0]) / 255.0f;
+    for (size_t i = 0; i < count; ++i) {
+        const float value = ends[0] + static_cast<float>(stored[kInt8HeadBytes + i]) * step;
+        std::memcpy(target + 4 * i, &value, sizeof value);
+    }
+}
+
+}  // namespace cube
