@@ -64,6 +64,7 @@ bench: $(VENV)/.dev ## Measures servers, kernel and client against their peers
 	$(BIN)/cmake --build build/bench
 	$(PIP) install 'redis[hiredis]>=5'
 	$(BIN)/python -m benchmarks.run --programs=build/bench
+	$(BIN)/python -m benchmarks.hostile --programs=build/bench
 
 clean: ## Removes what was built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
