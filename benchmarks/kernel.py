@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from cube_core import _native
 VALUE_BYTES = 40
 KEYS_PER_REQUEST = 650
 _REQUESTS = 64
+_PR_SET_THP_DISABLE = 41
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class KernelFigures:
     memory_overhead_bytes_per_key: float
     seek_ns_per_key: float
     seek_ns_per_key_min: float
+    seek_ns_per_key_small_pages: float
+    seek_ns_per_key_shared: float
 
 
 def measure(key_count: int, run_dir: Path, *, rounds: int) -> KernelFigures:
@@ -45,17 +51,43 @@ def measure(key_count: int, run_dir: Path, *, rounds: int) -> KernelFigures:
     begin = time.perf_counter()
     table = _native.Table.open(str(path))
     open_s = time.perf_counter() - begin
-    path.unlink()
     ns_per_key = _seek_ns_per_key(table, keys, random, rounds)
+    memory_bytes = table.memory_bytes
+    del table
+    with _no_huge_pages():
+        small_pages = _median_of_open(path, keys, random, rounds, shared=False)
+    shared = _median_of_open(path, keys, random, rounds, shared=True)
+    path.unlink()
     return KernelFigures(
         key_count=len(keys),
         build_ns_per_key=build_s / len(keys) * 1e9,
         open_s=open_s,
         overhead_bytes_per_key=report.overhead_bytes_per_key,
-        memory_overhead_bytes_per_key=table.memory_bytes / len(keys) - VALUE_BYTES,
+        memory_overhead_bytes_per_key=memory_bytes / len(keys) - VALUE_BYTES,
         seek_ns_per_key=statistics.median(ns_per_key),
         seek_ns_per_key_min=min(ns_per_key),
+        seek_ns_per_key_small_pages=small_pages,
+        seek_ns_per_key_shared=shared,
     )
+
+
+@contextlib.contextmanager
+def _no_huge_pages() -> Iterator[None]:
+    """Memory that this process maps meanwhile gets no huge pages."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_THP_DISABLE)")
+    try:
+        yield
+    finally:
+        libc.prctl(_PR_SET_THP_DISABLE, 0, 0, 0, 0)
+
+
+def _median_of_open(
+    path: Path, keys: np.ndarray, random: np.random.Generator, rounds: int, *, shared: bool
+) -> float:
+    table = _native.Table.open(str(path), shared=shared)
+    return statistics.median(_seek_ns_per_key(table, keys, random, rounds))
 
 
 def _seek_ns_per_key(

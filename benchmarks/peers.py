@@ -47,7 +47,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def cube_server(table: Path, version: str, run_dir: Path) -> Iterator[Server]:
+def cube_server(table: Path, version: str, run_dir: Path, *flags: str) -> Iterator[Server]:
     """The shard server of this package, serving one table file."""
     data_dir = run_dir / "data"
     target = data_dir / version / table.name
@@ -57,7 +57,7 @@ def cube_server(table: Path, version: str, run_dir: Path) -> Iterator[Server]:
     command = [
         sys.executable, "-m", "cube_server.main",
         "--port=0", "--grpc_port=0", f"--data_dir={data_dir}",
-        f"--dict_name={table.name.partition('_part')[0]}",
+        f"--dict_name={table.name.partition('_part')[0]}", *flags,
     ]  # fmt: skip
     with _process(command, run_dir / "cube_server.log", ready=" ready: ") as (process, line):
         match = re.search(r"\bport=(\d+)", line)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import builder, client, kernel, server_cpu
+from benchmarks import builder, client, kernel, server_cpu, switching
 from benchmarks.machine import machine
 from benchmarks.peers import missing_programs
 from cube_core.command_line import run
@@ -45,6 +45,8 @@ def main(
         figures["kernel"] = _kernel(run_dir, rounds, large)
         figures["builder"] = _builder(run_dir, rounds, large)
         figures["server_cpu"] = _server_cpu(programs, run_dir, rounds)
+        figures["switching"] = _switching(programs, run_dir)
+        figures["workers"] = _workers(programs, run_dir)
         figures["client"] = _client(run_dir, rounds)
     results.write_text(json.dumps(figures, indent=1) + "\n")
     console.print(f"{figures['machine']}\nwritten to {results}")
@@ -52,7 +54,16 @@ def main(
 
 def _kernel(run_dir: Path, rounds: int, large: bool) -> list[dict[str, Any]]:
     table = Table(title="seek kernel, bytes to bytes, 40-byte values, 650 keys a request, one core")
-    for column in ("keys", "ns/key", "min", "build ns/key", "open s", "memory over values, B/key"):
+    for column in (
+        "keys",
+        "ns/key",
+        "min",
+        "small pages",
+        "shared",
+        "build ns/key",
+        "open s",
+        "memory over values, B/key",
+    ):
         table.add_column(column, justify="right")
     figures = []
     for key_count in (1_000_000, 10_000_000, *((100_000_000,) if large else ())):
@@ -62,6 +73,8 @@ def _kernel(run_dir: Path, rounds: int, large: bool) -> list[dict[str, Any]]:
             f"{figure.key_count:,}",
             f"{figure.seek_ns_per_key:.1f}",
             f"{figure.seek_ns_per_key_min:.1f}",
+            f"{figure.seek_ns_per_key_small_pages:.1f}",
+            f"{figure.seek_ns_per_key_shared:.1f}",
             f"{figure.build_ns_per_key:.0f}",
             f"{figure.open_s:.2f}",
             f"{figure.memory_overhead_bytes_per_key:.2f}",
@@ -109,6 +122,36 @@ def _server_cpu(programs: Path, run_dir: Path, rounds: int) -> list[dict[str, An
         )
     console.print(table)
     return [asdict(figure) for figure in figures]
+
+
+def _switching(programs: Path, run_dir: Path) -> list[dict[str, Any]]:
+    table = Table(title="a table of 10 M keys loaded and switched to under 2,000 requests a second")
+    for column in ("workers", "load s", "p99 µs rest", "load", "switch", "÷ rest", "max µs load"):
+        table.add_column(column, justify="right")
+    figures = []
+    for workers in (1, 2):
+        figure = switching.measure(programs, run_dir, large_keys=10_000_000, workers=workers)
+        figures.append({**asdict(figure), "switch_ratio": figure.switch_ratio})
+        table.add_row(
+            str(workers),
+            f"{figure.load_s:.2f}",
+            f"{figure.p99_us_rest:.0f}",
+            f"{figure.p99_us_load:.0f}",
+            f"{figure.p99_us_switch:.0f}",
+            f"{figure.switch_ratio:.2f}",
+            f"{figure.max_us_load:.0f}",
+        )
+    console.print(table)
+    return figures
+
+
+def _workers(programs: Path, run_dir: Path) -> dict[str, float]:
+    one, two = (switching.throughput(programs, run_dir, workers=each) for each in (1, 2))
+    console.print(
+        f"requests/s of 650 keys, one worker {one:.0f}, two {two:.0f}: {two / one:.2f}"
+        " (the load generators need cores of their own)"
+    )
+    return {"one": one, "two": two, "ratio": two / one}
 
 
 def _client(run_dir: Path, rounds: int) -> list[dict[str, Any]]:

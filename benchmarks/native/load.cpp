@@ -1,7 +1,10 @@
-// Load generator: closed-loop batch reads over many connections, one thread, epoll.
+// Load generator: batch reads, closed-loop or at a rate, over many connections, one thread, epoll.
 //
 //   load --protocol=prpc|resp|memcached --port=8001 --connections=8 --depth=1 --keys=26
-//        --key_space=1000000 --requests=100000 [--seed=1]
+//        --key_space=1000000 --requests=100000 [--seed=1] [--rate=0]
+//
+// With a rate (requests a second, all connections together) requests are sent when they are due,
+// answered or not, and latencies count from then: a stall of the server costs all that it delays.
 //
 // Requests are encoded before the clock starts, so that this process is not the bottleneck, and
 // every response is read to its end and its found values counted. Prints one JSON object.
@@ -10,6 +13,7 @@
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -42,6 +46,7 @@ struct Options {
     uint64_t key_space = 1000000;
     uint64_t requests = 100000;
     uint64_t seed = 1;
+    uint64_t rate = 0;
 };
 
 Options parse_options(int argc, char** argv) {
@@ -73,6 +78,7 @@ Options parse_options(int argc, char** argv) {
     take("key_space", options.key_space);
     take("requests", options.requests);
     take("seed", options.seed);
+    take("rate", options.rate);
     if (!given.empty()) throw std::invalid_argument("no such option: --" + given.begin()->first);
     return options;
 }
@@ -233,14 +239,24 @@ class Load {
             ::epoll_ctl(poll, EPOLL_CTL_ADD, connections_[i].fd, &event);
         }
         begin_ = Clock::now();
-        for (Connection& connection : connections_) send_some(connection, options_.depth);
-        std::vector<epoll_event> events(connections_.size());
+        if (options_.rate != 0) {
+            start_timer(poll);
+        } else {
+            for (Connection& connection : connections_) send_some(connection, options_.depth);
+        }
+        std::vector<epoll_event> events(connections_.size() + 1);
         while (latencies_ns_.size() < options_.requests) {
             const int ready =
                 ::epoll_wait(poll, events.data(), static_cast<int>(events.size()), 10000);
             if (ready <= 0) throw std::runtime_error("no reply within 10 s");
-            for (int i = 0; i < ready; ++i)
-                receive(connections_[events[static_cast<size_t>(i)].data.u64]);
+            for (int i = 0; i < ready; ++i) {
+                const uint64_t who = events[static_cast<size_t>(i)].data.u64;
+                if (who == kTimer) {
+                    send_due();
+                } else {
+                    receive(connections_[who]);
+                }
+            }
         }
         seconds_ = std::chrono::duration<double>(Clock::now() - begin_).count();
         for (const Connection& connection : connections_) ::close(connection.fd);
@@ -262,12 +278,34 @@ class Load {
     }
 
   private:
-    void send_some(Connection& connection, int count) {
+    static constexpr uint64_t kTimer = ~uint64_t{0};
+
+    void start_timer(int poll) {
+        timer_ = ::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
+        itimerspec often{};
+        often.it_value.tv_nsec = often.it_interval.tv_nsec = 100'000;
+        epoll_event event{};
+        event.events = EPOLLIN;
+        event.data.u64 = kTimer;
+        if (timer_ < 0 || ::timerfd_settime(timer_, 0, &often, nullptr) != 0 ||
+            ::epoll_ctl(poll, EPOLL_CTL_ADD, timer_, &event) != 0)
+            throw std::runtime_error("no timer");
+    }
+
+    void send_due() {
+        uint64_t expirations;
+        if (::read(timer_, &expirations, sizeof expirations) < 0) return;
+        const auto interval = std::chrono::nanoseconds(1'000'000'000 / options_.rate);
+        for (auto due = begin_ + interval * sent_; due <= Clock::now() && sent_ < options_.requests;
+             due += interval)
+            send_some(connections_[sent_ % connections_.size()], 1, due);
+    }
+
+    void send_some(Connection& connection, int count, Clock::time_point due = Clock::now()) {
         outgoing_.clear();
-        const auto now = Clock::now();
         for (int i = 0; i < count && sent_ < options_.requests; ++i) {
             outgoing_ += prepared_[sent_++ % prepared_.size()];
-            connection.sent_at.push_back(now);
+            connection.sent_at.push_back(due);
         }
         for (size_t at = 0; at < outgoing_.size();) {
             const ssize_t wrote =
@@ -298,7 +336,7 @@ class Load {
             connection.sent_at.pop_front();
         }
         connection.received.erase(0, consumed);
-        send_some(connection, answered);
+        if (options_.rate == 0) send_some(connection, answered);
     }
 
     Options options_;
@@ -309,6 +347,7 @@ class Load {
     std::vector<uint64_t> latencies_ns_;
     Clock::time_point begin_;
     double seconds_ = 0;
+    int timer_ = -1;
     uint64_t sent_ = 0;
     uint64_t found_ = 0;
 };

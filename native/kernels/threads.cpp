@@ -1,5 +1,7 @@
 #include "kernels/threads.hpp"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <atomic>
 #include <exception>
@@ -14,6 +16,10 @@ namespace cube {
 namespace {
 
 constexpr unsigned kThreadsMax = 4;
+constexpr int kNice = 5;
+
+// Who answers requests meanwhile comes first. In Linux a thread has a priority of its own.
+void yield_to_others() { ::setpriority(PRIO_PROCESS, 0, kNice); }
 
 class Turns {
   public:
@@ -65,11 +71,15 @@ void in_threads(uint64_t count, uint64_t turn,
     const uint64_t wanted = std::min(cores, (count + turn - 1) / turn);
     std::vector<std::thread> threads;
     try {
-        while (threads.size() + 1 < wanted) threads.emplace_back([&] { turns.take_all(); });
+        while (wanted > 1 && threads.size() < wanted)
+            threads.emplace_back([&] {
+                yield_to_others();
+                turns.take_all();
+            });
     } catch (const std::system_error&) {
         // No more threads are to be had: those there are do it all.
     }
-    turns.take_all();
+    if (threads.empty()) turns.take_all();
     for (std::thread& thread : threads) thread.join();
     turns.rethrow();
 }

@@ -1,0 +1,162 @@
+"""What callers notice of a new version: a large table loaded, and versions switched, under load."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from benchmarks.peers import Server, cube_server
+from cube_core import _native
+
+KEY_COUNT = 1_000_000
+VALUE_BYTES = 40
+_RATE = 2000
+_KEYS_PER_REQUEST = 100
+_REST_S = 3.0
+_SWITCHES = 20
+_SWITCH_PAUSE_S = 0.1
+
+
+@dataclass(frozen=True)
+class SwitchFigures:
+    """Latencies are of an open-loop load, counted from when a request was due.
+
+    Attributes:
+        load_s: from the command that loads the large table to the answer: read, verified, ready.
+        *_rest: before anything happens; *_load: while the large table is loaded; *_switch: while
+            versions are switched back and forth.
+    """
+
+    large_keys: int
+    workers: int
+    load_s: float
+    p99_us_rest: float
+    max_us_rest: float
+    p99_us_load: float
+    max_us_load: float
+    p99_us_switch: float
+    max_us_switch: float
+
+    @property
+    def switch_ratio(self) -> float:
+        return self.p99_us_switch / self.p99_us_rest
+
+
+def measure(programs: Path, run_dir: Path, *, large_keys: int, workers: int = 1) -> SwitchFigures:
+    """Serves 1 M keys, loads `large_keys` beside them, and switches between the two.
+
+    Args:
+        programs: directory of the built `load`.
+    """
+    directory = run_dir / f"switching_{workers}"
+    directory.mkdir()
+    small = directory / "bench_part0.table"
+    _write(small, "1_1", KEY_COUNT)
+    with cube_server(small, "1_1", directory, f"--workers={workers}") as server:
+        large = directory / "data" / "2_2" / small.name
+        large.parent.mkdir()
+        _write(large, "2_2", large_keys)
+        load = programs / "load"
+        rest = _under_load(load, server, _REST_S, lambda: None)
+        elapsed_s: list[float] = []
+        loading = _under_load(
+            load, server, _REST_S, lambda: elapsed_s.append(_timed(server, "bg_load_base"))
+        )
+        switching = _under_load(
+            load, server, 2 * _SWITCHES * _SWITCH_PAUSE_S, lambda: _switch_often(server)
+        )
+    return SwitchFigures(
+        large_keys=large_keys,
+        workers=workers,
+        load_s=elapsed_s[0],
+        p99_us_rest=rest["p99_us"],
+        max_us_rest=rest["max_us"],
+        p99_us_load=loading["p99_us"],
+        max_us_load=loading["max_us"],
+        p99_us_switch=switching["p99_us"],
+        max_us_switch=switching["max_us"],
+    )
+
+
+def throughput(programs: Path, run_dir: Path, *, workers: int) -> float:
+    """Requests a second of a closed loop of two load generators, 650 keys a request."""
+    directory = run_dir / f"throughput_{workers}"
+    directory.mkdir()
+    table = directory / "bench_part0.table"
+    _write(table, "1_1", KEY_COUNT)
+    with (
+        cube_server(table, "1_1", directory, f"--workers={workers}") as server,
+        _load(programs / "load", server, 20_000, 650, "--connections=16") as first,
+        _load(programs / "load", server, 20_000, 650, "--connections=16") as second,
+    ):
+        return sum(_report(each)["requests_per_s"] for each in (first, second))
+
+
+def _write(path: Path, version: str, key_count: int) -> None:
+    keys = np.arange(key_count, dtype=np.uint64)
+    values = np.zeros((key_count, VALUE_BYTES), dtype=np.uint8)
+    _native.write_table(
+        str(path), keys, values, dict_name="bench", version=version, shard=0, shard_num=1
+    )
+
+
+def _under_load(
+    load: Path, server: Server, seconds: float, act: Callable[[], object]
+) -> dict[str, float]:
+    requests = int(_RATE * seconds)
+    with _load(load, server, requests, _KEYS_PER_REQUEST, f"--rate={_RATE}") as process:
+        time.sleep(seconds / 10)
+        act()
+        return _report(process)
+
+
+@contextlib.contextmanager
+def _load(
+    load: Path, server: Server, requests: int, keys: int, *arguments: str
+) -> Iterator[subprocess.Popen[str]]:
+    command = [
+        str(load), "--protocol=prpc", f"--port={server.port}", f"--keys={keys}",
+        f"--key_space={KEY_COUNT}", f"--requests={requests}", *arguments,
+    ]  # fmt: skip
+    process = subprocess.Popen(  # noqa: S603
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _report(process: subprocess.Popen[str]) -> dict[str, float]:
+    output, problem = process.communicate(timeout=120)
+    if process.returncode:
+        raise RuntimeError(problem.strip())
+    report: dict[str, float] = json.loads(output)
+    return report
+
+
+def _timed(server: Server, command: str) -> float:
+    begin = time.perf_counter()
+    _command(server, command, "2_2")
+    return time.perf_counter() - begin
+
+
+def _switch_often(server: Server) -> None:
+    for turn in range(_SWITCHES):
+        _command(server, "enable", "2_2" if turn % 2 == 0 else "1_1")
+        time.sleep(_SWITCH_PAUSE_S)
+
+
+def _command(server: Server, command: str, version: str) -> None:
+    url = f"http://127.0.0.1:{server.port}/ControlService/cmd"
+    body = {"cmd": command, "version": version}
+    httpx.post(url, json=body, timeout=60, trust_env=False).raise_for_status()
