@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from cube_api._blocking_run import run
 from cube_api._call import Ask, SeekCall
+from cube_api._directory import Directory
 from cube_api._pool import ConnectionPool
 from cube_api._result import SeekResult
 from cube_api._topology import Topology
@@ -32,22 +34,23 @@ class AsyncCubeClient:
     endpoint.
 
     Args:
-        conf: path of `cube.conf`, or its dicts by name.
+        conf: path of `cube.conf`, which is watched, or its dicts by name.
 
     Raises:
         ConfError: names the file and the field.
     """
 
     def __init__(self, conf: Path | str | Mapping[str, DictConf]) -> None:
-        self._topology = Topology(conf)
+        self._directory = Directory(conf)
+        self._adopted = self._directory.topology
         self._channels: dict[Endpoint, AsyncChannel] = {}
-        self._pool = ConnectionPool(self._topology.connect_timeout_s)
+        self._pool = ConnectionPool(self._adopted.connect_timeout_s)
         self._closed = False
 
     @property
     def dicts(self) -> Mapping[str, DictConf]:
         """The configured dicts by name."""
-        return self._topology.confs
+        return self._directory.topology.confs
 
     async def seek(
         self,
@@ -63,7 +66,7 @@ class AsyncCubeClient:
             raise SeekError("the client is closed")
         begin = partial(
             SeekCall,
-            self._topology.dict_named(dict_name),
+            self._topology().dict_named(dict_name),
             keys,
             version=version,
             dim=dim,
@@ -78,15 +81,26 @@ class AsyncCubeClient:
     async def close(self) -> None:
         """Closes its connections; seeks in flight fail with ShardError."""
         self._closed = True
+        self._directory.close()
         self._pool.close()
         for channel in list(self._channels.values()):
             await channel.close()
+
+    def _topology(self) -> Topology:
+        topology = self._directory.topology
+        if topology is not self._adopted:
+            self._adopted = topology
+            endpoints = topology.endpoints()
+            self._pool.keep_only(endpoints, topology.connect_timeout_s)
+            for endpoint in self._channels.keys() - endpoints:
+                self._channels.pop(endpoint).retire()
+        return topology
 
     def _channel(self, endpoint: Endpoint) -> AsyncChannel:
         channel = self._channels.get(endpoint)
         if channel is None:
             channel = self._channels[endpoint] = AsyncChannel(
-                endpoint, connect_timeout_s=self._topology.connect_timeout_s
+                endpoint, connect_timeout_s=self._adopted.connect_timeout_s
             )
         return channel
 
@@ -109,27 +123,48 @@ class _Exchange:
         self._call = call
         self._channel_to = channel_to
         self._tickets: dict[int, Ticket] = {}
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[None] = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = math.inf
 
     async def run(self) -> None:
         """Runs the call to its end; raises what it raises."""
-        self._send(self._call.start())
-        if self._call.is_done:
-            return
-        remaining_s = self._call.deadline_s - time.monotonic()
-        timer = self._done.get_loop().call_later(remaining_s, self._expire)
         try:
-            await self._done
+            self._send(self._call.start())
+            if not self._call.is_done:
+                await self._done
         finally:
-            timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
             for ticket in self._tickets.values():
                 ticket.cancel()
+            self._call.end()
 
     def _send(self, asks: list[Ask]) -> None:
         for ask in asks:
             self._tickets[ask.correlation_id] = self._channel_to(ask.endpoint).submit(
                 ask.frame, ask.correlation_id, partial(self._take, ask)
             )
+        if not self._call.is_done and self._call.wake_s < self._timer_s:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_s = self._call.wake_s
+        wait_s = max(0.0, self._timer_s - time.monotonic())
+        self._timer = self._loop.call_later(wait_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        if self._done.done():
+            return
+        now_s = time.monotonic()
+        if now_s >= self._call.deadline_s:
+            self._expire()
+            return
+        self._timer_s = math.inf
+        self._send(self._call.on_time(now_s))
 
     def _take(self, ask: Ask, outcome: Frame | RpcError) -> None:
         self._tickets.pop(ask.correlation_id, None)
@@ -144,8 +179,6 @@ class _Exchange:
                 self._done.set_result(None)
 
     def _expire(self) -> None:
-        if self._done.done():
-            return
         for ticket in self._tickets.values():
             ticket.expire()
         self._done.set_exception(self._call.timed_out())

@@ -23,6 +23,7 @@ def run(call: SeekCall, pool: ConnectionPool) -> SeekResult:
             exchange.wait()
     finally:
         exchange.end()
+        call.end()
     return call.result()
 
 
@@ -46,10 +47,11 @@ class _Exchange:
                 unsent.extend(self._lost(ask.endpoint, error))
 
     def wait(self) -> None:
-        """Waits until a connection is ready, and takes what has arrived on all of them."""
+        """Waits until a connection is ready or something is due, and takes what has arrived on all
+        of them."""
         poll = select.poll()
         by_fd: dict[int, BlockingConnection] = {}
-        limit_s = self._call.deadline_s
+        limit_s = self._call.wake_s
         for connection in self._connections.values():
             number = connection.fileno()
             by_fd[number] = connection
@@ -63,6 +65,8 @@ class _Exchange:
         late = [number for number, c in by_fd.items() if c.wait_limit_s <= limit_s]
         for number in {number for number, _ in ready} | set(late):
             self._advance(by_fd[number])
+        if not self._call.is_done:
+            self.send(self._call.on_time(time.monotonic()))
 
     def end(self) -> None:
         """Gives the connections back; those that still owe an answer are closed."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cube_api._balancer import Replica
 from cube_api._result import SeekResult
 from cube_api._topology import DictTopology
 from cube_core._native import Frame, SeekPlan
@@ -37,32 +39,39 @@ class Ask(NamedTuple):
     """One request frame to send."""
 
     shard: int
-    endpoint: Endpoint
+    replica: Replica
     correlation_id: int
     frame: bytes
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.replica.endpoint
 
 
 @dataclass(slots=True)
 class _Shard:
-    """How far one shard has got."""
+    """How far one shard has got; `asks` are in flight, the first sent first."""
 
     number: int
-    endpoints: list[Endpoint]
+    replicas: list[Replica]
     turn: int = 0
     failures: int = 0
     refusals: int = 0
     pin: str | None = None
     version: str | None = None
     answer: Frame | None = None
+    asks: list[Ask] = field(default_factory=list)
+    hedge_at_s: float = math.inf
 
     @property
-    def endpoint(self) -> Endpoint:
-        return self.endpoints[self.turn % len(self.endpoints)]
+    def replica(self) -> Replica:
+        return self.replicas[self.turn % len(self.replicas)]
 
 
 class SeekCall:
-    """A seek under way. A shell sends what `start` and `on_outcome` return, reports the outcome of
-    each, and takes `result` once `is_done`; at `deadline_s` it raises `timed_out()`.
+    """A seek under way. A shell sends what `start`, `on_outcome` and, at `wake_s`, `on_time`
+    return, reports the outcome of each, and takes `result` once `is_done`; at `deadline_s` it
+    raises `timed_out()`. However it ends, it calls `end`.
 
     Args:
         keys: uint64[n] or int64[n]; negative ids stand for their two's complement.
@@ -93,6 +102,7 @@ class SeekCall:
         self._version = version
         self._dim = dim
         self._keys_num = len(keys)
+        self._first_key = int(keys[0]) if len(keys) else 0
         self._plan = SeekPlan(keys, target.shard_num)
         self._status = np.empty(len(keys), np.int32)
         self._rows: NDArray[np.float32] | None = None if dim is None else self._zeros(dim)
@@ -106,11 +116,20 @@ class SeekCall:
         """Every shard has answered, from one version."""
         return not self._waiting
 
+    @property
+    def wake_s(self) -> float:
+        """On the monotonic clock: when `on_time` has something to send, `deadline_s` at the
+        latest."""
+        if self._dict.backup_request_s is None:
+            return self.deadline_s
+        hedges_s = [self._shards[number].hedge_at_s for number in self._waiting]
+        return min(self.deadline_s, *hedges_s) if hedges_s else self.deadline_s
+
     def start(self) -> list[Ask]:
         """The first request to each shard that owns a key."""
         for number in self._plan.shards:
-            endpoints = self._dict.shards[number].in_order()
-            self._shards[number] = _Shard(number, endpoints, pin=self._version)
+            replicas = self._dict.shards[number].in_order(self._first_key)
+            self._shards[number] = _Shard(number, replicas, pin=self._version)
         return [self._ask(shard) for shard in self._shards.values()]
 
     def on_outcome(self, ask: Ask, outcome: Frame | RpcError) -> list[Ask]:
@@ -122,15 +141,20 @@ class SeekCall:
             SeekError: the shards do not come to one version.
         """
         shard = self._shards[ask.shard]
+        if ask not in shard.asks:
+            return []
         if isinstance(outcome, RpcError):
-            return self._retry(shard, outcome)
+            return self._failed(shard, ask, outcome)
         if outcome.error_code:
             error = error_of(outcome, ask.endpoint, _METHOD)
+            if error.code == _SERVER_STOPPING_CODE:
+                return self._failed(shard, ask, error)
+            ask.replica.health.answered(ask.correlation_id)
+            shard.asks.remove(ask)
             if error.code == _VERSION_NOT_LOADED_CODE:
                 return self._refused(shard, error)
-            if error.code == _SERVER_STOPPING_CODE:
-                return self._retry(shard, error)
             raise self._shard_error(shard, str(error)) from error
+        self._settle(shard, ask)
         shard.version = self._decode(shard, outcome)
         shard.answer = outcome
         if self._version is not None and shard.version != self._version:
@@ -140,8 +164,31 @@ class SeekCall:
             )
         return self._answered(shard)
 
+    def on_time(self, now_s: float) -> list[Ask]:
+        """The backup requests that are due: to another replica, of which the first answer wins."""
+        if self._dict.backup_request_s is None:
+            return []
+        hedges: list[Ask] = []
+        for number in self._waiting:
+            shard = self._shards[number]
+            if now_s >= shard.hedge_at_s:
+                hedges += self._hedge(shard)
+        return hedges
+
+    def end(self) -> None:
+        """Nobody waits for answers any more."""
+        for shard in self._shards.values():
+            for ask in shard.asks:
+                ask.replica.health.dropped(ask.correlation_id)
+            shard.asks.clear()
+
     def timed_out(self) -> SeekTimeoutError:
         """The error for a deadline that passed; names the shards that did not answer."""
+        for number in self._waiting:
+            shard = self._shards[number]
+            for ask in shard.asks:
+                ask.replica.health.failed(ask.correlation_id)
+            shard.asks.clear()
         missing = ", ".join(self._place(self._shards[number]) for number in sorted(self._waiting))
         return SeekTimeoutError(
             f"dict {self._dict.name!r}: no answer within {self._timeout_ms} ms from {missing}"
@@ -161,19 +208,51 @@ class SeekCall:
 
     def _ask(self, shard: _Shard) -> Ask:
         self._waiting.add(shard.number)
+        now_s = time.monotonic()
+        if self._dict.backup_request_s is not None:
+            self._dict.hedges.count_request()
+            shard.hedge_at_s = now_s + self._dict.backup_request_s
+        return self._new_ask(shard, now_s)
+
+    def _new_ask(self, shard: _Shard, now_s: float) -> Ask:
         correlation_id = next_correlation_id()
-        remaining_ms = round((self.deadline_s - time.monotonic()) * 1000)
         frame = self._plan.frame(
             shard.number,
             correlation_id,
             version=shard.pin,
             version_required=True,
-            timeout_ms=max(1, remaining_ms),
+            timeout_ms=max(1, round((self.deadline_s - now_s) * 1000)),
         )
-        return Ask(shard.number, shard.endpoint, correlation_id, frame)
+        ask = Ask(shard.number, shard.replica, correlation_id, frame)
+        shard.asks.append(ask)
+        ask.replica.health.sent(correlation_id, now_s)
+        return ask
 
-    def _retry(self, shard: _Shard, error: RpcError) -> list[Ask]:
+    def _hedge(self, shard: _Shard) -> list[Ask]:
+        shard.hedge_at_s = math.inf
+        other = shard.replicas[(shard.turn + 1) % len(shard.replicas)]
+        if other is shard.replica or other.health.is_aside or not self._dict.hedges.take():
+            return []
+        shard.turn += 1
+        return [self._new_ask(shard, time.monotonic())]
+
+    def _settle(self, shard: _Shard, winner: Ask) -> None:
+        """Drops what else is in flight; what was asked before the winner was overtaken by it."""
+        winner.replica.health.answered(winner.correlation_id)
+        limit_s = self._dict.backup_request_s or 0.0
+        at = shard.asks.index(winner)
+        for earlier in shard.asks[:at]:
+            earlier.replica.health.overtaken(earlier.correlation_id, limit_s)
+        for later in shard.asks[at + 1 :]:
+            later.replica.health.dropped(later.correlation_id)
+        shard.asks.clear()
+
+    def _failed(self, shard: _Shard, ask: Ask, error: RpcError) -> list[Ask]:
+        ask.replica.health.failed(ask.correlation_id)
+        shard.asks.remove(ask)
         shard.failures += 1
+        if shard.asks:
+            return []
         shard.turn += 1
         if shard.failures <= self._dict.retry:
             return [self._ask(shard)]
@@ -183,7 +262,9 @@ class SeekCall:
     def _refused(self, shard: _Shard, error: RpcError) -> list[Ask]:
         shard.refusals += 1
         shard.turn += 1
-        if shard.refusals < len(shard.endpoints):
+        if shard.asks:
+            return []
+        if shard.refusals < len(shard.replicas):
             return [self._ask(shard)]
         if shard.answer is None:
             raise VersionNotLoadedError(f"{self._name(shard)}: {error}") from error
@@ -247,7 +328,7 @@ class SeekCall:
         return np.zeros((self._keys_num, dim), np.float32)
 
     def _place(self, shard: _Shard) -> str:
-        return f"shard {shard.number} ({', '.join(map(str, shard.endpoints))})"
+        return f"shard {shard.number} ({', '.join(str(each.endpoint) for each in shard.replicas)})"
 
     def _name(self, shard: _Shard) -> str:
         return f"dict {self._dict.name!r} {self._place(shard)}"

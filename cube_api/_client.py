@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cube_api._blocking_run import run
 from cube_api._call import SeekCall
+from cube_api._directory import Directory
 from cube_api._pool import ConnectionPool
 from cube_api._result import SeekResult
 from cube_api._topology import Topology
@@ -23,21 +24,23 @@ class CubeClient:
     its own, kept for later seeks. Usable in forked children.
 
     Args:
-        conf: path of `cube.conf`, or its dicts by name.
+        conf: path of `cube.conf`, which is watched: a changed one is taken over between two seeks,
+            a broken one is logged and the old one stays; or its dicts by name.
 
     Raises:
         ConfError: names the file and the field.
     """
 
     def __init__(self, conf: Path | str | Mapping[str, DictConf]) -> None:
-        self._topology = Topology(conf)
-        self._pool = ConnectionPool(self._topology.connect_timeout_s)
+        self._directory = Directory(conf)
+        self._adopted = self._directory.topology
+        self._pool = ConnectionPool(self._adopted.connect_timeout_s)
         self._closed = False
 
     @property
     def dicts(self) -> Mapping[str, DictConf]:
         """The configured dicts by name."""
-        return self._topology.confs
+        return self._directory.topology.confs
 
     def seek(
         self,
@@ -73,14 +76,22 @@ class CubeClient:
         """
         if self._closed:
             raise SeekError("the client is closed")
-        target = self._topology.dict_named(dict_name)
+        target = self._topology().dict_named(dict_name)
         call = SeekCall(target, keys, version=version, dim=dim, timeout_ms=timeout_ms)
         return run(call, self._pool)
 
     def close(self) -> None:
         """Closes its connections; seeks of other threads still end well."""
         self._closed = True
+        self._directory.close()
         self._pool.close()
+
+    def _topology(self) -> Topology:
+        topology = self._directory.topology
+        if topology is not self._adopted:
+            self._adopted = topology
+            self._pool.keep_only(topology.endpoints(), topology.connect_timeout_s)
+        return topology
 
     def __enter__(self) -> CubeClient:
         return self

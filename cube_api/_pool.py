@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
+from collections.abc import Collection
 
 from cube_core.endpoint import Endpoint
 from cube_core.wire.prpc_blocking import BlockingConnection
@@ -54,6 +55,13 @@ class ConnectionPool:
         else:
             idle.append(connection)
 
+    def keep_only(self, endpoints: Collection[Endpoint], connect_timeout_s: float) -> None:
+        """Closes idle connections to all others; what is lent to them stays usable."""
+        self._connect_timeout_s = connect_timeout_s
+        for endpoint in list(self._idle):
+            if endpoint not in endpoints:
+                self._close_all(self._idle.pop(endpoint, deque()))
+
     def close(self) -> None:
         """Closes what is idle; what is lent is closed when it is given back."""
         self._closed = True
@@ -62,5 +70,9 @@ class ConnectionPool:
     def _close_idle(self) -> None:
         idle, self._idle = self._idle, defaultdict(deque)
         for connections in idle.values():
-            for connection in connections:
-                connection.close()
+            self._close_all(connections)
+
+    @staticmethod
+    def _close_all(connections: deque[BlockingConnection]) -> None:
+        while connections:
+            connections.pop().close()

@@ -1,74 +1,65 @@
-"""Which endpoints hold which shard of which dict, and in which order they are asked."""
+"""Which servers hold which shard of which dict."""
 
 from __future__ import annotations
 
-import itertools
-import random
 from collections.abc import Mapping
-from pathlib import Path
 
-from cube_core.conf.cube_conf import DictConf, read_cube_conf
+from cube_api._balancer import Replica, Replicas
+from cube_api._health import HealthBoard
+from cube_api._hedging import HedgeBudget
+from cube_core.conf.cube_conf import DictConf
+from cube_core.conf.naming import Server
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConfError
 
 _CONNECT_SHARE = 0.5
 
 
-class Replicas:
-    """The endpoints of one shard, asked in turn or at random."""
-
-    def __init__(self, endpoints: list[Endpoint], *, at_random: bool) -> None:
-        self._endpoints = endpoints
-        self._at_random = at_random
-        self._turns = itertools.count()
-
-    def in_order(self) -> list[Endpoint]:
-        """All of them, the one whose turn it is first; retries go round the list."""
-        count = len(self._endpoints)
-        if count == 1:
-            return self._endpoints
-        turn = random.randrange(count) if self._at_random else next(self._turns) % count  # noqa: S311
-        return self._endpoints[turn:] + self._endpoints[:turn]
-
-
 class DictTopology:
     """One dict of the topology; `dim_seen` is the width of the rows that were last found, 0 before
-    any."""
+    any. `backup_request_s` is None when no backup requests are wanted.
 
-    def __init__(self, conf: DictConf) -> None:
+    Args:
+        servers: the replicas of every shard, by shard number.
+    """
+
+    def __init__(self, conf: DictConf, servers: list[list[Server]], board: HealthBoard) -> None:
         self.name = conf.dict_name
         self.shard_num = conf.shard
         self.timeout_ms = conf.timeout_ms
         self.retry = conf.retry
-        at_random = conf.load_balancer == "random"
-        self.shards = [Replicas(endpoints, at_random=at_random) for endpoints in conf.replicas()]
+        wanted = conf.backup_request_ms >= 0 and any(len(replicas) > 1 for replicas in servers)
+        self.backup_request_s = conf.backup_request_ms / 1000 if wanted else None
+        self.hedges = HedgeBudget(conf.backup_request_share_max)
+        self.shards = [
+            Replicas(
+                [Replica(each.endpoint, each.weight, board.of(each.endpoint)) for each in replicas],
+                conf.load_balancer,
+            )
+            for replicas in servers
+        ]
         self.dim_seen = 0
 
 
 class Topology:
-    """The dicts of one `cube.conf`.
+    """The dicts of one `cube.conf`, with every name resolved; never changed once it is made.
 
     Args:
-        conf: path of `cube.conf`, or its dicts by name.
+        confs: its dicts by name.
+        origin: path of the file, for errors.
 
     Raises:
-        ConfError: names the file and the field.
+        ConfError: names the file and the dict whose servers cannot be told.
     """
 
-    def __init__(self, conf: Path | str | Mapping[str, DictConf]) -> None:
-        if isinstance(conf, Mapping):
-            self._origin = "cube.conf"
-            self.confs = dict(conf)
-        else:
-            self._origin = str(conf)
-            self.confs = read_cube_conf(conf)
-        self._dicts: dict[str, DictTopology] = {}
-        for name, dict_conf in self.confs.items():
-            try:
-                self._dicts[name] = DictTopology(dict_conf)
-            except ValueError as error:
-                raise ConfError(self._origin, name, str(error)) from error
-        timeouts_ms = [dict_conf.timeout_ms for dict_conf in self.confs.values()]
+    def __init__(self, confs: Mapping[str, DictConf], origin: str, board: HealthBoard) -> None:
+        self.confs = dict(confs)
+        self._origin = origin
+        self.servers = {name: self._servers_of(conf) for name, conf in self.confs.items()}
+        self._dicts = {
+            name: DictTopology(conf, self.servers[name], board) for name, conf in confs.items()
+        }
+        timeouts_ms = [conf.timeout_ms for conf in self.confs.values()]
         self.connect_timeout_s = _CONNECT_SHARE * min(timeouts_ms, default=1000) / 1000
         """A replica that takes longer to connect to is given up, so that time is left to ask
         another one."""
@@ -82,3 +73,27 @@ class Topology:
             known = ", ".join(sorted(self._dicts)) or "none"
             raise ConfError(self._origin, f"dict_name {name!r}", f"is not in it; it has: {known}")
         return found
+
+    def endpoints(self) -> set[Endpoint]:
+        return {
+            server.endpoint
+            for shards in self.servers.values()
+            for replicas in shards
+            for server in replicas
+        }
+
+    def is_same_as(self, other: Topology) -> bool:
+        """Whether it says the same about every dict and server."""
+        return self.confs == other.confs and self.servers == other.servers
+
+    def take_over_from(self, other: Topology) -> None:
+        """Keeps what was learned about dicts that stay."""
+        for name, target in self._dicts.items():
+            if name in other._dicts:
+                target.dim_seen = other._dicts[name].dim_seen
+
+    def _servers_of(self, conf: DictConf) -> list[list[Server]]:
+        try:
+            return conf.servers()
+        except (OSError, ValueError) as error:
+            raise ConfError(self._origin, conf.dict_name, str(error)) from error

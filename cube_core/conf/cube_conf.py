@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cube_core.endpoint import Endpoint, parse_endpoint_list
+from cube_core.conf.naming import Server, check_address, servers_of
+from cube_core.endpoint import Endpoint
 from cube_core.errors import ConfError
 
 
@@ -25,7 +26,8 @@ class Node(BaseModel):
 class DictConf(BaseModel):
     """One dict of `cube.conf`.
 
-    `timeout_ms` is for a whole seek, retries within it; `backup_request_ms` < 0 means none.
+    `timeout_ms` is for a whole seek, retries within it. `backup_request_ms` < 0 means none; of all
+    requests at most `backup_request_share_max` are sent a second time.
     """
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
@@ -36,6 +38,7 @@ class DictConf(BaseModel):
     timeout_ms: int = Field(default=200, alias="timeout", ge=1)
     retry: int = Field(default=3, ge=0)
     backup_request_ms: int = Field(default=-1, alias="backup_request")
+    backup_request_share_max: float = Field(default=0.1, ge=0, le=1)
     type: Literal["ipport", "ipport_list", "ipport_parallel"] = "ipport"
     load_balancer: Literal["", "rr", "random", "wr", "la", "c_murmurhash"] = "rr"
     nodes: list[Node]
@@ -60,25 +63,53 @@ class DictConf(BaseModel):
         """Endpoints of the replicas of every shard, by shard number.
 
         Raises:
-            ValueError: an `ipport_list` that is not a list of host:port, or an endpoint that
-                stands for two shards.
+            ValueError, OSError: as `servers`.
         """
-        shards = [self._endpoints(index) for index in range(self.shard)]
-        if self.type != "ipport_parallel":
-            owners: dict[Endpoint, int] = {}
-            for shard, endpoints in enumerate(shards):
-                for endpoint in endpoints:
-                    other = owners.setdefault(endpoint, shard)
-                    if other != shard:
-                        raise ValueError(f"nodes: {endpoint} stands for shard {other} and {shard}")
+        return [[server.endpoint for server in servers] for servers in self.servers()]
+
+    def servers(self) -> list[list[Server]]:
+        """The replicas of every shard, by shard number; reads `file://` and resolves `http://`.
+
+        Raises:
+            ValueError: an `ipport_list` that is malformed, or an endpoint that stands for two
+                shards.
+            OSError: a file that cannot be read, or a name that cannot be resolved.
+        """
+        if self.type == "ipport_parallel":
+            return self._resolved([0]) * self.shard
+        shards = self._resolved(list(range(self.shard)))
+        owners: dict[Endpoint, int] = {}
+        for shard, servers in enumerate(shards):
+            for endpoint, _ in servers:
+                other = owners.setdefault(endpoint, shard)
+                if other != shard:
+                    raise ValueError(f"nodes: {endpoint} stands for shard {other} and {shard}")
         return shards
 
-    def _endpoints(self, shard: int) -> list[Endpoint]:
-        index = 0 if self.type == "ipport_parallel" else shard
-        node = self.nodes[index]
-        if self.type == "ipport_list":
-            return parse_endpoint_list(node.ipport_list or "", f"nodes.{index}.ipport_list")
-        return [Endpoint(node.ip or "", node.port or 0)]
+    def addresses(self) -> list[str]:
+        """The `ipport_list` of every node that has one."""
+        return [node.ipport_list for node in self.nodes if node.ipport_list]
+
+    def check_addresses(self) -> None:
+        """Checks what can be checked without reading other files or resolving names.
+
+        Raises:
+            ValueError: names the node.
+        """
+        for index, node in enumerate(self.nodes):
+            if self.type == "ipport_list":
+                check_address(node.ipport_list or "", f"nodes.{index}.ipport_list")
+        if all("://" not in each or each.startswith("list:") for each in self.addresses()):
+            self.servers()
+
+    def _resolved(self, indexes: list[int]) -> list[list[Server]]:
+        if self.type != "ipport_list":
+            nodes = [self.nodes[index] for index in indexes]
+            return [[Server(Endpoint(node.ip or "", node.port or 0))] for node in nodes]
+        return [
+            servers_of(self.nodes[index].ipport_list or "", f"nodes.{index}.ipport_list")
+            for index in indexes
+        ]
 
 
 def read_cube_conf(path: Path | str) -> dict[str, DictConf]:
@@ -109,7 +140,7 @@ def read_cube_conf(path: Path | str) -> dict[str, DictConf]:
 def _validated(file: str, index: int, entry: object) -> DictConf:
     try:
         conf = DictConf.model_validate(entry)
-        conf.replicas()
+        conf.check_addresses()
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in (index, *first["loc"]))

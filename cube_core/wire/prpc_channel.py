@@ -129,6 +129,12 @@ class AsyncChannel:
         connection.submit(frame, correlation_id, receiver)
         return Ticket(connection, correlation_id)
 
+    def retire(self) -> None:
+        """Closes the connection as soon as nothing is in flight on it; a later request would make
+        a new one."""
+        if self._current is not None:
+            self._current.retire()
+
     async def close(self) -> None:
         """Closes the connections for good; requests in flight fail with ConnectError."""
         self._closed = True
@@ -226,8 +232,14 @@ class _Connection(asyncio.Protocol):
     def drop(self, correlation_id: int, *, timed_out: bool) -> None:
         pending = self._pending.pop(correlation_id, None)
         if timed_out and pending is not None and pending[1] == self._frames_received:
-            self._retired = True
-            self._channel._retire(self)
+            self.retire()
+        else:
+            self._close_if_unused()
+
+    def retire(self) -> None:
+        """Takes no new requests; is closed once none is in flight."""
+        self._retired = True
+        self._channel._retire(self)
         self._close_if_unused()
 
     def fail(self, error: RpcError) -> None:

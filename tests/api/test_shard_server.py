@@ -5,39 +5,21 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cube_api import ShardError, VersionNotLoadedError
-from cube_core.endpoint import Endpoint
 from cube_core.wire.prpc_blocking import BlockingConnection
 from tests.api.conftest import NewClient
-from tests.api.peers import conf_of, expected_rows, write_shard
-from tests.processes import Role, running
+from tests.api.peers import conf_of, expected_rows
+from tests.api.shard_servers import endpoint_of, new_shard, shard_server
+from tests.processes import Role
 
 KEYS = np.array([5, 1, 1000, 4, 5, 2**64 - 1], np.uint64)
 FOUND = np.array([0, 1, 3, 4])
-
-
-@contextmanager
-def shard_server(folder: Path, port: int = 0) -> Iterator[Role]:
-    arguments = [f"--port={port}", "--grpc_port=-1", f"--data_dir={folder}", "--dict_name=d"]
-    with running("cube_server.main", arguments, cwd=folder) as role:
-        yield role
-
-
-def new_shard(folder: Path, shard: int) -> Path:
-    """A data directory with versions 1_1, which is served, and 2_2."""
-    for version in ("1_1", "2_2"):
-        target = folder / version
-        target.mkdir(parents=True)
-        table = write_shard(folder, shard, 2, version)
-        Path(table.path).rename(target / f"d_part{shard}.table")
-    (folder / "VERSION").write_text("1_1")
-    return folder
 
 
 @pytest.fixture
@@ -47,10 +29,6 @@ def shards(tmp_path: Path) -> Iterator[list[Role]]:
             stack.enter_context(shard_server(new_shard(tmp_path / str(shard), shard)))
             for shard in range(2)
         ]
-
-
-def endpoint_of(role: Role) -> Endpoint:
-    return Endpoint("127.0.0.1", role.port())
 
 
 def command(role: Role, cmd: str, version: str) -> None:

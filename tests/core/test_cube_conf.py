@@ -104,9 +104,9 @@ def test_several_dicts_and_unknown_fields(tmp_path: Path) -> None:
             "nodes.1.ipport_list: 'h' is not host:port",
         ),
         (
-            {"type": "ipport_list", "nodes": [{"ipport_list": "file://x"}, {"ipport_list": "h:1"}]},
+            {"type": "ipport_list", "nodes": [{"ipport_list": "zk://x"}, {"ipport_list": "h:1"}]},
             "0",
-            "file:// is not supported",
+            "zk:// is not supported",
         ),
     ],
 )
