@@ -57,25 +57,25 @@ ByteVector framed(std::string_view service, std::string_view method, const ByteV
     return frame;
 }
 
-void write_sample_table(const std::string& path, size_t count, size_t value_bytes) {
+void write_sample_table(const std::string& path, size_t count, size_t value_bytes, ValueKind kind) {
     std::vector<uint64_t> keys(count);
     for (size_t i = 0; i < count; ++i) keys[i] = i * 3;
     ByteVector values(count * value_bytes);
     for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<uint8_t>(i);
-    write_table(path, {keys, values.data(), value_bytes, "dict", "7_9", 0, 1});
+    write_table(path, {keys, values.data(), value_bytes, kind, "dict", "7_9", 0, 1});
 }
 
 }  // namespace
 
-ByteVector table_bytes(size_t count, size_t value_bytes) {
+ByteVector table_bytes(size_t count, size_t value_bytes, ValueKind kind) {
     const Directory directory;
-    write_sample_table(directory.file("table"), count, value_bytes);
+    write_sample_table(directory.file("table"), count, value_bytes, kind);
     return read_whole(directory.file("table"));
 }
 
 std::shared_ptr<const Table> sample_table() {
     const Directory directory;
-    write_sample_table(directory.file("table"), 1000, 12);
+    write_sample_table(directory.file("table"), 1000, 12, ValueKind::kBytes);
     return Table::open(directory.file("table"), TablePlace::kPrivate);
 }
 
@@ -115,7 +115,9 @@ std::vector<ByteVector> seek_response_samples() {
 }
 
 std::vector<ByteVector> table_samples() {
-    return {table_bytes(0, 4), table_bytes(1, 1), table_bytes(20, 12), table_bytes(300, 8)};
+    return {table_bytes(0, 4, ValueKind::kBytes),   table_bytes(1, 1, ValueKind::kBytes),
+            table_bytes(20, 12, ValueKind::kBytes), table_bytes(300, 8, ValueKind::kBytes),
+            table_bytes(20, 6, ValueKind::kFp16),   table_bytes(20, 11, ValueKind::kInt8)};
 }
 
 namespace {

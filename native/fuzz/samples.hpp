@@ -11,9 +11,9 @@ namespace cube::fuzz {
 
 using ByteVector = std::vector<uint8_t>;
 
-// A table in a directory of its own that is gone when this returns: `count` keys 0, 3, 6, … with
-// values of `value_bytes`, version "7_9".
-ByteVector table_bytes(size_t count, size_t value_bytes);
+// Keys 0, 3, 6, … with values of `value_bytes`, version "7_9".
+ByteVector table_bytes(size_t count, size_t value_bytes, ValueKind kind);
+// 1,000 of them with values of 12 bytes.
 std::shared_ptr<const Table> sample_table();
 
 // Inputs that the code itself makes, from which a campaign starts.
