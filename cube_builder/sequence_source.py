@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cube_builder.batches import BATCH_BYTES, Batch
-from cube_builder.codecs import codec_named
+from cube_builder.compression import codec_named
 from cube_core._native import SequenceFileReader
 from cube_core.errors import BuildError
 

@@ -15,7 +15,7 @@ import lz4.block
 import pyarrow
 import pytest
 
-from cube_builder.codecs import codec_named
+from cube_builder.compression import codec_named
 from cube_builder.sources import open_source
 from cube_core._native import SequenceFileReader
 from cube_core.errors import BuildError, SequenceFileError
