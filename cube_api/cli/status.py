@@ -12,6 +12,7 @@ import httpx
 
 from cube_core.conf.cube_conf import DictConf
 from cube_core.endpoint import Endpoint
+from cube_core.errors import ConfError
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,26 @@ class ReplicaStatus:
 def fleet_status(
     dicts: Iterable[DictConf], *, interval_s: float, timeout_s: float
 ) -> list[ReplicaStatus]:
-    """Asks every server twice, `interval_s` apart, all of them at the same time."""
+    """Asks every server twice, `interval_s` apart, all of them at the same time.
+
+    Raises:
+        ConfError: names the dict whose servers cannot be told.
+    """
     places = [
         (conf.dict_name, shard, endpoint)
         for conf in dicts
-        for shard, endpoints in enumerate(conf.replicas())
+        for shard, endpoints in enumerate(_replicas(conf))
         for endpoint in endpoints
     ]
     looks = asyncio.run(_look_twice({endpoint for _, _, endpoint in places}, interval_s, timeout_s))
     return [_replica(*place, looks[place[2]]) for place in places]
+
+
+def _replicas(conf: DictConf) -> list[list[Endpoint]]:
+    try:
+        return conf.replicas()
+    except (ValueError, OSError) as error:
+        raise ConfError("cube.conf", conf.dict_name, str(error)) from error
 
 
 @dataclass(frozen=True)

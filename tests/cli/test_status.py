@@ -49,6 +49,20 @@ def test_what_cannot_be_reached_or_serves_another_shard_is_shown(
     assert row_of(done.stdout, shards[1])[-1] == f"serves {DICT_NAME} shard 1"
 
 
+def test_replicas_may_stand_in_a_file(shards: list[Endpoint], tmp_path: Path) -> None:
+    conf = write_conf(tmp_path / "cube.conf", [[shards[0]], [shards[1]]])
+    listed = tmp_path / "replicas"
+    conf.write_text(conf.read_text().replace(f"list://{shards[1]}", f"file://{listed}"))
+    done = cli("status", f"--config_file={conf}")
+    assert done.code == 2
+    assert str(listed) in done.stderr
+    assert done.stderr.startswith("error: ")
+    listed.write_text(f"{shards[1]}\n")
+    done = cli("status", f"--config_file={conf}", "--interval_s=0.1")
+    assert done.code == 0, done.stderr
+    assert row_of(done.stdout, shards[1])[-1] == "serving"
+
+
 def test_a_peer_that_speaks_no_http_is_shown(tmp_path: Path) -> None:
     thread = LoopThread()
     peer = Peer(thread, lambda _: b"")
