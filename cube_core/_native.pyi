@@ -211,24 +211,34 @@ def encode_error_frame(correlation_id: int, error_code: int, error_text: str) ->
 
 # ---------------------------------------------------------------------------------- shard server
 
+LATENCY_BOUNDS_US: tuple[int, ...]
+"""Upper bounds of the buckets of `Seeker.latency_counts`, in microseconds."""
+
 @final
 class Seeker:
-    """Answers DictService of one dict from the tables of its loaded versions.
+    """Answers DictService from the tables of the loaded versions of one dict, or of several.
 
     One object serves for the life of the server: `set_tables` replaces what it answers from
     between two requests, and a request under way keeps the tables it began with. Thread-safe.
     """
 
     def __init__(self, keys_per_request_max: int, frame_bytes_max: int) -> None: ...
-    def set_tables(self, current: Table | None, others: Sequence[Table] = ()) -> None:
-        """`current` answers requests that pin no version; a pin is looked up in both."""
+    def set_tables(
+        self, current: Table | None, others: Sequence[Table] = (), *, dict_name: str = ""
+    ) -> None:
+        """`current` answers requests that pin no version; a pin is looked up in both.
+
+        Args:
+            dict_name: the dict whose tables they are. The first dict that was set answers requests
+                that name none; "" stands for the name in its tables.
+        """
     def seek(self, payload: Buffer) -> bytes:
         """DictRequest bytes in, DictResponse bytes out.
 
         Raises:
             WireError: the request does not parse (offset named).
             LimitError: more than `keys_per_request_max` keys.
-            VersionNotLoadedError: the pinned version, or any version, is not loaded.
+            VersionNotLoadedError: the pinned version, any version, or the dict is not loaded.
         """
     def serve(
         self, data: bytes | memoryview, payload_bytes_max: int
@@ -257,6 +267,18 @@ class Seeker:
     def missing_count(self) -> int: ...
     @property
     def error_count(self) -> int: ...
+    @property
+    def request_bytes(self) -> int:
+        """Of all DictRequests."""
+    @property
+    def response_bytes(self) -> int:
+        """Of all DictResponses."""
+    @property
+    def latency_counts(self) -> list[int]:
+        """Requests by the time that the call which answered them took: one count a bucket, the
+        last for those over every bound."""
+    @property
+    def latency_sum_ns(self) -> int: ...
 
 # ---------------------------------------------------------------------------------- cube client
 
@@ -271,7 +293,12 @@ class SeekPlan:
         """Shards that own at least one of the keys, ascending."""
     def key_count(self, shard: int) -> int: ...
     def payload(
-        self, shard: int, *, version: str | None = None, version_required: bool = False
+        self,
+        shard: int,
+        *,
+        version: str | None = None,
+        version_required: bool = False,
+        dict_name: str | None = None,
     ) -> bytes:
         """DictRequest bytes for the keys of `shard`."""
     def frame(
@@ -282,6 +309,7 @@ class SeekPlan:
         version: str | None = None,
         version_required: bool = False,
         timeout_ms: int = 0,
+        dict_name: str | None = None,
     ) -> bytes:
         """The same as one baidu_std frame to rec.mcube.DictService.seek."""
     def value_bytes(self, shard: int, body: Buffer) -> int:

@@ -46,7 +46,7 @@ int listen_on(int port) {
 class Floor {
   public:
     explicit Floor(const std::string& table) : seeker_(kKeysMax, kFrameBytesMax) {
-        seeker_.set_tables(cube::Table::open(table, cube::TablePlace::kPrivate), {});
+        seeker_.set_tables("", cube::Table::open(table, cube::TablePlace::kPrivate), {});
     }
 
     void serve(int listener) {

@@ -17,19 +17,21 @@
 
 namespace {
 
-using Version = std::optional<std::string_view>;
+using Text = std::optional<std::string_view>;
 
 // Copying so many bytes of rows takes some 10 microseconds.
 constexpr size_t kReleaseBytesMin = size_t{128} << 10;
 
-cube::SeekOptions options_of(const Version& version, bool version_required) {
+cube::SeekOptions options_of(const Text& version, bool version_required, const Text& dict_name) {
     if (version && version->empty()) throw std::invalid_argument("version must not be empty");
-    return {version.value_or(std::string_view()), version_required};
+    if (dict_name && dict_name->empty()) throw std::invalid_argument("dict_name must not be empty");
+    return {version.value_or(std::string_view()), version_required,
+            dict_name.value_or(std::string_view())};
 }
 
-nb::bytes payload(const cube::SeekPlan& plan, uint32_t shard, const Version& version,
-                  bool version_required) {
-    const cube::SeekOptions options = options_of(version, version_required);
+nb::bytes payload(const cube::SeekPlan& plan, uint32_t shard, const Text& version,
+                  bool version_required, const Text& dict_name) {
+    const cube::SeekOptions options = options_of(version, version_required, dict_name);
     const auto keys = plan.keys_of(shard);
     const size_t size = cube::seek_request_size(keys, options);
     OutputBytes output(size);
@@ -38,8 +40,9 @@ nb::bytes payload(const cube::SeekPlan& plan, uint32_t shard, const Version& ver
 }
 
 nb::bytes frame(const cube::SeekPlan& plan, uint32_t shard, int64_t correlation_id,
-                const Version& version, bool version_required, int32_t timeout_ms) {
-    const cube::SeekOptions options = options_of(version, version_required);
+                const Text& version, bool version_required, int32_t timeout_ms,
+                const Text& dict_name) {
+    const cube::SeekOptions options = options_of(version, version_required, dict_name);
     const auto keys = plan.keys_of(shard);
     const size_t payload_size = cube::seek_request_size(keys, options);
     const std::string head = cube::encode_request_head(
@@ -95,10 +98,10 @@ void bind_seek_plan(nb::module_& m) {
             [](const cube::SeekPlan& plan, uint32_t shard) { return plan.keys_of(shard).size(); },
             nb::arg("shard"))
         .def("payload", &payload, nb::arg("shard"), nb::kw_only(), nb::arg("version") = nb::none(),
-             nb::arg("version_required") = false)
+             nb::arg("version_required") = false, nb::arg("dict_name") = nb::none())
         .def("frame", &frame, nb::arg("shard"), nb::arg("correlation_id"), nb::kw_only(),
              nb::arg("version") = nb::none(), nb::arg("version_required") = false,
-             nb::arg("timeout_ms") = 0)
+             nb::arg("timeout_ms") = 0, nb::arg("dict_name") = nb::none())
         .def(
             "value_bytes",
             [](const cube::SeekPlan& plan, uint32_t shard, const BufferView& body) {

@@ -1,5 +1,8 @@
 #include "kernels/seeker.hpp"
 
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
 #include <algorithm>
 #include <optional>
 #include <string>
@@ -47,6 +50,7 @@ class KeyRoom {
 thread_local std::vector<uint64_t> KeyRoom::keys_;
 
 nb::bytes seek(cube::Seeker& seeker, const BufferView& payload) {
+    const auto begin = cube::LatencyHistogram::Clock::now();
     const bool release = payload.size() >= kReleaseBytesMin;
     KeyRoom room;
     cube::PreparedSeek prepared;
@@ -62,6 +66,7 @@ nb::bytes seek(cube::Seeker& seeker, const BufferView& payload) {
         size = seeker.write_response(prepared, target);
         prepared.table.reset();  // may be the last to hold it
     }
+    seeker.latencies().add(cube::LatencyHistogram::Clock::now() - begin, 1);
     return output.finish(size);
 }
 
@@ -89,8 +94,12 @@ class Server {
 
     nb::tuple serve() {
         cube::Frame frame;
+        const auto begin = cube::LatencyHistogram::Clock::now();
         while (reply_size_max_ <= kReplyBytesMax && stream_.next(frame)) take(frame);
-        return nb::make_tuple(answer(), others_, stream_.taken(), stream_.needed());
+        nb::bytes reply = answer();
+        if (!answers_.empty())
+            seeker_.latencies().add(cube::LatencyHistogram::Clock::now() - begin, answers_.size());
+        return nb::make_tuple(reply, others_, stream_.taken(), stream_.needed());
     }
 
   private:
@@ -153,21 +162,32 @@ cube::TablePointer table_of(nb::handle table) {
     return nb::cast<const PythonTable&>(table).shared();
 }
 
-void set_tables(cube::Seeker& seeker, nb::handle current, nb::sequence others) {
+void set_tables(cube::Seeker& seeker, nb::handle current, nb::sequence others,
+                const std::string& dict_name) {
     std::vector<cube::TablePointer> tables;
     for (nb::handle other : others) tables.push_back(nb::cast<const PythonTable&>(other).shared());
     cube::TablePointer current_table = table_of(current);
     nb::gil_scoped_release released;  // what it replaces may be given back here
-    seeker.set_tables(std::move(current_table), std::move(tables));
+    seeker.set_tables(dict_name, std::move(current_table), std::move(tables));
+}
+
+std::vector<uint64_t> latency_counts(cube::Seeker& seeker) {
+    std::vector<uint64_t> counts;
+    for (size_t bucket = 0; bucket <= cube::LatencyHistogram::kBoundsUs.size(); ++bucket)
+        counts.push_back(seeker.latencies().count(bucket));
+    return counts;
 }
 
 }  // namespace
 
 void bind_seeker(nb::module_& m) {
+    m.attr("LATENCY_BOUNDS_US") = nb::tuple(nb::cast(std::vector<uint32_t>(
+        cube::LatencyHistogram::kBoundsUs.begin(), cube::LatencyHistogram::kBoundsUs.end())));
     nb::class_<cube::Seeker>(m, "Seeker", nb::is_final())
         .def(nb::init<size_t, size_t>(), nb::arg("keys_per_request_max"),
              nb::arg("frame_bytes_max"))
-        .def("set_tables", &set_tables, nb::arg("current").none(), nb::arg("others") = nb::tuple())
+        .def("set_tables", &set_tables, nb::arg("current").none(), nb::arg("others") = nb::tuple(),
+             nb::kw_only(), nb::arg("dict_name") = "")
         .def("seek", &seek, nb::arg("payload"))
         .def(
             "serve",
@@ -181,5 +201,10 @@ void bind_seeker(nb::module_& m) {
         .def_prop_ro("request_count", &cube::Seeker::request_count)
         .def_prop_ro("key_count", &cube::Seeker::key_count)
         .def_prop_ro("missing_count", &cube::Seeker::missing_count)
-        .def_prop_ro("error_count", &cube::Seeker::error_count);
+        .def_prop_ro("error_count", &cube::Seeker::error_count)
+        .def_prop_ro("request_bytes", &cube::Seeker::request_bytes)
+        .def_prop_ro("response_bytes", &cube::Seeker::response_bytes)
+        .def_prop_ro("latency_counts", &latency_counts)
+        .def_prop_ro("latency_sum_ns",
+                     [](cube::Seeker& seeker) { return seeker.latencies().sum_ns(); });
 }

@@ -8,7 +8,7 @@ using namespace cube;
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     constexpr size_t kFrameBytesMax = 1 << 16;
     static Seeker& seeker = *new Seeker(1000, kFrameBytesMax);
-    static const bool loaded = (seeker.set_tables(fuzz::sample_table(), {}), true);
+    static const bool loaded = (seeker.set_tables("", fuzz::sample_table(), {}), true);
     (void)loaded;
     Bytes stream(data, size);
     fuzz::refuse_or_pass({ErrorKind::kWire}, [&] {

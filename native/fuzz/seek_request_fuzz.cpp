@@ -8,7 +8,7 @@ using namespace cube;
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     constexpr size_t kKeysMax = 1000;
     static Seeker& seeker = *new Seeker(kKeysMax, 1 << 20);
-    static const bool loaded = (seeker.set_tables(fuzz::sample_table(), {}), true);
+    static const bool loaded = (seeker.set_tables("", fuzz::sample_table(), {}), true);
     (void)loaded;
     fuzz::refuse_or_pass({ErrorKind::kWire, ErrorKind::kLimit, ErrorKind::kVersionNotLoaded}, [&] {
         std::vector<uint64_t> keys;

@@ -58,8 +58,21 @@ size_t seek_request_size(std::span<const uint64_t> keys, const SeekOptions& opti
     for (const uint64_t key : keys) size += varint_size(key);
     if (!options.version.empty())
         size += 1 + varint_size(options.version.size()) + options.version.size();
+    if (!options.dict_name.empty())
+        size += 1 + varint_size(options.dict_name.size()) + options.dict_name.size();
     return size;
 }
+
+namespace {
+
+uint8_t* write_text(uint8_t* target, uint8_t tag, std::string_view text) {
+    if (text.empty()) return target;
+    *target++ = tag;
+    target = write_varint(target, text.size());
+    return std::copy(text.begin(), text.end(), target);
+}
+
+}  // namespace
 
 uint8_t* write_seek_request(uint8_t* target, std::span<const uint64_t> keys,
                             const SeekOptions& options) {
@@ -71,10 +84,8 @@ uint8_t* write_seek_request(uint8_t* target, std::span<const uint64_t> keys,
         *target++ = 0x10;
         *target++ = 0x01;
     }
-    if (options.version.empty()) return target;
-    *target++ = 0x1a;
-    target = write_varint(target, options.version.size());
-    return std::copy(options.version.begin(), options.version.end(), target);
+    target = write_text(target, 0x1a, options.version);
+    return write_text(target, 0x22, options.dict_name);
 }
 
 namespace {

@@ -41,6 +41,7 @@ class SeekPlan {
 struct SeekOptions {
     std::string_view version;  // pinned when not empty
     bool version_required = false;
+    std::string_view dict_name;  // left out when empty
 };
 
 size_t seek_request_size(std::span<const uint64_t> keys, const SeekOptions& options);

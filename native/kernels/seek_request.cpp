@@ -60,6 +60,9 @@ class SeekRequestParser {
         } else if (reader.is(3, WireType::kBytes)) {
             request_.version = as_text(reader.bytes());
             request_.has_version = true;
+        } else if (reader.is(4, WireType::kBytes)) {
+            request_.dict_name = as_text(reader.bytes());
+            request_.has_dict_name = true;
         } else {
             reader.skip();
         }

@@ -14,6 +14,8 @@ struct SeekRequest {
     bool version_required = false;
     bool has_version = false;
     std::string_view version;
+    bool has_dict_name = false;
+    std::string_view dict_name;
 };
 
 // Parses DictRequest bytes and appends their keys to `keys`. Throws Error(kWire) for malformed

@@ -1,37 +1,72 @@
 #include "kernels/seeker.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/seek_response.hpp"
 
 namespace cube {
 
-void Seeker::set_tables(TablePointer current, std::vector<TablePointer> others) {
-    auto tables = std::make_shared<const Tables>(Tables{std::move(current), std::move(others)});
-    std::lock_guard lock(mutex_);
-    tables_.swap(tables);
+bool Seeker::Dict::is_named(std::string_view wanted) const {
+    if (!name.empty()) return name == wanted;
+    return current != nullptr && current->header().dict_name == wanted;
 }
 
-std::shared_ptr<const Seeker::Tables> Seeker::tables() const {
+void Seeker::set_tables(std::string_view dict_name, TablePointer current,
+                        std::vector<TablePointer> others) {
+    Dict dict{std::string(dict_name), std::move(current), std::move(others)};
+    std::shared_ptr<const Dicts> before;  // what it replaces may be given back outside the lock
     std::lock_guard lock(mutex_);
-    return tables_;
+    auto after = std::make_shared<Dicts>(*dicts_);
+    const auto at = std::find_if(after->begin(), after->end(),
+                                 [&](const Dict& each) { return each.name == dict_name; });
+    if (at == after->end()) {
+        after->push_back(std::move(dict));
+    } else {
+        *at = std::move(dict);
+    }
+    before = std::exchange(dicts_, std::move(after));
+}
+
+std::shared_ptr<const Seeker::Dicts> Seeker::dicts() const {
+    std::lock_guard lock(mutex_);
+    return dicts_;
+}
+
+const Seeker::Dict& Seeker::dict_of(const Dicts& dicts, const SeekRequest& request) {
+    if (!request.has_dict_name) {
+        if (dicts.empty()) throw Error(ErrorKind::kVersionNotLoaded, "no version is loaded");
+        return dicts.front();
+    }
+    std::string served;
+    for (const Dict& dict : dicts) {
+        if (dict.is_named(request.dict_name)) return dict;
+        const std::string name = !dict.name.empty()        ? dict.name
+                                 : dict.current != nullptr ? dict.current->header().dict_name
+                                                           : "";
+        if (!name.empty()) served += (served.empty() ? "" : ", ") + name;
+    }
+    throw Error(ErrorKind::kVersionNotLoaded,
+                "dict '" + std::string(request.dict_name.substr(0, 200)) +
+                    "' is not served; served: " + (served.empty() ? "none" : served));
 }
 
 TablePointer Seeker::pick(const SeekRequest& request) const {
-    const std::shared_ptr<const Tables> tables = this->tables();
+    const std::shared_ptr<const Dicts> all = dicts();
+    const Dict& dict = dict_of(*all, request);
     if (!request.has_version) {
-        if (tables->current == nullptr)
+        if (dict.current == nullptr)
             throw Error(ErrorKind::kVersionNotLoaded, "no version is loaded");
-        return tables->current;
+        return dict.current;
     }
     const auto is_pinned = [&](const TablePointer& table) {
         return table != nullptr && table->header().version == request.version;
     };
-    if (is_pinned(tables->current)) return tables->current;
-    for (const TablePointer& table : tables->others)
+    if (is_pinned(dict.current)) return dict.current;
+    for (const TablePointer& table : dict.others)
         if (is_pinned(table)) return table;
-    std::string loaded = tables->current == nullptr ? "" : tables->current->header().version;
-    for (const TablePointer& table : tables->others)
+    std::string loaded = dict.current == nullptr ? "" : dict.current->header().version;
+    for (const TablePointer& table : dict.others)
         if (table != nullptr) loaded += (loaded.empty() ? "" : ", ") + table->header().version;
     throw Error(ErrorKind::kVersionNotLoaded,
                 "version '" + std::string(request.version.substr(0, 200)) +
@@ -59,6 +94,7 @@ PreparedSeek Seeker::parse_and_pick(Bytes payload, std::vector<uint64_t>& keys) 
 
 PreparedSeek Seeker::prepare(Bytes payload, std::vector<uint64_t>& keys) {
     requests_.fetch_add(1, std::memory_order_relaxed);
+    request_bytes_.fetch_add(payload.size(), std::memory_order_relaxed);
     const size_t keys_before = keys.size();
     try {
         return parse_and_pick(payload, keys);
@@ -75,6 +111,7 @@ size_t Seeker::write_response(const PreparedSeek& seek, uint8_t* target) {
         *seek.table, std::span(*seek.keys).subspan(seek.keys_begin, seek.request.key_count),
         seek.request.version_required ? version : std::string_view(), target);
     keys_.fetch_add(seek.request.key_count, std::memory_order_relaxed);
+    response_bytes_.fetch_add(response.bytes, std::memory_order_relaxed);
     if (response.missing_count > 0)
         missing_.fetch_add(response.missing_count, std::memory_order_relaxed);
     return response.bytes;

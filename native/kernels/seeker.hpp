@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/frame.hpp"
+#include "kernels/latency_histogram.hpp"
 #include "kernels/seek_request.hpp"
 #include "kernels/table.hpp"
 
@@ -25,13 +26,17 @@ struct PreparedSeek {
     size_t response_size_max = 0;
 };
 
-// Answers DictService of one dict from the tables of its loaded versions. Thread-safe.
+// Answers DictService from the tables of the loaded versions of one dict or of several.
+// Thread-safe.
 class Seeker {
   public:
     Seeker(size_t keys_per_request_max, size_t frame_bytes_max)
         : keys_per_request_max_(keys_per_request_max), frame_bytes_max_(frame_bytes_max) {}
 
-    void set_tables(TablePointer current, std::vector<TablePointer> others);
+    // Replaces what a dict is answered from. The dict that is named first answers requests that
+    // name none; its name may be empty, which stands for that of its tables.
+    void set_tables(std::string_view dict_name, TablePointer current,
+                    std::vector<TablePointer> others);
 
     // Parses DictRequest bytes, appends its keys to `keys` (which must outlive the result) and
     // picks the table. Throws kWire, kLimit or kVersionNotLoaded, which are counted.
@@ -45,25 +50,36 @@ class Seeker {
     uint64_t key_count() const { return keys_.load(std::memory_order_relaxed); }
     uint64_t missing_count() const { return missing_.load(std::memory_order_relaxed); }
     uint64_t error_count() const { return errors_.load(std::memory_order_relaxed); }
+    uint64_t request_bytes() const { return request_bytes_.load(std::memory_order_relaxed); }
+    uint64_t response_bytes() const { return response_bytes_.load(std::memory_order_relaxed); }
+    LatencyHistogram& latencies() { return latencies_; }
 
   private:
-    struct Tables {
+    struct Dict {
+        std::string name;
         TablePointer current;
         std::vector<TablePointer> others;
+
+        bool is_named(std::string_view wanted) const;
     };
+    using Dicts = std::vector<Dict>;
 
     PreparedSeek parse_and_pick(Bytes payload, std::vector<uint64_t>& keys) const;
-    std::shared_ptr<const Tables> tables() const;
+    std::shared_ptr<const Dicts> dicts() const;
     TablePointer pick(const SeekRequest& request) const;
+    static const Dict& dict_of(const Dicts& dicts, const SeekRequest& request);
 
     const size_t keys_per_request_max_;
     const size_t frame_bytes_max_;
     mutable std::mutex mutex_;  // of the pointer, not of the tables
-    std::shared_ptr<const Tables> tables_ = std::make_shared<Tables>();
+    std::shared_ptr<const Dicts> dicts_ = std::make_shared<Dicts>();
     std::atomic<uint64_t> requests_{0};
     std::atomic<uint64_t> keys_{0};
     std::atomic<uint64_t> missing_{0};
     std::atomic<uint64_t> errors_{0};
+    std::atomic<uint64_t> request_bytes_{0};
+    std::atomic<uint64_t> response_bytes_{0};
+    LatencyHistogram latencies_;
 };
 
 // The error frame that answers a seek that failed.

@@ -107,7 +107,7 @@ TEST(seeks_agree_with_the_table_through_plan_and_back) {
     for (const size_t dim : {1, 3, 8, 10, 16, 32, 64, 70}) {
         Seeker seeker(1000, 1 << 20);
         const auto table = table_of_even_keys(directory, dim * 4);
-        seeker.set_tables(table, {});
+        seeker.set_tables("", table, {});
         std::vector<uint64_t> keys(random.below(300));
         for (uint64_t& key : keys) key = random.below(4200);
         const SeekPlan plan(keys, 3);
@@ -132,7 +132,7 @@ TEST(seeks_agree_with_the_table_through_plan_and_back) {
 TEST(whole_requests_are_tame) {
     const TemporaryDirectory directory;
     Seeker seeker(100, 1 << 20);
-    seeker.set_tables(table_of_even_keys(directory, 40), {});
+    seeker.set_tables("", table_of_even_keys(directory, 40), {});
     const std::vector<uint64_t> keys = {2, 4, 5, 3998, 4000, ~uint64_t{0}};
     const std::vector<std::vector<uint8_t>> valid = {request_of(keys, {{}, true}),
                                                      request_of(keys, {"1_1", false})};
@@ -149,7 +149,7 @@ TEST(whole_requests_are_tame) {
 TEST(seek_responses_are_tame) {
     const TemporaryDirectory directory;
     Seeker seeker(100, 1 << 20);
-    seeker.set_tables(table_of_even_keys(directory, 12), {});
+    seeker.set_tables("", table_of_even_keys(directory, 12), {});
     const std::vector<uint64_t> keys = {2, 4, 5, 3998, 4000};
     const std::vector<std::vector<uint8_t>> valid = {answer(seeker, request_of(keys, {{}, true})),
                                                      answer(seeker, request_of(keys, {}))};

@@ -89,7 +89,7 @@ def test_values_of_every_width(tmp_path: Path, width: int) -> None:
 
 
 def test_packed_keys_unknown_fields_and_no_keys(seeker: Seeker) -> None:
-    packed = b"\x08\x01\x0a\x02\x02\x03\x08\x04" + b"\x22\x02hi" + b"\x28\x07"
+    packed = b"\x08\x01\x0a\x02\x02\x03\x08\x04" + b"\x32\x02hi" + b"\x28\x07"
     values = dict_pb2.DictResponse.FromString(seeker.seek(packed)).values
     first = [np.frombuffer(value.value, np.float32)[0] for value in values]
     assert first == [1, 2, 3, 4]
