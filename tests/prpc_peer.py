@@ -57,6 +57,10 @@ class Peer:
         return Endpoint("127.0.0.1", self.port)
 
     @property
+    def open_connections_num(self) -> int:
+        return len(self._connections)
+
+    @property
     def held_num(self) -> int:
         return len(self._held)
 

@@ -118,7 +118,7 @@ class Client(Protocol):
 class AsyncInThread:
     """`AsyncCubeClient` on a loop in a thread."""
 
-    def __init__(self, thread: LoopThread, conf: dict[str, DictConf]) -> None:
+    def __init__(self, thread: LoopThread, conf: Path | dict[str, DictConf]) -> None:
         self._thread = thread
         self._client = AsyncCubeClient(conf)
 
@@ -140,7 +140,7 @@ class AsyncInThread:
 
 
 @contextlib.contextmanager
-def client_of(kind: str, thread: LoopThread, conf: dict[str, DictConf]) -> Iterator[Client]:
+def client_of(kind: str, thread: LoopThread, conf: Path | dict[str, DictConf]) -> Iterator[Client]:
     """The client named "sync" or "async"."""
     client: Client = CubeClient(conf) if kind == "sync" else AsyncInThread(thread, conf)
     try:
