@@ -138,12 +138,25 @@ class BuildReport:
         """
         path = directory / REPORT_NAME
         try:
-            fields = json.loads(path.read_bytes())
-            if fields["format"] != _REPORT_FORMAT:
-                raise BuildError(f"{path}: format {fields['format']!r}, expected {_REPORT_FORMAT}")
-            return cls._from_fields(fields)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            content = path.read_bytes()
+        except OSError as error:
             raise BuildError(f"{path}: no report of a build: {error!r}") from error
+        return cls.parse(content, str(path))
+
+    @classmethod
+    def parse(cls, content: bytes, where: str) -> BuildReport:
+        """Takes the bytes of a `build.json`; `where` names it in errors.
+
+        Raises:
+            BuildError: not such a report.
+        """
+        try:
+            fields = json.loads(content)
+            if fields["format"] != _REPORT_FORMAT:
+                raise BuildError(f"{where}: format {fields['format']!r}, expected {_REPORT_FORMAT}")
+            return cls._from_fields(fields)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BuildError(f"{where}: no report of a build: {error!r}") from error
 
     @classmethod
     def _from_fields(cls, fields: dict[str, Any]) -> BuildReport:

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cube_builder.checks import require_finite, require_unique
+from cube_builder.checks import require_finite
 from cube_builder.job import REPORT_NAME, BuildJob, BuildReport, ShardReport
 from cube_builder.manifest import check_against_manifest
 from cube_builder.memory import MemoryBound, machine_memory_mb
 from cube_builder.quantize import Quantizer
+from cube_builder.shard_table import write_shard_table
 from cube_builder.sources import common_width, open_source, source_files
 from cube_builder.spill import ShardSpill
 from cube_builder.staging import staged_directory
-from cube_core._native import write_table
 from cube_core.errors import BuildError
 
 _SPILL_NAME = "spill"
@@ -139,30 +139,5 @@ def _write_tables(
 
 
 def _write_shard(job: BuildJob, staging: Path, spill: ShardSpill, shard: int) -> ShardReport:
-    keys, values = spill.take(shard)
-    name = job.table_name(shard)
-    written = write_table(
-        str(staging / name),
-        keys,
-        values,
-        dict_name=job.dict_name,
-        version=str(job.version),
-        shard=shard,
-        shard_num=job.shard_num,
-        value_kind="bytes" if job.quant == "none" else job.quant,
-    )
-    if written.key_count + written.duplicate_count != len(keys):
-        raise BuildError(
-            f"{name}: the table has {written.key_count} keys and {written.duplicate_count} "
-            f"duplicates of {len(keys)} records"
-        )
-    if job.on_duplicate == "error":
-        require_unique(job.input_path, keys, written.duplicate_count)
-    return ShardReport(
-        shard=shard,
-        file=name,
-        key_count=written.key_count,
-        duplicate_count=written.duplicate_count,
-        file_bytes=written.file_bytes,
-        crc32c=written.crc32c,
-    )
+    keys, rows = spill.take(shard)
+    return write_shard_table(job, shard, keys, rows, staging / job.table_name(shard))

@@ -22,6 +22,8 @@ from cube_builder.paddle_export import ROWS_PER_FILE, export_rows, load_embeddin
 from cube_builder.pairs import read_pairs
 from cube_builder.progress_bar import build_progress, row_progress
 from cube_builder.quantize import Quant
+from cube_builder.spark_engine import build_on_spark
+from cube_builder.spark_session import spark_session
 from cube_builder.tables import diff, table_files, verify
 from cube_builder.text_format import format_pairs, text_to_sequence_file
 from cube_core import command_line
@@ -63,11 +65,11 @@ def build_command(
     context: typer.Context,
     dict_name: Annotated[str, typer.Option("--dict_name", help="Name of the dict.")] = "",
     input_path: Annotated[
-        Path | None, typer.Option("--input_path", help="A SequenceFile or a directory of them.")
-    ] = None,
+        str, typer.Option("--input_path", help="An input file or a directory of them; or a URI.")
+    ] = "",
     output_path: Annotated[
-        Path | None, typer.Option("--output_path", help="Directory of the versions.")
-    ] = None,
+        str, typer.Option("--output_path", help="Directory of the versions; or a URI.")
+    ] = "",
     shard_num: Annotated[int, typer.Option("--shard_num", help="Number of shards.")] = -1,
     cur_version: Annotated[
         str, typer.Option("--cur_version", help="Version to build; the time in seconds if unset.")
@@ -82,6 +84,13 @@ def build_command(
     on_nonfinite: Annotated[
         str, typer.Option("--on_nonfinite", help="error: NaN and infinities are refused; keep.")
     ] = "error",
+    engine: Annotated[
+        str, typer.Option("--engine", help="local; spark: on a cluster, with URIs as paths.")
+    ] = "local",
+    spark_master: Annotated[
+        str | None,
+        typer.Option("--spark_master", help="Such as local[2]; as spark-submit says if unset."),
+    ] = None,
     quant: Annotated[
         str,
         typer.Option("--quant", help="none; fp16, int8: smaller tables, served as float32."),
@@ -113,8 +122,8 @@ def build_command(
     started = time.monotonic()
     job = BuildJob(
         dict_name=_given("dict_name", dict_name),
-        input_path=_given("input_path", input_path),
-        output_path=_given("output_path", output_path),
+        input_path=Path(_given("input_path", input_path)),
+        output_path=Path(_given("output_path", output_path)),
         shard_num=shard_num,
         version=_version(depend_version, cur_version or str(int(time.time()))),
         on_duplicate=cast(OnDuplicate, on_duplicate),
@@ -122,8 +131,15 @@ def build_command(
         memory_mb=memory_mb,
         quant=cast(Quant, quant),
     )
-    with build_progress() as on_progress:
-        report = build(job, on_progress)
+    if engine == "spark":
+        with spark_session(spark_master) as session:
+            report = build_on_spark(job, input_path, output_path, session)
+    elif engine == "local":
+        _require_local_paths(input_path, output_path)
+        with build_progress() as on_progress:
+            report = build(job, on_progress)
+    else:
+        raise _flag_error("engine", f"{engine!r}: must be local or spark")
     elapsed_s = time.monotonic() - started
     if report.quant != "none":
         print(
@@ -290,6 +306,12 @@ def main() -> NoReturn:
 
 def _flag_error(flag: str, problem: str) -> ConfError:
     return ConfError("command line", f"--{flag}", problem)
+
+
+def _require_local_paths(*paths: str) -> None:
+    for path in paths:
+        if "://" in path:
+            raise _flag_error("engine", f"local reads and writes no {path}; use --engine=spark")
 
 
 def _given(flag: str, value: T | None) -> T:

@@ -41,20 +41,27 @@ def check_against_manifest(directory: Path, files: list[Path]) -> None:
             cannot be read.
     """
     path = directory / MANIFEST_NAME
-    if not path.is_file():
-        return
+    if path.is_file():
+        found = {str(file.relative_to(directory)): file.stat().st_size for file in files}
+        compare_with_manifest(path.read_bytes(), found, str(directory))
+
+
+def compare_with_manifest(content: bytes, found: dict[str, int], directory: str) -> None:
+    """Compares sizes by name, relative to `directory`, with the bytes of its manifest.
+
+    Raises:
+        BuildError: as `check_against_manifest`.
+    """
     try:
-        listed = {
-            str(entry["name"]): int(entry["size"])
-            for entry in json.loads(path.read_bytes())["files"]
-        }
+        listed = {str(entry["name"]): int(entry["size"]) for entry in json.loads(content)["files"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise BuildError(f"{path}: no manifest of a pass: {error!r}") from error
-    found = {str(file.relative_to(directory)): file.stat().st_size for file in files}
+        raise BuildError(
+            f"{directory}/{MANIFEST_NAME}: no manifest of a pass: {error!r}"
+        ) from error
     for name in sorted(listed.keys() | found.keys()):
         if listed.get(name) != found.get(name):
             raise BuildError(
-                f"{directory / name}: {_size(found.get(name))}, but {MANIFEST_NAME} says "
+                f"{directory}/{name}: {_size(found.get(name))}, but {MANIFEST_NAME} says "
                 f"{_size(listed.get(name))}; the pass is incomplete"
             )
 

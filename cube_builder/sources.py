@@ -36,10 +36,10 @@ def source_files(input_path: Path) -> list[Path]:
     for directory, subdirectories, names in os.walk(input_path, onerror=_raise):
         if INDEX_NAME in names:
             original.append(Path(directory))
-        subdirectories[:] = [name for name in subdirectories if _is_visible(name)]
-        found.extend(Path(directory, name) for name in names if _is_visible(name))
+        subdirectories[:] = [name for name in subdirectories if is_visible(name)]
+        found.extend(Path(directory, name) for name in names if is_visible(name))
     if original:
-        return _in_natural_order(original)
+        return in_natural_order(original)
     if not found:
         raise BuildError(
             f"{input_path}: holds no input file (names that begin with '_' or '.' are skipped)"
@@ -47,7 +47,7 @@ def source_files(input_path: Path) -> list[Path]:
     for path in found:
         if not path.is_file():
             raise BuildError(f"{path}: no regular file")
-    return _in_natural_order(found)
+    return in_natural_order(found)
 
 
 def open_source(path: Path) -> Source:
@@ -90,11 +90,13 @@ def common_width(sources: Iterable[Source]) -> int:
     return width
 
 
-def _is_visible(name: str) -> bool:
+def is_visible(name: str) -> bool:
+    """Whether a file or directory of this name is input."""
     return not name.startswith(("_", "."))
 
 
-def _in_natural_order(paths: list[Path]) -> list[Path]:
+def in_natural_order(paths: list[Path]) -> list[Path]:
+    """Sorted with numbers inside names by their value."""
     return sorted(paths, key=lambda path: _natural_order(str(path)))
 
 

@@ -1,0 +1,93 @@
+"""Files by address: local paths, and every scheme that pyarrow has a filesystem for."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cube_builder.optional import require
+from cube_core.errors import BuildError
+
+# Hadoop's names for what pyarrow knows under another.
+_SCHEMES = {"s3a": "s3", "s3n": "s3"}
+_COPY_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """A directory or file on a filesystem; it can be sent to another process."""
+
+    filesystem: Any
+    path: str
+
+    @classmethod
+    def at(cls, address: str) -> Place:
+        """The place of a path, or of a URI such as hdfs://…, s3://…, gs://….
+
+        Raises:
+            BuildError: pyarrow is not installed, or has no filesystem for it.
+        """
+        fs = require("pyarrow.fs", "spark", "the Spark engine")
+        scheme, separator, rest = address.partition("://")
+        if not separator:
+            address = str(Path(address).absolute())
+        elif scheme in _SCHEMES:
+            address = f"{_SCHEMES[scheme]}://{rest}"
+        try:
+            filesystem, path = fs.FileSystem.from_uri(address)
+        except (ValueError, OSError) as error:
+            raise BuildError(f"{address}: no such filesystem: {error}") from error
+        return cls(filesystem, path.rstrip("/"))
+
+    def __truediv__(self, name: str) -> Place:
+        return Place(self.filesystem, f"{self.path}/{name}")
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    def files(self) -> list[Place]:
+        """The file itself, or all below the directory; none when there is nothing."""
+        fs = require("pyarrow.fs", "spark", "the Spark engine")
+        info = self.filesystem.get_file_info(self.path)
+        if info.type == fs.FileType.File:
+            return [self]
+        selector = fs.FileSelector(self.path, recursive=True, allow_not_found=True)
+        below = self.filesystem.get_file_info(selector)
+        return [Place(self.filesystem, file.path) for file in below if file.is_file]
+
+    def size(self) -> int:
+        return int(self.filesystem.get_file_info(self.path).size)
+
+    def read(self) -> bytes:
+        with self.filesystem.open_input_stream(self.path) as stream:
+            return bytes(stream.read())
+
+    def write(self, content: bytes) -> None:
+        with self.filesystem.open_output_stream(self.path) as stream:
+            stream.write(content)
+
+    def fetch(self, target: Path) -> None:
+        """Copies the file to a local one."""
+        with self.filesystem.open_input_stream(self.path) as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file, _COPY_BYTES)
+
+    def store(self, source: Path) -> None:
+        """Copies a local file here; it appears under its name whole."""
+        temporary = f"{self.path}.{source.parent.name}.part"
+        with source.open("rb") as file, self.filesystem.open_output_stream(temporary) as stream:
+            shutil.copyfileobj(file, stream, _COPY_BYTES)
+        self.filesystem.move(temporary, self.path)
+
+    def make_directory(self) -> None:
+        self.filesystem.create_dir(self.path, recursive=True)
+
+    def remove_directory(self) -> None:
+        fs = require("pyarrow.fs", "spark", "the Spark engine")
+        if self.filesystem.get_file_info(self.path).type == fs.FileType.Directory:
+            self.filesystem.delete_dir(self.path)
+
+    def move(self, target: Place) -> None:
+        self.filesystem.move(self.path, target.path)

@@ -1,0 +1,216 @@
+"""Builds the shard tables of a pass on a Spark cluster.
+
+A task reads an input file with the readers of the local engine and cuts its pairs over the shards;
+after the shuffle a task has one shard, and writes its table with the same kernel. Pairs move in
+batches, never one by one, and each batch knows its place in the pass: the last of several equal
+keys is the same as in the local engine, and so is every byte of the tables.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cube_builder.checks import require_finite
+from cube_builder.filesystem import Place
+from cube_builder.job import REPORT_NAME, BuildJob, BuildReport, ShardReport
+from cube_builder.manifest import MANIFEST_NAME, compare_with_manifest
+from cube_builder.quantize import Quantizer
+from cube_builder.shard_table import write_shard_table
+from cube_builder.sources import in_natural_order, is_visible, open_source
+from cube_core.errors import BuildError
+
+# Of one file for one shard: number of the file, of the batch in it, name of the file, width of its
+# values (0: it has no records), keys, values. What a shard gets from a file begins with batch -1.
+Chunk = tuple[int, int, str, int, bytes, bytes]
+ShardResult = tuple[ShardReport, int, int, float, float]
+
+_FIRST_BATCH = -1
+_TASK_ERROR = re.compile(r"cube_core\.errors\.\w+: (.*)")
+
+
+def build_on_spark(
+    job: BuildJob, input_address: str, output_address: str, session: Any
+) -> BuildReport:
+    """Builds what `local_engine.build` builds, to any filesystem.
+
+    The paths of `job` have no meaning here, nor has its `memory_mb`: a task holds one shard.
+
+    Args:
+        input_address: path or URI of the input files.
+        output_address: the tables go to `<output_address>/<version>/`.
+        session: a SparkSession.
+
+    Raises:
+        BuildError: input that makes no pass, what the job refuses, or an output directory that
+            holds something else; the tables that stood there stay.
+    """
+    files = _input_files(Place.at(input_address))
+    output = Place.at(output_address)
+    target = output / str(job.version)
+    _check_replaceable(target, job)
+    staging = output / f".{job.version}.{uuid.uuid4().hex}.staging"
+    staging.make_directory()
+    try:
+        results = _run(session, job, files, staging)
+        report = _report_of(job, results)
+        (staging / REPORT_NAME).write(report.to_json().encode())
+        _publish(staging, target, [shard.file for shard in report.shards])
+    finally:
+        staging.remove_directory()
+    return report
+
+
+def _input_files(source: Place) -> list[Place]:
+    """In the order of the local engine, which names are compared in as they stand in the pass."""
+    everything = source.files()
+    files = {
+        file.path: file
+        for file in everything
+        if file.path == source.path
+        or all(map(is_visible, file.path[len(source.path) :].strip("/").split("/")))
+    }
+    if not files:
+        raise BuildError(
+            f"{source.path}: holds no input file (names that begin with '_' or '.' are skipped)"
+        )
+    if any(file.name == "index.n" for file in files.values()):
+        raise BuildError(
+            f"{source.path}: shards of the original are built with --engine=local alone"
+        )
+    for manifest in everything:
+        if manifest.path == f"{source.path}/{MANIFEST_NAME}":
+            sizes = {path[len(source.path) + 1 :]: file.size() for path, file in files.items()}
+            compare_with_manifest(manifest.read(), sizes, source.path)
+    return [files[str(path)] for path in in_natural_order(list(map(Path, files)))]
+
+
+def _check_replaceable(target: Place, job: BuildJob) -> None:
+    names = {file.name: file for file in target.files()}
+    if not names:
+        return
+    if REPORT_NAME not in names:
+        raise BuildError(
+            f"{target.path}: exists and is no build of cube-builder; remove it or choose another "
+            "output_path"
+        )
+    standing = BuildReport.parse(names[REPORT_NAME].read(), target.path)
+    if standing.dict_name != job.dict_name:
+        raise BuildError(f"{target.path}: holds a build of dict {standing.dict_name!r}")
+
+
+def _run(session: Any, job: BuildJob, files: list[Place], staging: Place) -> list[ShardResult]:
+    from pyspark.errors import PySparkException
+
+    numbered = list(enumerate(files))
+    try:
+        chunks = session.sparkContext.parallelize(numbered, len(numbered)).flatMap(
+            lambda entry: _read_chunks(job, *entry)
+        )
+        shards = chunks.partitionBy(job.shard_num, int).mapPartitionsWithIndex(
+            lambda shard, entries: _write_shard(job, shard, entries, staging)
+        )
+        return list(shards.collect())
+    except Exception as error:
+        found = _TASK_ERROR.findall(str(error))
+        if found:
+            raise BuildError(found[-1]) from error
+        if isinstance(error, PySparkException) or type(error).__module__.startswith("py4j"):
+            raise BuildError(f"Spark: {str(error).splitlines()[0]}; see its log") from error
+        raise
+
+
+def _read_chunks(job: BuildJob, number: int, file: Place) -> Iterator[tuple[int, Chunk]]:
+    """All pairs of a file, cut over the shards; every shard hears of every file and its width."""
+    with tempfile.TemporaryDirectory(prefix="cube-builder-") as directory:
+        local = Path(directory) / file.name
+        try:
+            file.fetch(local)
+            source = open_source(local)
+            width = source.value_bytes
+            for shard in range(job.shard_num):
+                yield shard, (number, _FIRST_BATCH, file.path, width, b"", b"")
+            for batch, ((keys, values), _) in enumerate(source.batches()):
+                if job.on_nonfinite == "error":
+                    require_finite(file.path, keys, values)
+                for shard, at in _places(keys, job.shard_num):
+                    chunk = (keys[at].tobytes(), values[at].tobytes())
+                    yield shard, (number, batch, file.path, width, *chunk)
+        except BuildError as error:
+            raise BuildError(str(error).replace(str(local), file.path)) from error
+
+
+def _places(keys: NDArray[np.uint64], shard_num: int) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """Shards that have keys, and the indexes of those in their order."""
+    shards = (keys % np.uint64(shard_num)).astype(np.uint16)
+    order = np.argsort(shards, kind="stable")
+    ends = np.cumsum(np.bincount(shards, minlength=shard_num))
+    start = 0
+    for shard, end in enumerate(ends.tolist()):
+        if end > start:
+            yield shard, order[start:end]
+        start = end
+
+
+def _write_shard(
+    job: BuildJob, shard: int, entries: Iterable[tuple[int, Chunk]], staging: Place
+) -> Iterator[ShardResult]:
+    chunks = sorted((chunk for _, chunk in entries), key=lambda chunk: chunk[:2])
+    width = _common_width(chunks)
+    quantizer = Quantizer(job.quant, width, Path(chunks[0][2]))
+    keys = np.frombuffer(b"".join(chunk[4] for chunk in chunks), np.uint64)
+    values = np.frombuffer(b"".join(chunk[5] for chunk in chunks), np.uint8)
+    del chunks
+    with tempfile.TemporaryDirectory(prefix="cube-builder-") as directory:
+        local = Path(directory) / job.table_name(shard)
+        rows = quantizer(values.reshape(len(keys), width))
+        report = write_shard_table(job, shard, keys, rows, local)
+        (staging / local.name).store(local)
+    yield report, len(keys), width, quantizer.max_error, quantizer.mean_error
+
+
+def _common_width(chunks: list[Chunk]) -> int:
+    width, width_file = 0, ""
+    for _, _, file, found, _, _ in chunks:
+        if width and found and found != width:
+            raise BuildError(
+                f"{file}: values of {found} bytes, but those of {width_file} have {width}; "
+                "a pass has one width"
+            )
+        if found and not width:
+            width, width_file = found, file
+    if not width:
+        raise BuildError(f"{chunks[0][2]}: no records in it or in any other input file")
+    return width
+
+
+def _report_of(job: BuildJob, results: list[ShardResult]) -> BuildReport:
+    results = sorted(results, key=lambda result: result[0].shard)
+    record_count = sum(count for _, count, _, _, _ in results)
+    return BuildReport(
+        dict_name=job.dict_name,
+        version=str(job.version),
+        shard_num=job.shard_num,
+        value_bytes=results[0][2],
+        record_count=record_count,
+        shards=tuple(report for report, *_ in results),
+        quant=job.quant,
+        quant_max_error=max(error for _, _, _, error, _ in results),
+        quant_mean_error=sum(count * error for _, count, _, _, error in results) / record_count,
+    )
+
+
+def _publish(staging: Place, target: Place, tables: list[str]) -> None:
+    """Moves file by file, since object stores have no directories; who looks for `build.json`
+    finds it when everything else is there."""
+    target.remove_directory()
+    target.make_directory()
+    for name in (*tables, REPORT_NAME):
+        (staging / name).move(target / name)

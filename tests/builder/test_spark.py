@@ -1,0 +1,91 @@
+"""The Spark engine, in processes of its own: a JVM and its workers."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import shutil
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from cube_builder import BuildReport
+from cube_builder.main import app
+from cube_core import command_line
+from tests.builder import sequence_bytes as raw
+from tests.builder.passes import random_part, tree
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("java") is None, reason="no Java 17 is installed"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("pyspark") is None, reason="pyspark is not installed"
+    ),
+]
+
+
+def on_spark(*flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cube_builder.main", "--engine=spark"]
+    return subprocess.run(
+        [*command, "--spark_master=local[2]", *flags],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+
+
+def write_pass(directory: Path) -> None:
+    """Files of several kinds, with keys that stand in several of them and twice in one."""
+    keys, values = random_part(directory / "part-10", 20_000, 16)
+    some = zip(keys[:500].tolist(), values[:500], strict=True)
+    pairs = [(key % 2**63, value.tobytes()) for key, value in some]
+    (directory / "part-2").write_bytes(
+        raw.compressed_file(pairs, "org.apache.hadoop.io.compress.GzipCodec", gzip.compress, 100)
+    )
+    again = [(key, value[::-1]) for key, value in pairs + pairs[:50]]
+    (directory / "part-11").write_bytes(
+        raw.compressed_file(again, "org.apache.hadoop.io.compress.DefaultCodec", zlib.compress)
+    )
+    rows = np.random.default_rng(5).random((3000, 4), dtype=np.float32)
+    table = pa.table({"key": pa.array(keys[:3000] // 2), "embedding": pa.array(list(rows))})
+    pyarrow.parquet.write_table(table, directory / "part-3")
+    (directory / "part-4").write_bytes(raw.header())
+    (directory / "_SUCCESS").touch()
+
+
+def test_tables_are_those_of_the_local_engine_byte_for_byte(tmp_path: Path) -> None:
+    write_pass(tmp_path / "pass")
+    flags = ["--dict_name=d", f"--input_path={tmp_path}/pass", "--cur_version=7", "--shard_num=3"]
+    with pytest.raises(SystemExit, match="0"):
+        command_line.run(app, [*flags, f"--output_path={tmp_path}/local"])
+    done = on_spark(*flags, f"--output_path=file://{tmp_path}/spark")
+    assert done.returncode == 0, done.stderr
+    assert "24050 records of 16 bytes into 3 tables" in done.stdout
+    assert tree(tmp_path / "spark") == tree(tmp_path / "local")
+    for path in (tmp_path / "local/7_7").iterdir():
+        assert (tmp_path / "spark/7_7" / path.name).read_bytes() == path.read_bytes()
+    report = BuildReport.read(tmp_path / "spark/7_7")
+    assert sum(shard.duplicate_count for shard in report.shards) >= 550
+
+
+def test_a_failing_task_is_one_error_line_and_leaves_what_stood(tmp_path: Path) -> None:
+    random_part(tmp_path / "pass/part-0", 1000, 8)
+    flags = ["--dict_name=d", f"--input_path={tmp_path}/pass", "--cur_version=7", "--shard_num=2"]
+    flags += [f"--output_path={tmp_path}/tables"]
+    with pytest.raises(SystemExit, match="0"):
+        command_line.run(app, flags)
+    before = {path: path.read_bytes() for path in (tmp_path / "tables/7_7").iterdir()}
+    (tmp_path / "pass/part-1").write_bytes(raw.paddle_file([(6, b"\x00\x00\xc0\x7f" * 2)]))
+    done = on_spark(*flags)
+    assert done.returncode == 2
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert f"{tmp_path}/pass/part-1: key 6: element 0 is nan" in line
+    assert "Traceback" not in done.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "tables/7_7").iterdir()} == before
+    assert tree(tmp_path / "tables") == ["7_7", *sorted(f"7_7/{path.name}" for path in before)]
