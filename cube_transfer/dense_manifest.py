@@ -7,11 +7,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cube_core._native import crc32c_file
 from cube_core.errors import ModelError
-from cube_transfer.manifest import ManifestFile, check_file
+from cube_transfer.digest import Digest
+from cube_transfer.manifest import ManifestFile
 
 DENSE_MANIFEST_NAME = "manifest.json"
+_BLOCK_BYTES = 1 << 20
 _MODEL_SUFFIXES = (".json", ".pdmodel")
 
 
@@ -74,10 +75,11 @@ def check_dense(
         path = directory / expected_file.name
         if not path.is_file():
             raise ModelError(f"{where}: {path.name} is missing; {DENSE_MANIFEST_NAME} lists it")
-        found = ManifestFile(
-            name=path.name, size=path.stat().st_size, crc32c=crc32c_file(str(path))
-        )
-        check_file(found, expected_file, f"{where}/{path.name}")
+        digest = Digest(expected_file)
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+        digest.require_expected(f"{where}/{path.name}")
     if not any((directory / f"{manifest.model}{suffix}").is_file() for suffix in _MODEL_SUFFIXES):
         raise ModelError(f"{where}: neither {manifest.model}.json nor {manifest.model}.pdmodel")
     if not (directory / f"{manifest.model}.pdiparams").is_file():

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cube_core.errors import ControlError, DonefileError
 from cube_core.versions import Version
+from cube_transfer.remote import child_url, relative_url, scheme_of
 
 BASE_FILE_NAME = "base.txt"
 LINE_BYTES_MAX = 16 << 10
@@ -54,10 +55,9 @@ class _Line(BaseModel):
 
 def donefile_address(address: str) -> str:
     """Path or URL of the file itself: `address` may be the directory that holds base.txt."""
-    scheme, path = _scheme(address), urlsplit(address).path
-    if scheme:
-        is_file = bool(PurePosixPath(path).suffix)
-        return address if is_file else f"{address.rstrip('/')}/{BASE_FILE_NAME}"
+    if scheme_of(address):
+        is_file = bool(PurePosixPath(urlsplit(address).path).suffix)
+        return address if is_file else child_url(address, BASE_FILE_NAME)
     local = Path(address)
     is_file = local.is_file() or (bool(local.suffix) and not local.is_dir())
     return str(local if is_file else local / BASE_FILE_NAME)
@@ -66,10 +66,10 @@ def donefile_address(address: str) -> str:
 def resolve(location: str, donefile: str) -> str:
     """An absolute path or a URL stays as it is; anything else is relative to the donefile's
     directory."""
-    if _scheme(location) or Path(location).is_absolute():
+    if scheme_of(location) or Path(location).is_absolute():
         return location
-    if _scheme(donefile):
-        return urljoin(donefile, location)
+    if scheme_of(donefile):
+        return relative_url(donefile, location)
     return str(Path(donefile).parent / location)
 
 
@@ -153,8 +153,3 @@ def _problems(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         field = ".".join(str(part) for part in problem["loc"])
         yield f"{field}: {problem['msg']}" if field else problem["msg"]
-
-
-def _scheme(location: str) -> str:
-    scheme, separator, _ = location.partition("://")
-    return scheme if separator else ""

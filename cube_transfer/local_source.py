@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from cube_core._native import crc32c
 from cube_core.errors import DeployError
-from cube_transfer.manifest import MANIFEST_NAME, ManifestFile, check_file, parse_manifest
+from cube_transfer.digest import Digest
+from cube_transfer.manifest import MANIFEST_NAME, ManifestFile, parse_manifest
 
 # One block is one trip to a thread, so a cancelled pull ends within a block.
 BLOCK_BYTES = 16 << 20
@@ -41,22 +41,20 @@ async def pull_local(source: Path, target: Path, *, link: bool) -> dict[str, os.
         found = None
         copy.unlink(missing_ok=True)
         if not (link and await asyncio.to_thread(_link, path, copy)):
-            found = await _copy(path, copy)
+            found = await _copy(path, copy, expected)
         taken[path.name] = copy.stat()
         if expected is not None:
-            check_file(found or await digest(copy), expected, path)
+            (found or await digest(copy, expected)).require_expected(path)
     return taken
 
 
-async def digest(path: Path, copy: BinaryIO | None = None) -> ManifestFile:
-    """Size and crc32c of a file, which is written to `copy` on the way."""
-    size = checksum = 0
+async def digest(path: Path, expected: ManifestFile | None, copy: BinaryIO | None = None) -> Digest:
+    """Size and checksums of a file, which is written to `copy` on the way."""
+    found = Digest(expected)
     with await asyncio.to_thread(_open, path) as file:
-        while True:
-            block_bytes, checksum = await asyncio.to_thread(_digest_block, file, copy, checksum)
-            size += block_bytes
-            if not block_bytes:
-                return ManifestFile(name=path.name, size=size, crc32c=checksum)
+        while await asyncio.to_thread(_digest_block, file, copy, found):
+            pass
+    return found
 
 
 def sync_and_close(file: BinaryIO) -> None:
@@ -82,10 +80,10 @@ def _listing(source: Path) -> list[tuple[Path, ManifestFile | None]]:
     return list(files)
 
 
-async def _copy(path: Path, target: Path) -> ManifestFile:
+async def _copy(path: Path, target: Path, expected: ManifestFile | None) -> Digest:
     file = await asyncio.to_thread(target.open, "wb")
     try:
-        return await digest(path, file)
+        return await digest(path, expected, file)
     finally:
         await asyncio.to_thread(sync_and_close, file)
 
@@ -113,8 +111,9 @@ def _named(error: OSError, path: Path) -> Exception:
     return error
 
 
-def _digest_block(file: BinaryIO, copy: BinaryIO | None, checksum: int) -> tuple[int, int]:
+def _digest_block(file: BinaryIO, copy: BinaryIO | None, found: Digest) -> bool:
     block = file.read(BLOCK_BYTES)
     if copy is not None:
         copy.write(block)
-    return len(block), crc32c(block, checksum)
+    found.update(block)
+    return bool(block)

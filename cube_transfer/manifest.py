@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
@@ -19,11 +18,16 @@ def _file_name(name: str) -> str:
 
 
 class ManifestFile(BaseModel):
-    """One file of the directory."""
+    """One file of the directory, with what its writer says of it; `md5` is in hexadecimal."""
 
     name: Annotated[str, AfterValidator(_file_name)]
-    size: int = Field(ge=0)
-    crc32c: int = Field(ge=0, le=0xFFFFFFFF)
+    size: int | None = Field(default=None, ge=0)
+    crc32c: int | None = Field(default=None, ge=0, le=0xFFFFFFFF)
+    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+
+    @property
+    def has_checksum(self) -> bool:
+        return self.crc32c is not None or self.md5 is not None
 
 
 class Manifest(BaseModel):
@@ -50,17 +54,3 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     if not names:
         raise DeployError(f"{where}: files: names no file")
     return manifest
-
-
-def check_file(found: ManifestFile, expected: ManifestFile, where: str | Path) -> None:
-    """Raises DeployError when what was read is not what the manifest vouches for."""
-    if found.size != expected.size:
-        raise DeployError(
-            f"{where}: {found.size} bytes, but the manifest says {expected.size}: "
-            "the file is truncated or still being written"
-        )
-    if found.crc32c != expected.crc32c:
-        raise DeployError(
-            f"{where}: crc32c {found.crc32c:08x}, but the manifest says "
-            f"{expected.crc32c:08x}: the file is corrupt"
-        )

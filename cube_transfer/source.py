@@ -12,8 +12,9 @@ import httpx
 from pydantic import BaseModel
 
 from cube_core.errors import DeployError
-from cube_transfer.http_source import pull_http, pull_http_dense
 from cube_transfer.local_source import pull_local
+from cube_transfer.remote import scheme_of
+from cube_transfer.remote_source import pull_remote, pull_remote_dense
 from cube_transfer.replace_file import replace_file
 
 _MARKER_NAME = "pulled.json"
@@ -53,7 +54,7 @@ class PulledPass:
             return
         url, path = _location(location)
         if url:
-            await pull_http(url, self.input, http)
+            await pull_remote(url, self.input, http)
             files = await asyncio.to_thread(self._files)
         else:
             files = _facts(await pull_local(path, self.input, link=True))
@@ -71,7 +72,7 @@ class PulledPass:
         part = self.directory / "dense.part"
         await asyncio.to_thread(shutil.rmtree, part, ignore_errors=True)
         if url:
-            await pull_http_dense(url, part, http)
+            await pull_remote_dense(url, part, http)
         else:
             await pull_local(path, part, link=False)
         part.rename(self.dense)
@@ -108,13 +109,7 @@ def _facts(stats: Mapping[str, os.stat_result]) -> dict[str, _PulledFile]:
 
 def _location(location: str) -> tuple[str, Path]:
     """URL ("" when local) and local path."""
-    scheme, separator, rest = location.partition("://")
-    if not separator:
-        return "", Path(location)
+    scheme = scheme_of(location)
     if scheme == "file":
-        return "", Path(rest)
-    if scheme in ("http", "https"):
-        return location, Path()
-    raise DeployError(
-        f"{location}: {scheme}:// is not supported; give a local path or an http(s):// address"
-    )
+        return "", Path(location.removeprefix("file://"))
+    return (location, Path()) if scheme else ("", Path(location))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cube_transfer.daemon import Daemon
+from cube_transfer.remote import shown
 from cube_transfer.replica_link import ReplicaLink
 from cube_transfer.state import PassRecord
 
@@ -46,7 +47,7 @@ def _deploying(daemon: Daemon) -> dict[str, Any] | None:
 def _donefile(daemon: Daemon) -> dict[str, Any]:
     watch = daemon.watch
     return {
-        "address": watch.address,
+        "address": shown(watch.address),
         "error": watch.error,
         "pass_count": len(watch.reading.entries),
         "bad_lines": [str(error) for error in watch.reading.errors],

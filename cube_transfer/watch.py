@@ -1,4 +1,4 @@
-"""Watches a donefile, in a local directory or behind http(s)://."""
+"""Watches a donefile, in a local directory or on another machine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 import httpx
 from watchfiles import awatch
 
-from cube_core.errors import ConfError
+from cube_core.errors import ConfError, DeployError
 from cube_transfer.backoff import until_done
 from cube_transfer.donefile import DonefileReading, donefile_address, parse_donefile
+from cube_transfer.part_file import BytesSink
+from cube_transfer.remote import NotThereError, RemoteFiles, remote_files, scheme_of, shown
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +25,11 @@ class DonefileWatch:
     """Keeps `reading` equal to what the donefile says, and sets `changed` when it says more.
 
     Args:
-        address: directory or file, a path or an http(s) URL.
+        address: directory or file, a path or a URL of any scheme that passes have.
         poll_interval_ms: how often to look; changes of a local file are seen sooner.
 
     Raises:
-        ConfError: another scheme.
+        ConfError: another scheme, or a library for it is not installed.
     """
 
     def __init__(self, address: str, poll_interval_ms: int, http: httpx.AsyncClient) -> None:
@@ -48,7 +50,7 @@ class DonefileWatch:
                 data = await until_done(self._source.read, on_failure=self._note_failure)
             except _NotThereYetError:
                 # No fault before the first pass, so the next look is not put off.
-                self.error = f"{self.address}: no such file yet"
+                self.error = f"{shown(self.address)}: no such file yet"
                 self._log_once(logging.INFO, self.error)
                 continue
             self.error = ""
@@ -63,7 +65,7 @@ class DonefileWatch:
         self.changed.set()
 
     def _note_failure(self, error: BaseException, attempt: int) -> None:
-        self.error = f"{self.address}: {error or type(error).__name__}"
+        self.error = f"{shown(self.address)}: {error or type(error).__name__}"
         self._log_once(logging.WARNING, self.error)
 
     def _log_once(self, level: int, text: str) -> None:
@@ -149,16 +151,40 @@ class _HttpFile:
             await asyncio.sleep(interval_ms / 1000)
 
 
-def _source(address: str, http: httpx.AsyncClient) -> _LocalFile | _HttpFile:
-    scheme, separator, _ = address.partition("://")
-    if not separator:
+class _RemoteFile:
+    """Of a source that cannot say whether a file changed: read whole each time."""
+
+    def __init__(self, url: str, files: RemoteFiles) -> None:
+        self._url = url
+        self._files = files
+
+    async def read(self) -> bytes:
+        sink = BytesSink(DONEFILE_BYTES_MAX, "DONEFILE_BYTES_MAX")
+        try:
+            await self._files.fetch(self._url, sink)
+        except NotThereError as error:
+            raise _NotThereYetError from error
+        except DeployError as error:
+            # A password may be put right, and the donefile comes back.
+            raise OSError(str(error)) from error
+        return bytes(sink.data)
+
+    async def ticks(self, interval_ms: int) -> AsyncIterator[None]:
+        while True:
+            yield
+            await asyncio.sleep(interval_ms / 1000)
+
+
+def _source(address: str, http: httpx.AsyncClient) -> _LocalFile | _HttpFile | _RemoteFile:
+    scheme = scheme_of(address)
+    if not scheme:
         return _LocalFile(Path(address))
-    if scheme not in ("http", "https"):
-        problem = f"{scheme}:// is not supported; give a directory or an http(s):// address"
-        raise ConfError("transfer.conf", "[default] donefile_address", problem)
     try:
+        files = remote_files(address, http)
+        if scheme not in ("http", "https"):
+            return _RemoteFile(address, files)
         httpx.URL(address)
-    except httpx.InvalidURL as error:
+    except (DeployError, httpx.InvalidURL) as error:
         raise ConfError("transfer.conf", "[default] donefile_address", str(error)) from error
     return _HttpFile(address, http)
 

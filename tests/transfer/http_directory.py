@@ -1,4 +1,4 @@
-"""A directory behind real HTTP, whose answers a test can hold or replace."""
+"""A directory behind real HTTP with Range, whose answers a test can hold, cut or replace."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ class HttpDirectory:
         self.url = f"http://127.0.0.1:{port}"
         self.requests: list[str] = []
         self.statuses: dict[str, int] = {}
+        self.cuts: dict[str, int] = {}
+        """After so many bytes of the path the connection is closed, once."""
+        self.ranges: list[str] = []
+        """What was asked for by Range."""
         self._held: dict[str, threading.Event] = {}
 
     def hold(self, path_end: str) -> None:
@@ -57,10 +61,35 @@ class _Handler(SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         status = self.server.directory.arrive(self.path)
         with contextlib.suppress(OSError):
-            if status == 200:
-                super().do_GET()
-            else:
+            if status != 200:
                 self.send_error(status)
+            elif not self._answer_part():
+                super().do_GET()
+
+    def _answer_part(self) -> bool:
+        """Answers a request with Range, or one that is to be cut; False for others."""
+        directory = self.server.directory
+        path = Path(self.translate_path(self.path))
+        asked = self.headers.get("range", "")
+        cut = next((end for end in directory.cuts if self.path.endswith(end)), None)
+        if not path.is_file() or not (asked or cut):
+            return False
+        data = path.read_bytes()
+        offset = int(asked.removeprefix("bytes=").removesuffix("-") or 0)
+        if asked:
+            directory.ranges.append(asked)
+        if offset > len(data):
+            self.send_error(416)
+            return True
+        self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("content-range", f"bytes {offset}-{len(data) - 1}/{len(data)}")
+        self.send_header("content-length", str(len(data) - offset))
+        self.end_headers()
+        length = directory.cuts.pop(cut) if cut else len(data)
+        self.wfile.write(data[offset : offset + length])
+        self.close_connection = True
+        return True
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -65,7 +65,7 @@ def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("shard_num: 1", "shard_num: 2", "[cube_agent] cube1_0: is missing"),
         ("127.0.0.1:8001:/deploy", "127.0.0.1:80010", "[cube_agent] cube0_0: "),
         ("mode: base_only", "mode: delta", "[default] mode: "),
-        ("{root}/donefile", "hdfs://namenode/donefile", "[default] donefile_address: hdfs://"),
+        ("{root}/donefile", "afs://cluster/donefile", "[default] donefile_address: afs://"),
     ],
 )
 def test_a_conf_file_that_cannot_be_used(

@@ -181,8 +181,8 @@ def _weights_that_are_not_what_the_manifest_says(
 
 
 def _input_on_an_unknown_file_system(directory: Path, line: dict[str, str]) -> list[str]:
-    line["input"] = "hdfs://namenode/pass"
-    return ["hdfs:// is not supported"]
+    line["input"] = "afs://cluster/pass"
+    return ["afs:// is not supported"]
 
 
 def test_a_replica_that_is_down_is_left_behind_and_brought_back(replicated_site: Site) -> None:
@@ -221,7 +221,7 @@ def test_a_shard_without_any_server_holds_the_pass_up(replicated_site: Site) -> 
         trainer.announce(trainer.write("2"))
         words = "no replica of shard 1 gets on: cube1_0 (127.0.0.1:"
         wait_until(lambda: words in (site.status()["deploying"] or {}).get("error", ""))
-        assert site.status()["deploying"]["step"] == "ship"
+        site.await_step("2", "ship")
         site.require_served("1")
         assert site.published() == "1_1"
 

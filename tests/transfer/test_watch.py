@@ -112,7 +112,7 @@ async def test_a_host_that_is_not_there(unused_tcp_port: int) -> None:
         await _await_true(lambda: "donefile/base.txt: " in watch.error)
 
 
-@pytest.mark.parametrize("address", ["hdfs://namenode/donefile", "ftp://host/donefile"])
+@pytest.mark.parametrize("address", ["afs://cluster/donefile", "gopher://host/donefile"])
 async def test_other_schemes_are_refused(address: str) -> None:
     async with httpx.AsyncClient() as http:
         with pytest.raises(ConfError, match="donefile_address"):

@@ -1,0 +1,34 @@
+"""A pass on another machine: what the tests of every kind of source share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cube_transfer.source import PulledPass
+from tests.transfer.passes import write_dense, write_embedding
+
+KEY_COUNT = 3000
+
+
+def write_pass(train: Path) -> Path:
+    """Writes pass 1 into a trainer's directory, as three files and a dense model."""
+    write_embedding(train / "1" / "embedding", "1", part_count=3, key_count=KEY_COUNT)
+    write_dense(train / "1" / "dense", "1_1")
+    return train
+
+
+def leave_part(pulled: PulledPass, name: str, data: bytes) -> None:
+    """What a download that was cut short leaves."""
+    pulled.input.mkdir(parents=True, exist_ok=True)
+    (pulled.input / f".{name}.part").write_bytes(data)
+
+
+def require_pulled(pulled: PulledPass, train: Path) -> None:
+    """Exactly the files of the pass, and of its dense model if that was pulled."""
+    for part in (train / "1" / "embedding").glob("part-*"):
+        assert (pulled.input / part.name).read_bytes() == part.read_bytes()
+    assert len(list(pulled.input.iterdir())) == 3
+    if pulled.dense.is_dir():
+        for file in (train / "1" / "dense").iterdir():
+            assert (pulled.dense / file.name).read_bytes() == file.read_bytes()
+        assert len(list(pulled.dense.iterdir())) == 3
