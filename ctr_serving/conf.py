@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from cube_proto.model_toolkit_pb2 import EngineDesc
 
 RELOADABLE_TYPES = ("timestamp_ne", "none")
+BATCH_ROWS = 256
+"""Rows up to which requests are joined unless `batch_infer_size` says otherwise."""
+
 _THREADS_MAX = 256
+_BATCH_ROWS_MAX = 65536
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class EngineConf:
         model_path: directory of the model, or a symbolic link to it.
         reload_meta_path: file whose modification time announces a new model; None when the model
             is loaded once.
-        threads: predictors that run at the same time.
+        batch_rows_max: rows up to which waiting requests are joined; 0: each is run alone.
         dict_conf: the dict of cube.conf that holds the embedding.
         default_value: every element of the vector that stands for a missing key.
     """
@@ -34,7 +38,7 @@ class EngineConf:
     name: str
     model_path: Path
     reload_meta_path: Path | None
-    threads: int
+    batch_rows_max: int
     dict_conf: DictConf
     default_value: float
 
@@ -64,10 +68,14 @@ def read_engine_conf(toolkit_path: Path | str, cube_conf_path: Path | str) -> En
         reload_meta_path=(
             None if engine.reloadable_type == "none" else Path(engine.reloadable_meta)
         ),
-        threads=engine.runtime_thread_num or 1,
+        batch_rows_max=_batch_rows_max(engine),
         dict_conf=dicts[dict_name],
         default_value=engine.default_embedding_value,
     )
+
+
+def _batch_rows_max(engine: EngineDesc) -> int:
+    return engine.batch_infer_size or BATCH_ROWS if engine.enable_batch_align else 0
 
 
 def _check(file: str, engine: EngineDesc) -> None:
@@ -87,3 +95,5 @@ def _check(file: str, engine: EngineDesc) -> None:
         raise ConfError(file, "engines[0].sparse_param_service_table_name", "is missing")
     if not 0 <= engine.runtime_thread_num <= _THREADS_MAX:
         raise ConfError(file, "engines[0].runtime_thread_num", f"must be from 0 to {_THREADS_MAX}")
+    if not 0 <= engine.batch_infer_size <= _BATCH_ROWS_MAX:
+        raise ConfError(file, "engines[0].batch_infer_size", f"must be from 0 to {_BATCH_ROWS_MAX}")

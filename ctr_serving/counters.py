@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from ctr_serving.model_slot import ModelSlot
 
-STAGES = ("parse", "seek", "infer")
+STAGES = ("seek", "infer")
 _BUCKETS_S = (
     *(base * scale for scale in (1e-4, 1e-3, 1e-2, 1e-1) for base in (1, 2, 5)),
     1.0,
@@ -44,12 +44,17 @@ class Counters(Collector):
         self.registry.register(self)
         stage_seconds = Histogram(
             "ctr_stage_seconds",
-            "Time of the stages of a prediction: parse, seek, infer (thread hop included)",
+            "Time of the stages of a batch: seek, infer",
             ["stage"],
             registry=self.registry,
             buckets=_BUCKETS_S,
         )
-        self.stage_seconds = {stage: stage_seconds.labels(stage) for stage in STAGES}
+        self._stage_seconds = [stage_seconds.labels(stage) for stage in STAGES]
+
+    def observe_batch(self, seek_s: float, infer_s: float) -> None:
+        """Counts the times of one batch."""
+        for stage, seconds in zip(self._stage_seconds, (seek_s, infer_s), strict=True):
+            stage.observe(seconds)
 
     def count_missing(self, by_slot: NDArray[np.int64]) -> None:
         """Adds int64[slots]; models of another number of slots make the sums longer."""

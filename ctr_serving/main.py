@@ -56,6 +56,10 @@ def serve(
     requests_pending_max: Annotated[
         int, typer.Option("--requests_pending_max", min=1, help="requests under way at once")
     ] = 1024,
+    queue_timeout_ms: Annotated[
+        int,
+        typer.Option("--queue_timeout_ms", min=1, help="waiting longer for a run is refused"),
+    ] = 200,
     drain_timeout_s: Annotated[
         float, typer.Option("--drain_timeout_s", min=0, help="for requests under way at SIGTERM")
     ] = 10.0,
@@ -79,6 +83,7 @@ def serve(
         reload_interval_ms=reload_interval_ms,
         rows_per_request_max=rows_per_request_max,
         requests_pending_max=requests_pending_max,
+        queue_timeout_ms=queue_timeout_ms,
         drain_timeout_s=drain_timeout_s,
     )
     uvloop.run(CtrServer(read_engine_conf(conf, cube_conf), server_conf).run())

@@ -24,6 +24,22 @@ class ModelFile(BaseModel):
     crc32c: int = Field(ge=0, le=0xFFFFFFFF)
 
 
+class FusedModel(BaseModel):
+    """The same network with all vectors of an instance in one input.
+
+    Attributes:
+        model: file names without their endings.
+        input: name of the input float32[n, slots * embedding_dim], slot by slot.
+        output: name of the output float32[n, 2].
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    model: str = Field(pattern=r"^[0-9A-Za-z_.\-]+$")
+    input: str = Field(min_length=1)
+    output: str = Field(min_length=1)
+
+
 class Manifest(BaseModel):
     """What the exporter of a pass says of its dense model.
 
@@ -36,6 +52,7 @@ class Manifest(BaseModel):
         model: file names without their endings.
         files: what is checked before Paddle reads it, for Paddle takes flipped bits in weights as
             they come and may crash on a program; empty when the exporter lists none.
+        fused: run instead of `model` when there is one: copying 26 inputs costs some 40 µs a run.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -51,6 +68,7 @@ class Manifest(BaseModel):
     output: str
     model: str = Field(pattern=r"^[0-9A-Za-z_.\-]+$")
     files: tuple[ModelFile, ...] = ()
+    fused: FusedModel | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:

@@ -17,6 +17,8 @@ from cube_core.errors import CubeError, ModelError
 log = logging.getLogger(__name__)
 
 _LOAD_PAUSE_MAX_S = 10.0
+_WARM_SIZES = (1, 50)
+_WARM_SIZES_MAX = 40
 
 Probe = Callable[[Manifest], Awaitable[None]]
 """Raises a CubeError when the embedding that the manifest names cannot be asked."""
@@ -73,6 +75,7 @@ class Reloader:
             if engine is None:
                 return
             await self._probe(engine.manifest)
+            await self._warm_up(engine)
         except CubeError as error:
             self._refuse(error)
             return
@@ -85,6 +88,15 @@ class Reloader:
             engine.manifest.version,
             engine.load_seconds,
         )
+
+    async def _warm_up(self, engine: Engine) -> None:
+        """Runs the numbers of rows that are asked for most, here, where it is going to predict."""
+        served = self._slot.engine
+        sizes = [size for size, _ in served.sizes.most_common(_WARM_SIZES_MAX)] if served else []
+        for rows_num in sizes or _WARM_SIZES:
+            engine.warm_up(rows_num)
+            # Each takes some milliseconds; requests go first.
+            await asyncio.sleep(0)
 
     def _is_served(self, stamp_ns: int | None) -> bool:
         if self._slot.engine is None:
@@ -122,7 +134,7 @@ class Reloader:
         directory = self._directory()
         if not directory.is_dir():
             raise ModelError(f"{self._conf.model_path}: there is no model directory")
-        engine = Engine.load(directory, self._conf.threads)
+        engine = Engine.load(directory)
         if engine.manifest.dict_name != self._conf.dict_conf.dict_name:
             raise ModelError(
                 f"{directory}/manifest.json: dict_name: {engine.manifest.dict_name!r} is not"

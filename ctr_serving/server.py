@@ -12,10 +12,9 @@ from typing import Any
 
 from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
-from ctr_serving.engine import import_paddle
-from ctr_serving.inference_threads import InferenceThreads
 from ctr_serving.model_slot import ModelSlot
 from ctr_serving.op import CtrOp
+from ctr_serving.predictor import import_paddle
 from ctr_serving.reload import Reloader
 from ctr_serving.service import PredictionService
 from cube_api import AsyncCubeClient
@@ -36,6 +35,7 @@ class ServerConf:
     reload_interval_ms: int
     rows_per_request_max: int
     requests_pending_max: int
+    queue_timeout_ms: int
     drain_timeout_s: float
 
 
@@ -56,21 +56,17 @@ class CtrServer:
             ConfError: a port cannot be opened.
         """
         self._handle_signals()
-        threads = InferenceThreads(self._conf.threads)
-        try:
-            dict_conf = self._conf.dict_conf
-            async with AsyncCubeClient({dict_conf.dict_name: dict_conf}) as cube:
-                op = CtrOp(
-                    self._conf,
-                    self._slot,
-                    cube,
-                    threads,
-                    self._counters,
-                    rows_per_request_max=self._server_conf.rows_per_request_max,
-                )
-                await self._serve(op)
-        finally:
-            threads.close()
+        dict_conf = self._conf.dict_conf
+        async with AsyncCubeClient({dict_conf.dict_name: dict_conf}) as cube:
+            op = CtrOp(
+                self._conf,
+                self._slot,
+                cube,
+                self._counters,
+                rows_per_request_max=self._server_conf.rows_per_request_max,
+                queue_timeout_s=self._server_conf.queue_timeout_ms / 1000,
+            )
+            await self._serve(op)
 
     async def _serve(self, op: CtrOp) -> None:
         server = self._new_server(op)

@@ -13,7 +13,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from ctr_serving.counters import Counters
-from ctr_serving.op import CtrOp, Trace
+from ctr_serving.op import CtrOp
+from ctr_serving.trace import Trace
 from cube_core._native import encode_ctr_response, parse_ctr_response
 from cube_core.errors import (
     CubeError,
@@ -52,15 +53,14 @@ class PredictionService:
         return await self._answer(payload, context, Trace())
 
     async def debug(self, payload: bytes | memoryview, context: RpcContext) -> bytes:
-        """As `inference`; err_msg tells the version that answered and the time of each stage."""
+        """As `inference`; err_msg tells the version that answered, the time of each stage and the
+        keys that were missing."""
         trace = Trace()
         response = await self._answer(payload, context, trace)
         probabilities, err_code, err_msg = parse_ctr_response(response)
         if err_code:
             return response
-        times = [f"{stage}_us={seconds * 1e6:.0f}" for stage, seconds in trace.seconds.items()]
-        said = " ".join([f"version={trace.version}", f"rows={trace.rows}", *times])
-        return encode_ctr_response(probabilities, err_msg=f"{err_msg} {said}".strip())
+        return encode_ctr_response(probabilities, err_msg=f"{err_msg} {trace.text()}".strip())
 
     async def _answer(
         self, payload: bytes | memoryview, context: RpcContext, trace: Trace
@@ -82,8 +82,6 @@ class PredictionService:
             response, outcome = _failure(error), "failed"
         self._counters.requests[outcome] += 1
         self._counters.rows += trace.rows if outcome == "ok" else 0
-        for stage, seconds in trace.seconds.items():
-            self._counters.stage_seconds[stage].observe(seconds)
         return response
 
     async def _admitted(

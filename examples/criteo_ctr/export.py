@@ -18,9 +18,13 @@ from cube_core.errors import BuildError
 from cube_core.versions import Version
 from examples.criteo_ctr.models import (
     DENSE_INPUT,
+    FUSED_INPUT,
+    FUSED_STEM,
     MODEL_STEM,
     SPARSE_INPUTS,
+    save_check_rows,
     save_dense_network,
+    save_fused_network,
     save_unsplit_network,
 )
 from examples.criteo_ctr.network import EMBEDDING_DIM, CtrNetwork
@@ -65,7 +69,7 @@ def export_pass(
     with tempfile.TemporaryDirectory(dir=output_dir, prefix=f".{pass_id}-") as temporary:
         staging = Path(temporary) / pass_id
         _write_embedding(network, Path(temporary), staging / "embedding")
-        _write_dense(network, staging / "dense", dict_name, version)
+        write_dense(network, staging / "dense", dict_name, version)
         save_unsplit_network(network, staging / "unsplit")
         _sync(staging)
         staging.rename(target)
@@ -86,8 +90,15 @@ def _write_embedding(network: CtrNetwork, temporary: Path, embedding_dir: Path) 
     export_rows(load_embedding(parameters, TABLE_NAME), embedding_dir)
 
 
-def _write_dense(network: CtrNetwork, dense_dir: Path, dict_name: str, version: Version) -> None:
+def write_dense(network: CtrNetwork, dense_dir: Path, dict_name: str, version: Version) -> None:
+    """Writes the dense network in both forms, recorded rows and the manifest.
+
+    Raises:
+        ModelError: a saved network has other inputs than it was given.
+    """
     output = save_dense_network(network, dense_dir)
+    fused_output = save_fused_network(network, dense_dir)
+    save_check_rows(dense_dir)
     manifest = {
         "format": 1,
         "dict_name": dict_name,
@@ -99,6 +110,7 @@ def _write_dense(network: CtrNetwork, dense_dir: Path, dict_name: str, version: 
         "dense_input": DENSE_INPUT,
         "output": output,
         "model": MODEL_STEM,
+        "fused": {"model": FUSED_STEM, "input": FUSED_INPUT, "output": fused_output},
         "files": [_listed(path) for path in sorted(dense_dir.iterdir())],
     }
     (dense_dir / "manifest.json").write_text(

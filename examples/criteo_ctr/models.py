@@ -10,17 +10,21 @@ import paddle
 from numpy.typing import NDArray
 from paddle import inference
 
+from ctr_serving.check_rows import CHECK_ROWS_NAME
 from ctr_serving.criteo import DENSE_DIM, SLOTS
 from cube_core.errors import ModelError
 from examples.criteo_ctr.features import Rows
-from examples.criteo_ctr.network import EMBEDDING_DIM, CtrNetwork
+from examples.criteo_ctr.network import EMBEDDING_DIM, CtrNetwork, FusedDenseNetwork
 
 MODEL_STEM = "model"
+FUSED_STEM = "fused"
 SPARSE_INPUTS = [f"embedding_{slot}.tmp_0" for slot in range(SLOTS)]
+FUSED_INPUT = "embeddings"
 DENSE_INPUT = "dense_input"
 IDS_INPUT = "sparse_ids"
 
 _BATCH_ROWS = 1024
+_CHECK_ROWS = 16
 
 
 def save_dense_network(network: CtrNetwork, model_dir: Path) -> str:
@@ -35,6 +39,38 @@ def save_dense_network(network: CtrNetwork, model_dir: Path) -> str:
     vector = [_spec(name, EMBEDDING_DIM, "float32") for name in SPARSE_INPUTS]
     _save(network.dense_network, model_dir, [vector, _spec(DENSE_INPUT, DENSE_DIM, "float32")])
     return InferenceModel(model_dir, [*SPARSE_INPUTS, DENSE_INPUT]).output
+
+
+def save_fused_network(network: CtrNetwork, model_dir: Path) -> str:
+    """Saves the same network with one input for the vectors of all slots, beside the other.
+
+    Returns:
+        the name of the output with the probabilities.
+
+    Raises:
+        ModelError: the saved model has other inputs than it was given.
+    """
+    specs = [
+        _spec(FUSED_INPUT, SLOTS * EMBEDDING_DIM, "float32"),
+        _spec(DENSE_INPUT, DENSE_DIM, "float32"),
+    ]
+    _save(FusedDenseNetwork(network.dense_network), model_dir, specs, FUSED_STEM)
+    return InferenceModel(model_dir, [FUSED_INPUT, DENSE_INPUT], FUSED_STEM).output
+
+
+def save_check_rows(model_dir: Path) -> None:
+    """Records what the split network answers to a few drawn rows, for the predictor to compare."""
+    random = np.random.default_rng(1)
+    vectors = random.normal(scale=0.05, size=(_CHECK_ROWS, SLOTS, EMBEDDING_DIM)).astype(np.float32)
+    dense = random.random((_CHECK_ROWS, DENSE_DIM), np.float32)
+    feeds = {name: vectors[:, slot] for slot, name in enumerate(SPARSE_INPUTS)}
+    model = InferenceModel(model_dir, [*SPARSE_INPUTS, DENSE_INPUT])
+    np.savez(
+        model_dir / CHECK_ROWS_NAME,
+        embeddings=vectors.reshape(_CHECK_ROWS, -1),
+        dense=dense,
+        probabilities=model.run({**feeds, DENSE_INPUT: dense}),
+    )
 
 
 def save_unsplit_network(network: CtrNetwork, model_dir: Path) -> None:
@@ -66,8 +102,8 @@ class InferenceModel:
         ModelError: the model's inputs are not those expected.
     """
 
-    def __init__(self, model_dir: Path, inputs: list[str]) -> None:
-        stem = model_dir / MODEL_STEM
+    def __init__(self, model_dir: Path, inputs: list[str], name: str = MODEL_STEM) -> None:
+        stem = model_dir / name
         config = inference.Config(f"{stem}.json", f"{stem}.pdiparams")
         config.disable_gpu()
         config.disable_glog_info()
@@ -89,7 +125,9 @@ def _spec(name: str, width: int, dtype: Literal["int64", "float32"]) -> paddle.s
     return paddle.static.InputSpec([None, width], dtype, name=name)
 
 
-def _save(layer: paddle.nn.Layer, model_dir: Path, specs: list[Any]) -> None:
+def _save(
+    layer: paddle.nn.Layer, model_dir: Path, specs: list[Any], name: str = MODEL_STEM
+) -> None:
     model_dir.mkdir(parents=True, exist_ok=True)
     layer.eval()
-    paddle.jit.save(layer, str(model_dir / MODEL_STEM), input_spec=specs)
+    paddle.jit.save(layer, str(model_dir / name), input_spec=specs)

@@ -31,8 +31,25 @@ class DenseNetwork(nn.Layer):
         self.logits = nn.Sequential(*layers, nn.Linear(width, 2))
 
     def forward(self, vectors: Sequence[paddle.Tensor], dense: paddle.Tensor) -> paddle.Tensor:
-        """26 x float32[n, 10] and float32[n, 13] to float32[n, 2]: of no click, of a click."""
+        """26 x float32[n, 10], or float32[n, 260] alone, and float32[n, 13] to float32[n, 2]."""
         return nn.functional.softmax(self.logits(paddle.concat([*vectors, dense], axis=1)))
+
+
+class FusedDenseNetwork(nn.Layer):
+    """A dense network behind one input with the vectors of all slots side by side.
+
+    Args:
+        dense_network: whose layers it has, so that both give the same probabilities.
+    """
+
+    def __init__(self, dense_network: DenseNetwork) -> None:
+        super().__init__()
+        self.dense_network = dense_network
+
+    def forward(self, vectors: paddle.Tensor, dense: paddle.Tensor) -> paddle.Tensor:
+        """float32[n, 260] and float32[n, 13] to float32[n, 2]: of no click, of a click."""
+        probabilities: paddle.Tensor = self.dense_network([vectors], dense)
+        return probabilities
 
 
 class CtrNetwork(nn.Layer):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ctr_serving.engine import import_paddle
+from ctr_serving.predictor import import_paddle
 from tests.ctr.models import make_model, publish, write_manifest
 from tests.ctr.service import Ctr, Shards, ctr_running, shards_running, write_conf
 from tests.waiting import wait_until

@@ -37,9 +37,16 @@ def requests_of(
 
 
 def make_model(
-    directory: Path, seed: int, *, embedding_dim: int = EMBEDDING_DIM, outputs: int = 2
+    directory: Path,
+    seed: int,
+    *,
+    embedding_dim: int = EMBEDDING_DIM,
+    outputs: int = 2,
+    name: str = "model",
+    fused_input: str = "",
 ) -> None:
-    """Saves a dense network of 26 vectors and 13 values with weights drawn by `seed`."""
+    """Saves a dense network of 26 vectors and 13 values with weights drawn by `seed`; with
+    `fused_input`, one of that name takes the vectors side by side."""
     import paddle
 
     static: Any = paddle.static
@@ -49,9 +56,10 @@ def make_model(
     try:
         program, startup = static.Program(), static.Program()
         with static.program_guard(program, startup):
-            vectors = [
-                static.data(name, [None, embedding_dim], "float32") for name in SPARSE_INPUTS
-            ]
+            widths = dict.fromkeys(SPARSE_INPUTS, embedding_dim)
+            if fused_input:
+                widths = {fused_input: SLOTS * embedding_dim}
+            vectors = [static.data(each, [None, wide], "float32") for each, wide in widths.items()]
             dense = static.data("dense_input", [None, DENSE_DIM], "float32")
             joined = paddle.concat([*vectors, dense], axis=1)
             width = SLOTS * embedding_dim + DENSE_DIM
@@ -62,7 +70,7 @@ def make_model(
             executor.run(startup)
             directory.mkdir(parents=True, exist_ok=True)
             static.save_inference_model(
-                str(directory / "model"),
+                str(directory / name),
                 [*vectors, dense],
                 [probabilities],
                 executor,

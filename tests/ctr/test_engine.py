@@ -30,23 +30,20 @@ def model(models: dict[int, Path], tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("rows_num", [1, 2, 50])
 def test_predicts_what_paddle_answers(models: dict[int, Path], rows_num: int) -> None:
-    engine = Engine.load(models[1], threads=2)
+    engine = Engine.load(models[1])
     ids, dense = requests_of(rows_num)
     rows = embedding(ids, seed=1)
     expected = direct_probabilities(models[1], rows, dense)
-    for thread in (0, 1):
-        slot_major = np.ascontiguousarray(rows.transpose(1, 0, 2))
-        np.testing.assert_allclose(
-            engine.predict(slot_major, dense, thread), expected, atol=1e-6, rtol=0
-        )
+    found = engine.predict(rows.reshape(rows_num, -1), dense)
+    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
     assert engine.manifest.version == "1_1"
 
 
 def test_nan_passes_through_to_its_own_row_only(models: dict[int, Path]) -> None:
-    engine = Engine.load(models[1], threads=1)
+    engine = Engine.load(models[1])
     ids, dense = requests_of(3)
     dense[1, 5] = np.nan
-    rows = np.ascontiguousarray(embedding(ids, seed=1).transpose(1, 0, 2))
+    rows = embedding(ids, seed=1).reshape(3, -1)
     probabilities = engine.predict(rows, dense)
     dense[1, 5] = 0
     clean = engine.predict(rows, dense)
@@ -74,7 +71,7 @@ def test_a_manifest_that_does_not_fit_is_refused(
 ) -> None:
     write_manifest(model, **{"version": "1_1", **changes})
     with pytest.raises(ModelError) as raised:
-        Engine.load(model, threads=1)
+        Engine.load(model)
     assert message in str(raised.value)
     assert str(model) in str(raised.value)
 
@@ -88,7 +85,7 @@ def test_a_damaged_file_is_refused_by_name(model: Path, name: str, damage: str) 
     if damage != "missing":
         path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
     with pytest.raises(ModelError) as raised:
-        Engine.load(model, threads=1)
+        Engine.load(model)
     assert str(model) in str(raised.value)
     assert name.removesuffix(".json") in str(raised.value)
 
@@ -97,7 +94,7 @@ def test_an_output_of_another_width_is_refused(models: dict[int, Path], tmp_path
     make_model(tmp_path / "wide", seed=3, outputs=3)
     write_manifest(tmp_path / "wide", "3_3")
     with pytest.raises(ModelError, match=r"one row gives float32\[1, 3\], not float32\[1, 2\]"):
-        Engine.load(tmp_path / "wide", threads=1)
+        Engine.load(tmp_path / "wide")
 
 
 def write_manifest_with_files(model: Path) -> None:
@@ -113,7 +110,7 @@ def write_manifest_with_files(model: Path) -> None:
 @pytest.mark.parametrize("damage", ["flipped bit", "longer", "missing"])
 def test_files_are_compared_with_their_checksums(model: Path, name: str, damage: str) -> None:
     write_manifest_with_files(model)
-    assert Engine.load(model, threads=1).manifest.version == "1_1"
+    assert Engine.load(model).manifest.version == "1_1"
     path = model / name
     content = bytearray(path.read_bytes())
     if damage == "flipped bit":
@@ -123,5 +120,5 @@ def test_files_are_compared_with_their_checksums(model: Path, name: str, damage:
         path.unlink()
     said = {"flipped bit": "its crc32c is", "longer": "manifest.json says", "missing": "No such"}
     with pytest.raises(ModelError, match=said[damage]) as raised:
-        Engine.load(model, threads=1)
+        Engine.load(model)
     assert str(raised.value).startswith(str(path))

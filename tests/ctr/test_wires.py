@@ -120,7 +120,9 @@ def test_debug_tells_version_and_times(ctr: Ctr) -> None:
     expected, _, _ = parse_ctr_response(raw_call(ctr, payload))
     assert err_code == 0
     np.testing.assert_allclose(probabilities, expected, atol=1e-6, rtol=0)
-    assert re.fullmatch(r"version=1_1 rows=2 parse_us=\d+ seek_us=\d+ infer_us=\d+", err_msg)
+    assert re.fullmatch(
+        r"version=1_1 rows=2 parse_us=\d+ queue_us=\d+ seek_us=\d+ infer_us=\d+", err_msg
+    )
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -17,6 +17,8 @@ from examples.criteo_ctr.features import Rows, read_training_rows
 from examples.criteo_ctr.generator import draw_rows, write_rows
 from examples.criteo_ctr.models import (
     DENSE_INPUT,
+    FUSED_INPUT,
+    FUSED_STEM,
     SPARSE_INPUTS,
     InferenceModel,
     unsplit_probabilities,
@@ -87,6 +89,13 @@ def test_split_and_unsplit_models_agree(trained: Trained) -> None:
         }
         split = model.run({**feeds, DENSE_INPUT: trained.test.dense})
         unsplit = unsplit_probabilities(exported.unsplit_dir, trained.test)
+        fused = InferenceModel(exported.dense_dir, [FUSED_INPUT, DENSE_INPUT], FUSED_STEM).run(
+            {
+                FUSED_INPUT: table[trained.test.sparse_ids].reshape(len(trained.test), -1),
+                DENSE_INPUT: trained.test.dense,
+            }
+        )
+        assert np.abs(fused - split).max() < 1e-6
         assert split.shape == (len(trained.test), 2)
         assert split.sum(axis=1) == pytest.approx(1.0, abs=1e-6)
         assert np.abs(split - unsplit).max() < 1e-6
@@ -111,9 +120,16 @@ def test_manifests_describe_the_pass(trained: Trained) -> None:
     listed = {entry["name"]: (entry["size"], entry["crc32c"]) for entry in files}
     assert listed == {
         path.name: (path.stat().st_size, crc32c_file(str(path)))
-        for path in trained.second.dense_dir.glob("model.*")
+        for path in trained.second.dense_dir.iterdir()
+        if path.name != "manifest.json"
     }
-    assert set(listed) == {"model.json", "model.pdiparams"}
+    assert set(listed) == {
+        "check_rows.npz",
+        "fused.json",
+        "fused.pdiparams",
+        "model.json",
+        "model.pdiparams",
+    }
     assert dense == {
         "format": 1,
         "dict_name": DICT_NAME,
@@ -124,6 +140,7 @@ def test_manifests_describe_the_pass(trained: Trained) -> None:
         "sparse_inputs": [f"embedding_{slot}.tmp_0" for slot in range(26)],
         "dense_input": "dense_input",
         "model": "model",
+        "fused": {"model": "fused", "input": "embeddings", "output": output},
     }
     assert output == InferenceModel(trained.second.dense_dir, [*SPARSE_INPUTS, DENSE_INPUT]).output
 

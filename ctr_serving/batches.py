@@ -1,0 +1,249 @@
+"""Requests of one model joined: one seek and one run for the rows of all that wait.
+
+The event loop runs the models itself: Paddle holds the GIL for the whole of a run, so that a thread
+would give the loop nothing, and costs each run some 50 µs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctr_serving.conf import EngineConf
+from ctr_serving.counters import Counters
+from ctr_serving.engine import ROWS_PER_RUN_MAX, Engine
+from ctr_serving.trace import Trace
+from cube_api import STATUS_MISSING, STATUS_WRONG_WIDTH, AsyncCubeClient, SeekResult
+from cube_core._native import encode_ctr_response
+from cube_core.errors import CubeError, LimitError, PredictionError, SeekTimeoutError
+from cube_core.wire.service import RpcContext
+
+log = logging.getLogger(__name__)
+
+JOINED_BATCHES_MAX = 2
+"""Batches under way at once when requests are joined: one asks the shards while one is run."""
+SINGLE_BATCHES_MAX = 64
+"""The same when each request is a batch of its own."""
+
+
+class Features(NamedTuple):
+    """keys int64[n * slots], instance by instance; dense float32[n, dense_dim]."""
+
+    keys: NDArray[np.int64]
+    dense: NDArray[np.float32]
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    engine: Engine
+    features: Features
+    context: RpcContext
+    trace: Trace
+    answer: asyncio.Future[bytes]
+    queued_s: float
+
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+class Batches:
+    """Answers requests in batches; belongs to one event loop.
+
+    A request that finds fewer than the allowed batches under way begins at once, with those that
+    came in the same step of the loop. The others wait for the end of a batch and then go together,
+    as far as they have the same model and `conf.batch_rows_max` allows.
+
+    Args:
+        queue_timeout_s: a request that waited longer is refused, so that an overload costs those
+            that are refused, and not the latency of all.
+    """
+
+    def __init__(
+        self,
+        conf: EngineConf,
+        cube: AsyncCubeClient,
+        counters: Counters,
+        *,
+        queue_timeout_s: float,
+    ) -> None:
+        self._conf = conf
+        self._cube = cube
+        self._counters = counters
+        self._queue_timeout_s = queue_timeout_s
+        self._batches_max = JOINED_BATCHES_MAX if conf.batch_rows_max else SINGLE_BATCHES_MAX
+        self._queue: deque[_Job] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self._start_is_due = False
+
+    async def answer(
+        self, engine: Engine, features: Features, context: RpcContext, trace: Trace
+    ) -> bytes:
+        """Response bytes with a prediction for each instance, of which there is at least one.
+
+        Raises:
+            LimitError: the request waited longer than `queue_timeout_s`.
+            RpcTimeoutError: the caller's timeout passed.
+            SeekError, VersionNotLoadedError: the embedding could not be asked.
+            PredictionError: a value is of another width, or Paddle failed.
+        """
+        loop = asyncio.get_running_loop()
+        job = _Job(engine, features, context, trace, loop.create_future(), time.monotonic())
+        self._queue.append(job)
+        if not self._start_is_due and len(self._running) < self._batches_max:
+            self._start_is_due = True
+            loop.call_soon(self._start)
+        return await job.answer
+
+    def _start(self) -> None:
+        self._start_is_due = False
+        while len(self._running) < self._batches_max and (jobs := self._cut()):
+            task = asyncio.get_running_loop().create_task(self._run(jobs))
+            self._running.add(task)
+            task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if self._queue:
+            self._start()
+
+    def _cut(self) -> list[_Job]:
+        """The next requests that go together; none when nobody waits."""
+        jobs: list[_Job] = []
+        rows = 0
+        while self._queue:
+            job = self._queue[0]
+            if jobs and (
+                rows + len(job.features.dense) > self._conf.batch_rows_max
+                or job.engine is not jobs[0].engine
+            ):
+                break
+            self._queue.popleft()
+            if self._is_wanted(job):
+                jobs.append(job)
+                rows += len(job.features.dense)
+        return jobs
+
+    def _is_wanted(self, job: _Job) -> bool:
+        waited_s = time.monotonic() - job.queued_s
+        job.trace.seconds["queue"] = waited_s
+        if waited_s > self._queue_timeout_s:
+            limit_ms = round(self._queue_timeout_s * 1000)
+            job.fail(LimitError(f"waited longer than queue_timeout_ms={limit_ms} for its turn"))
+        return _is_in_time(job)
+
+    async def _run(self, jobs: list[_Job]) -> None:
+        try:
+            await self._answer_together(jobs)
+        except Exception as error:
+            # What one request is at fault for must not fail the others; a shard that is too slow
+            # would be so again.
+            if len(jobs) == 1 or isinstance(error, SeekTimeoutError):
+                if not isinstance(error, CubeError):
+                    log.exception("a batch of %d requests failed", len(jobs))
+                for job in jobs:
+                    job.fail(error)
+                return
+            for job in jobs:
+                if _is_in_time(job):
+                    await self._run([job])
+
+    async def _answer_together(self, jobs: list[_Job]) -> None:
+        manifest = jobs[0].engine.manifest
+        keys, dense = _joined(jobs)
+        start_s = time.perf_counter()
+        found = await self._cube.seek(
+            self._conf.dict_conf.dict_name,
+            keys,
+            version=manifest.version,
+            dim=manifest.embedding_dim,
+        )
+        seek_s = time.perf_counter() - start_s
+        self._check_found(jobs, found)
+        rows = found.rows.reshape(len(dense), -1)
+        waiting = [_is_in_time(job) for job in jobs]
+        if not all(waiting):
+            wanted = np.repeat(waiting, [len(job.features.dense) for job in jobs])
+            jobs = [job for job, waits in zip(jobs, waiting, strict=True) if waits]
+            if not jobs:
+                return
+            rows, dense = rows[wanted], dense[wanted]
+        start_s = time.perf_counter()
+        probabilities = await _predict(jobs[0].engine, rows, dense)
+        infer_s = time.perf_counter() - start_s
+        self._counters.observe_batch(seek_s, infer_s)
+        begin = 0
+        for job in jobs:
+            job.trace.seconds.update(seek=seek_s, infer=infer_s)
+            end = begin + len(job.features.dense)
+            if not job.answer.done():
+                job.answer.set_result(encode_ctr_response(probabilities[begin:end]))
+            begin = end
+
+    def _check_found(self, jobs: list[_Job], found: SeekResult) -> None:
+        """Puts the default vector for missing keys; fails those requests that met wrong values."""
+        if not found.status.any():
+            return
+        manifest = jobs[0].engine.manifest
+        missing = found.status == STATUS_MISSING
+        if self._conf.default_value:
+            found.rows[missing] = self._conf.default_value
+        missing = missing.reshape(-1, manifest.slots)
+        self._counters.count_missing(missing.sum(axis=0))
+        begin = 0
+        for job in jobs:
+            end = begin + len(job.features.dense)
+            job.trace.missing = missing[begin:end]
+            wrong = np.flatnonzero(
+                found.status[begin * manifest.slots : end * manifest.slots] == STATUS_WRONG_WIDTH
+            )
+            if wrong.size:
+                instance, slot = divmod(int(wrong[0]), manifest.slots)
+                key = int(job.features.keys.view(np.uint64)[wrong[0]])
+                job.fail(
+                    PredictionError(
+                        f"dict {manifest.dict_name}, version {manifest.version}: the value of key"
+                        f" {key} (instance {instance}, slot {slot}) is not"
+                        f" {manifest.embedding_dim} floats wide"
+                    )
+                )
+            begin = end
+
+
+def _joined(jobs: list[_Job]) -> Features:
+    if len(jobs) == 1:
+        return jobs[0].features
+    keys, dense = zip(*(job.features for job in jobs), strict=True)
+    return Features(np.concatenate(keys), np.concatenate(dense))
+
+
+def _is_in_time(job: _Job) -> bool:
+    """Whether somebody still waits for the answer."""
+    if job.answer.done():
+        return False
+    try:
+        job.context.check_deadline()
+    except CubeError as error:
+        job.fail(error)
+        return False
+    return True
+
+
+async def _predict(
+    engine: Engine, rows: NDArray[np.float32], dense: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    if len(dense) <= ROWS_PER_RUN_MAX:
+        return engine.predict(rows, dense)
+    parts = []
+    for begin in range(0, len(dense), ROWS_PER_RUN_MAX):
+        end = begin + ROWS_PER_RUN_MAX
+        parts.append(engine.predict(rows[begin:end], dense[begin:end]))
+        await asyncio.sleep(0)
+    return np.concatenate(parts)
