@@ -67,6 +67,21 @@ def cube_server(table: Path, version: str, run_dir: Path, *flags: str) -> Iterat
 
 
 @contextlib.contextmanager
+def ctr_server(run_dir: Path) -> Iterator[Server]:
+    """The predictor of this package, by the configuration in `run_dir`."""
+    command = [
+        sys.executable, "-m", "ctr_serving.main", "--port=0", "--grpc_port=0",
+        f"--conf={run_dir}/model_toolkit.prototxt", f"--cube_conf={run_dir}/ctr_cube.conf",
+        "--reload_interval_ms=50",
+    ]  # fmt: skip
+    with _process(command, run_dir / "ctr_serving.log", ready=" ready: ") as (process, line):
+        match = re.search(r"\bport=(\d+)", line)
+        if match is None:
+            raise RuntimeError(f"no port in the ready line {line!r}")
+        yield Server("ctr-serving", "prpc", int(match[1]), process.pid)
+
+
+@contextlib.contextmanager
 def floor_server(program: Path, table: Path, run_dir: Path) -> Iterator[Server]:
     """A plain C++ epoll loop around the same kernel."""
     port = free_port()

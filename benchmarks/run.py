@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import builder, client, kernel, server_cpu, switching
+from benchmarks import builder, client, ctr, kernel, server_cpu, switching
 from benchmarks.machine import machine
 from benchmarks.peers import missing_programs
 from cube_core.command_line import run
@@ -48,6 +48,7 @@ def main(
         figures["switching"] = _switching(programs, run_dir)
         figures["workers"] = _workers(programs, run_dir)
         figures["client"] = _client(run_dir, rounds)
+        figures["ctr"] = _ctr(run_dir, rounds)
     results.write_text(json.dumps(figures, indent=1) + "\n")
     console.print(f"{figures['machine']}\nwritten to {results}")
 
@@ -161,6 +162,20 @@ def _client(run_dir: Path, rounds: int) -> list[dict[str, Any]]:
         table.add_column(column, justify="right")
     for figure in figures:
         table.add_row(figure.client, f"{figure.p50_us:.0f}", f"{figure.p99_us:.0f}")
+    console.print(table)
+    return [asdict(figure) for figure in figures]
+
+
+def _ctr(run_dir: Path, rounds: int) -> list[dict[str, Any]]:
+    figures = ctr.measure(run_dir, rounds=rounds)
+    table = Table(
+        title="predictor over baidu_std, Criteo network, 2 shards, against the bare model"
+    )
+    for column in ("figure", "measured", "target"):
+        table.add_column(column, justify="right" if column != "figure" else "left")
+    for figure in figures:
+        target = "" if figure.target is None else f"{figure.target:g}"
+        table.add_row(figure.name, f"{figure.value:,.2f}", target)
     console.print(table)
     return [asdict(figure) for figure in figures]
 

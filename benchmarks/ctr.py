@@ -1,0 +1,274 @@
+"""The predictor against the bare model: what serving costs on top, in one run.
+
+The bare model is Paddle's predictor with oneDNN, one thread, over ready arrays, as `split` (26
+inputs) and `fused` (one).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.ctr_load import answer_all, tell
+from benchmarks.peers import Server, ctr_server, cube_server
+from ctr_serving.client import CtrClient
+from cube_core import _native
+from cube_core.versions import Version
+
+KEY_COUNT = 1_000_000
+DICT_NAME = "ctr_embedding"
+SHARDS = 2
+IN_FLIGHT = 64
+_BEST_CANDIDATES = (50, 100, 200, 500)
+_WINDOW_S = 0.5
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure and, where there is one, what it is to be compared with."""
+
+    name: str
+    value: float
+    target: float | None = None
+
+
+@dataclass(frozen=True)
+class _Deployment:
+    server: Server
+    shards: list[Server]
+    run_dir: Path
+
+
+def measure(run_dir: Path, *, rounds: int) -> list[Figure]:
+    """Measures all figures; times in µs, of CPU where the name says so."""
+    models = [_export(run_dir / f"model_{seed}", seed) for seed in (1, 2)]
+    with _deployed(run_dir, models[0]) as deployed:
+        figures = _against_bare(deployed, models[0], rounds)
+        figures += _while_switching(deployed, models, rounds)
+    return figures
+
+
+def _against_bare(deployed: _Deployment, model: Path, rounds: int) -> list[Figure]:
+    bare = {form: _Bare(model, fused=form == "fused") for form in ("split", "fused")}
+    bare_us: dict[tuple[str, int], list[float]] = {}
+    single_us, served_us, cpu_us, fetch, many = [], [], [], [], []
+    with CtrClient(f"127.0.0.1:{deployed.server.port}") as client:
+        for _ in range(rounds):
+            for form, each in bare.items():
+                for size in (1, *_BEST_CANDIDATES):
+                    bare_us.setdefault((form, size), []).append(each.cpu_us(size))
+            single_us.append(_latency_us(client, 1, 500)[0])
+            before_s, fetched_s = deployed.server.cpu_s(), _seek_seconds(deployed.server)
+            requests = 400
+            p50_us, total_s = _latency_us(client, 50, requests)
+            served_us.append(p50_us)
+            cpu_us.append((deployed.server.cpu_s() - before_s) / requests * 1e6)
+            fetch.append((_seek_seconds(deployed.server) - fetched_s) / total_s)
+            frames = [_native.encode_ctr_request(*_request(1, seed)) for seed in range(256)]
+            many.append(answer_all(deployed.server.port, frames, 20 * IN_FLIGHT * 4, IN_FLIGHT))
+    median = {key: statistics.median(values) for key, values in bare_us.items()}
+    rows_per_s = statistics.median(many)
+    cpu, single = statistics.median(cpu_us), statistics.median(single_us)
+    figures = [
+        Figure("server CPU µs, 50-row request", cpu),
+        Figure("p50 µs, 50-row request", statistics.median(served_us)),
+        Figure("p50 µs, 1-row request", single),
+        Figure(f"rows/s, 1-row requests, {IN_FLIGHT} in flight", rows_per_s),
+        Figure("embedding fetch share, 50-row request", statistics.median(fetch), 0.20),
+    ]
+    for form in bare:
+        best_us = min(median[form, size] / size for size in _BEST_CANDIDATES)
+        figures += [
+            Figure(f"bare {form} CPU µs, 1 row", median[form, 1]),
+            Figure(f"bare {form} CPU µs, 50 rows", median[form, 50]),
+            Figure(f"bare {form} CPU µs a row, best batch", best_us),
+            Figure(f"server CPU ÷ bare {form}, 50 rows", cpu / median[form, 50], 1.35),
+            Figure(f"rows/s ÷ bare {form} at its best", rows_per_s * best_us / 1e6, 0.4),
+            Figure(f"p50 µs, 1 row, over bare {form}", single - median[form, 1], 250),
+        ]
+    return figures
+
+
+def _while_switching(deployed: _Deployment, models: list[Path], rounds: int) -> list[Figure]:
+    """p99 of single-row requests at rest, and in the half second after each command."""
+    rest: list[float] = []
+    reload: list[float] = []
+    switch: list[float] = []
+    with CtrClient(f"127.0.0.1:{deployed.server.port}") as client:
+        for number in range(2 * rounds):
+            version = f"{number % 2 + 1}_{number % 2 + 1}"
+            rest += _window(client, list)
+            for command in ("bg_load_base", "bg_switch"):
+                switch += _window(
+                    client,
+                    lambda: tell([s.port for s in deployed.shards], command, version),  # noqa: B023
+                )
+            reload += _window(
+                client,
+                lambda: _publish(deployed.run_dir, models[number % 2]),  # noqa: B023
+            )
+    status = httpx.get(f"http://127.0.0.1:{deployed.server.port}/status").json()
+    if status["switches"] < 2 * rounds or status["problem"]:
+        raise RuntimeError(f"the models were not switched: {status}")
+    p99 = {
+        name: float(np.percentile(us, 99))
+        for name, us in (("rest", rest), ("reload", reload), ("switch", switch))
+    }
+    return [
+        Figure("p99 µs, 1 row, at rest", p99["rest"]),
+        Figure("p99 during a dense reload ÷ at rest", p99["reload"] / p99["rest"], 2),
+        Figure("p99 during a table switch ÷ at rest", p99["switch"] / p99["rest"], 2),
+    ]
+
+
+def _window(client: CtrClient, begin: Callable[[], list[socket.socket]]) -> list[float]:
+    """Latencies in µs from the moment on that `begin` is called."""
+    request = _request(1)
+    end_s = time.perf_counter() + _WINDOW_S
+    told = begin()
+    taken_us = []
+    while (start_s := time.perf_counter()) < end_s:
+        client.predict(*request)
+        taken_us.append((time.perf_counter() - start_s) * 1e6)
+    for connection in told:
+        answer = connection.recv(1 << 16)
+        connection.close()
+        if not answer.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError(f"a shard server refused a command: {answer!r}")
+    return taken_us
+
+
+class _Bare:
+    """A bare loop over one saved program."""
+
+    def __init__(self, model: Path, *, fused: bool) -> None:
+        from ctr_serving.manifest import read_manifest
+        from ctr_serving.predictor import Predictor
+
+        manifest = read_manifest(model)
+        if not fused:
+            manifest = manifest.model_copy(update={"fused": None})
+        self._predictor = Predictor(model, manifest, onednn=True)
+        self._width = manifest.slots * manifest.embedding_dim
+        self._dense_dim = manifest.dense_dim
+
+    def cpu_us(self, size: int) -> float:
+        """Median CPU time of a run, inputs and outputs copied."""
+        random = np.random.default_rng(size)
+        rows = random.random((size, self._width), np.float32)
+        dense = random.random((size, self._dense_dim), np.float32)
+        taken_ns = []
+        for _ in range(max(20, 2000 // size)):
+            start_ns = time.thread_time_ns()
+            self._predictor.run(rows, dense)
+            taken_ns.append(time.thread_time_ns() - start_ns)
+        return statistics.median(taken_ns) / 1000
+
+
+def _latency_us(client: CtrClient, size: int, requests: int) -> tuple[float, float]:
+    """p50 of one request at a time in µs, and the time of all in s."""
+    request = _request(size)
+    taken_s = []
+    for _ in range(requests):
+        start_s = time.perf_counter()
+        client.predict(*request)
+        taken_s.append(time.perf_counter() - start_s)
+    return statistics.median(taken_s) * 1e6, sum(taken_s)
+
+
+def _seek_seconds(server: Server) -> float:
+    text = httpx.get(f"http://127.0.0.1:{server.port}/metrics").text
+    line = next(
+        line for line in text.splitlines() if line.startswith('ctr_stage_seconds_sum{stage="seek"}')
+    )
+    return float(line.rpartition(" ")[2])
+
+
+def _request(size: int, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    random = np.random.default_rng(seed)
+    return random.integers(0, KEY_COUNT, (size, 26)), random.random((size, 13), np.float32)
+
+
+def _export(directory: Path, seed: int) -> Path:
+    import paddle
+
+    from examples.criteo_ctr.export import write_dense
+    from examples.criteo_ctr.network import CtrNetwork
+
+    paddle.seed(seed)
+    write_dense(CtrNetwork(), directory, DICT_NAME, Version(str(seed), str(seed)))
+    return directory
+
+
+@contextlib.contextmanager
+def _deployed(run_dir: Path, model: Path) -> Iterator[_Deployment]:
+    with contextlib.ExitStack() as stack:
+        shards = []
+        for shard in range(SHARDS):
+            shard_dir = run_dir / f"ctr_shard_{shard}"
+            shard_dir.mkdir()
+            first, second = (_table(shard_dir, shard, seed) for seed in (1, 2))
+            shards.append(stack.enter_context(cube_server(first, "1_1", shard_dir)))
+            target = shard_dir / "data" / "2_2" / first.name
+            target.parent.mkdir()
+            target.symlink_to(second)
+        _write_conf(run_dir, [shard.port for shard in shards])
+        _publish(run_dir, model)
+        server = stack.enter_context(ctr_server(run_dir))
+        deadline_s = time.monotonic() + 60
+        while httpx.get(f"http://127.0.0.1:{server.port}/ready").status_code != 200:
+            if time.monotonic() > deadline_s:
+                raise RuntimeError(httpx.get(f"http://127.0.0.1:{server.port}/status").text)
+            time.sleep(0.05)
+        yield _Deployment(server, shards, run_dir)
+
+
+def _table(shard_dir: Path, shard: int, seed: int) -> Path:
+    keys = np.arange(shard, KEY_COUNT, SHARDS, dtype=np.uint64)
+    values = np.random.default_rng(seed).normal(scale=0.05, size=(len(keys), 10))
+    directory = shard_dir / f"table_{seed}"
+    directory.mkdir()
+    path = directory / f"{DICT_NAME}_part{shard}.table"
+    _native.write_table(
+        str(path),
+        keys,
+        values.astype(np.float32).view(np.uint8),
+        dict_name=DICT_NAME,
+        version=f"{seed}_{seed}",
+        shard=shard,
+        shard_num=SHARDS,
+    )
+    return path
+
+
+def _write_conf(run_dir: Path, ports: list[int]) -> None:
+    nodes = [{"ip": "127.0.0.1", "port": port} for port in ports]
+    conf = [{"dict_name": DICT_NAME, "shard": len(ports), "nodes": nodes}]
+    (run_dir / "ctr_cube.conf").write_text(json.dumps(conf))
+    (run_dir / "model_toolkit.prototxt").write_text(
+        'engines { name: "ctr" type: "PADDLE_INFER" reloadable_type: "timestamp_ne"\n'
+        f'reloadable_meta: "{run_dir}/fluid_time_file" model_data_path: "{run_dir}/current"\n'
+        "enable_batch_align: 1 sparse_param_service_type: REMOTE\n"
+        f'sparse_param_service_table_name: "{DICT_NAME}" }}\n'
+    )
+
+
+def _publish(run_dir: Path, model: Path) -> list[socket.socket]:
+    link = run_dir / ".current"
+    link.symlink_to(model)
+    link.rename(run_dir / "current")
+    meta = run_dir / "fluid_time_file"
+    meta.write_text(model.name)
+    os.utime(meta, ns=(time.time_ns(), time.time_ns()))
+    return []

@@ -1,0 +1,59 @@
+"""Load on a predictor that costs the measuring process as little as can be."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Sequence
+
+from cube_core._native import encode_request_frame, parse_frames
+
+_SERVICE = "baidu.paddle_serving.predictor.ctr_prediction.CTRPredictionService"
+_FRAME_BYTES_MAX = 64 << 20
+
+
+def answer_all(port: int, payloads: Sequence[bytes], requests: int, in_flight: int) -> float:
+    """Sends requests over one connection, `in_flight` at a time; returns answers per second.
+
+    Raises:
+        RuntimeError: an answer is an error, or the connection was lost.
+    """
+    frames = [
+        encode_request_frame(_SERVICE, "inference", number + 1, payload)
+        for number, payload in enumerate(payloads)
+    ]
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        start_s = time.perf_counter()
+        sent, answered, rest = 0, 0, b""
+        while answered < requests:
+            due = min(in_flight - (sent - answered), requests - sent)
+            connection.sendall(b"".join(frames[(sent + i) % len(frames)] for i in range(due)))
+            sent += due
+            received = connection.recv(1 << 18)
+            if not received:
+                raise RuntimeError("the predictor closed the connection")
+            rest += received
+            found, taken_bytes, _ = parse_frames(rest, _FRAME_BYTES_MAX)
+            for frame in found:
+                if frame.error_code:
+                    raise RuntimeError(frame.error_text)
+            answered += len(found)
+            rest = rest[taken_bytes:]
+        return requests / (time.perf_counter() - start_s)
+
+
+def tell(ports: Sequence[int], command: str, version: str) -> list[socket.socket]:
+    """Sends a control command to servers; the answers may be read from what it returns."""
+    body = json.dumps({"cmd": command, "version": version}).encode()
+    head = (
+        "POST /ControlService/cmd HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    connections = []
+    for port in ports:
+        connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+        connection.sendall(head.encode() + body)
+        connections.append(connection)
+    return connections
