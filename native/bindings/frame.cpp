@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <optional>
 
 #include "bindings/bindings.hpp"
 #include "bindings/python_frame.hpp"
@@ -44,6 +45,8 @@ nb::object byte_view(nb::handle data) {
 }
 
 namespace {
+
+constexpr size_t kReleaseBytesMin = size_t{64} << 10;
 
 nb::object slice_of(const PythonFrame& frame, size_t start, size_t end) {
     return frame.buffer[nb::slice(static_cast<Py_ssize_t>(start), static_cast<Py_ssize_t>(end),
@@ -90,8 +93,12 @@ nb::bytes encode_response_frame(int64_t correlation_id, const BufferView& payloa
                                   payload.size() + attachment.size());
     uint8_t* at = cube::write_response_head(writable(frame), correlation_id, payload.size(),
                                             attachment.size());
+    // New memory, that is given page by page as it is written: megabytes take milliseconds.
+    std::optional<nb::gil_scoped_release> released;
+    if (payload.size() + attachment.size() >= kReleaseBytesMin) released.emplace();
     at = std::ranges::copy(payload.bytes(), at).out;
     std::ranges::copy(attachment.bytes(), at);
+    released.reset();
     return frame;
 }
 
