@@ -62,7 +62,14 @@ void write_sample_table(const std::string& path, size_t count, size_t value_byte
     for (size_t i = 0; i < count; ++i) keys[i] = i * 3;
     ByteVector values(count * value_bytes);
     for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<uint8_t>(i);
-    write_table(path, {keys, values.data(), value_bytes, kind, "dict", "7_9", 0, 1});
+    TableInput input;
+    input.keys = keys;
+    input.values = values.data();
+    input.value_bytes = value_bytes;
+    input.value_kind = kind;
+    input.dict_name = "dict";
+    input.version = "7_9";
+    write_table(path, input);
 }
 
 }  // namespace
