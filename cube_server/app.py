@@ -23,6 +23,7 @@ class Plane(Protocol):
     async def ready(self) -> str: ...
     async def status(self) -> dict[str, Any]: ...
     async def metrics(self) -> bytes: ...
+    async def variables(self, names: str) -> str: ...
 
 
 def make_app(plane: Plane, limits: WireLimits, services: Sequence[Service]) -> FastAPI:
@@ -49,6 +50,14 @@ def make_app(plane: Plane, limits: WireLimits, services: Sequence[Service]) -> F
     @app.get("/metrics")
     async def metrics() -> Response:
         return Response(await plane.metrics(), media_type="text/plain")
+
+    @app.get("/vars", response_class=PlainTextResponse)
+    @app.get("/vars/{names}", response_class=PlainTextResponse, include_in_schema=False)
+    async def variables(names: str = "") -> PlainTextResponse:
+        text = await plane.variables(names)
+        if not text:
+            return PlainTextResponse(f"Fail to find any bvar by `{names}`\n", status_code=404)
+        return PlainTextResponse(text)
 
     @app.post("/ControlService/cmd")
     @app.post("/rec.mcube.ControlService/cmd", include_in_schema=False)

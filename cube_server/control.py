@@ -21,7 +21,7 @@ Reply = dict[str, Any]
 
 
 class Control:
-    """Runs control commands on the versions of one server.
+    """Runs control commands on the versions of one dict.
 
     A command that has begun goes on when its caller goes away.
     """
@@ -44,14 +44,12 @@ class Control:
             "reload_patch": self._patch,
         }
 
-    async def run(self, body: bytes) -> bytes:
-        """Runs one command.
+    async def run(self, command: Command) -> Reply:
+        """Runs one command, as `parse_command` gives it.
 
         Raises:
-            WireError: no JSON object, or one without `cmd`.
             ControlError: the command is unknown or was refused; says why.
         """
-        command = _parse(body)
         name = command["cmd"]
         if name not in self._commands:
             known = ", ".join(sorted(self._commands))
@@ -59,8 +57,7 @@ class Control:
         task = asyncio.ensure_future(self._commands[name](command))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        reply = await asyncio.shield(task)
-        return json.dumps(reply, separators=(",", ":")).encode()
+        return await asyncio.shield(task)
 
     async def _status(self, _command: Command) -> Reply:
         return self.state()
@@ -137,7 +134,7 @@ def control_service(run: Callable[[bytes], Awaitable[bytes]]) -> Service:
     """ControlService for baidu_std and gRPC.
 
     Args:
-        run: takes and gives JSON, as `Control.run`.
+        run: takes and gives JSON.
     """
 
     async def cmd(payload: memoryview | bytes, context: RpcContext) -> bytes:
@@ -157,7 +154,12 @@ def control_service(run: Callable[[bytes], Awaitable[bytes]]) -> Service:
     return Service(descriptor, {"cmd": cmd})
 
 
-def _parse(body: bytes) -> Command:
+def parse_command(body: bytes) -> Command:
+    """JSON to a command.
+
+    Raises:
+        WireError: no JSON object, or one without `cmd`.
+    """
     try:
         command = json.loads(body)
     except (ValueError, RecursionError) as error:

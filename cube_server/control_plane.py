@@ -6,19 +6,74 @@ There is one of it a server, whatever number of processes answers the seeks.
 from __future__ import annotations
 
 import asyncio
+import functools
+import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cube_server.control import Control
+from cube_core._native import Table
+from cube_core.errors import ControlError
+from cube_server.control import Command, Control, parse_command
 from cube_server.counters import Counts
 from cube_server.download import Downloads
 from cube_server.settings import ServerSettings
 from cube_server.store import DataDirectory
-from cube_server.versions import DictVersions, Publish
+from cube_server.variables import variables_text
+from cube_server.versions import DictVersions
 
 if TYPE_CHECKING:
     from cube_server.metrics import ServerMetrics
+
+PublishDict = Callable[["str", "Table | None", Sequence[Table]], Awaitable[None]]
+"""Lets seeks of a dict (see `ServedDict.name`) be answered from these tables."""
+
+
+class ServedDict:
+    """One dict of the server: its directory, its versions and their commands.
+
+    Attributes:
+        name: "" when the server was given none: it is that of the first table then.
+    """
+
+    def __init__(self, settings: ServerSettings, name: str, publish: PublishDict) -> None:
+        alone = len(settings.dict_names) < 2
+        self.name = name
+        data_dir = settings.data_dir if alone else settings.data_dir / name
+        self.store = DataDirectory(data_dir, name, settings.shard)
+        self.versions = DictVersions(
+            self.store,
+            functools.partial(publish, name),
+            in_memory=settings.in_memory,
+            shared=settings.workers > 1,
+            keep_versions=settings.keep_versions,
+        )
+        self.downloads = Downloads(self.store)
+        self.control = Control(self.versions, self.downloads)
+
+    @property
+    def shown_name(self) -> str:
+        """Its name, as far as it is known."""
+        current = self.versions.current
+        return self.name or (current.table.dict_name if current else "")
+
+    @property
+    def problem(self) -> str:
+        """Why no version of it is served; "" when one is."""
+        if self.versions.served:
+            return ""
+        return self.versions.last_error or "no version is served"
+
+    async def status(self) -> dict[str, Any]:
+        """State, tables in memory and versions on disk, for JSON."""
+        on_disk = await asyncio.to_thread(self.store.versions)
+        return {
+            **self.control.state(),
+            "ready": not self.problem,
+            "last_error": self.versions.last_error,
+            "versions": _tables(self.versions),
+            "versions_on_disk": [str(each) for each in on_disk],
+        }
 
 
 class ControlPlane:
@@ -27,50 +82,73 @@ class ControlPlane:
     Args:
         publish: lets every serving process answer from other tables; returns when all do.
         counts: what all serving processes have counted.
+
+    Attributes:
+        dicts: what is served; the first answers requests that name no dict.
     """
 
     def __init__(
         self,
         settings: ServerSettings,
-        publish: Publish,
+        publish: PublishDict,
         counts: Callable[[], Awaitable[Counts]],
     ) -> None:
         self._settings = settings
         self._counts = counts
         self._started_s = time.monotonic()
         self._metrics: ServerMetrics | None = None
-        self.store = DataDirectory(settings.data_dir, settings.dict_name, settings.shard)
-        self.versions = DictVersions(
-            self.store,
-            publish,
-            in_memory=settings.in_memory,
-            shared=settings.workers > 1,
-            keep_versions=settings.keep_versions,
-        )
-        self.downloads = Downloads(self.store)
-        self.control = Control(self.versions, self.downloads)
+        self.dicts = [ServedDict(settings, name, publish) for name in settings.dict_names or ("",)]
+
+    async def open(self) -> None:
+        """Makes the data directories ready.
+
+        Raises:
+            OSError: one cannot be created or read.
+        """
+        for each in self.dicts:
+            await asyncio.to_thread(each.store.open)
+
+    async def start(self) -> None:
+        """Serves the versions that the data directories name."""
+        for each in self.dicts:
+            await each.versions.start()
+
+    def on_change(self, callback: Callable[[bool], object]) -> None:
+        """Calls back after every change of versions, with whether all dicts are served."""
+        for each in self.dicts:
+            each.versions.on_change = lambda: callback(not any(d.problem for d in self.dicts))
+
+    def stop(self) -> None:
+        """Lets the downloads under way fail."""
+        for each in self.dicts:
+            each.downloads.stop()
 
     async def command(self, body: bytes) -> bytes:
-        """Runs a control command; see `Control.run`."""
-        return await self.control.run(body)
+        """Runs a control command, JSON to JSON.
+
+        Raises:
+            WireError: no JSON object, or one without `cmd`.
+            ControlError: the command is unknown or was refused; says why.
+        """
+        command = parse_command(body)
+        reply = await self._dict_of(command).control.run(command)
+        return json.dumps(reply, separators=(",", ":")).encode()
 
     async def ready(self) -> str:
-        """Why no version is served; "" when one is."""
-        if self.versions.served:
-            return ""
-        return self.versions.last_error or "no version is served"
+        """Why not every dict is served; "" when all are."""
+        for each in self.dicts:
+            if each.problem:
+                return f"{each.name}: {each.problem}" if each.name else each.problem
+        return ""
 
     async def status(self) -> dict[str, Any]:
-        """Everything a person wants to know, for JSON."""
-        versions = self.versions
-        on_disk = await asyncio.to_thread(self.store.versions)
+        """Everything a person wants to know, for JSON; the first dict's state at the top too."""
+        by_name = {each.shown_name: await each.status() for each in self.dicts}
         return {
-            **self.control.state(),
-            "ready": bool(versions.served),
-            "last_error": versions.last_error,
+            **by_name[self.dicts[0].shown_name],
+            "ready": not await self.ready(),
             "uptime_s": round(time.monotonic() - self._started_s, 3),
-            "versions": _tables(versions),
-            "versions_on_disk": [str(each) for each in on_disk],
+            "dicts": by_name,
             "workers": self._settings.workers,
             "counters": await self._counts(),
             "limits": self._settings.limits_by_name(),
@@ -81,13 +159,33 @@ class ControlPlane:
         counts = await self._counts()
         return await asyncio.to_thread(self._metrics_text, counts)
 
+    async def variables(self, names: str) -> str:
+        """What is counted, in brpc's `name : value` form.
+
+        Args:
+            names: those wanted, with `*` and `?`, between commas; "" for all.
+        """
+        uptime_s = time.monotonic() - self._started_s
+        current = [each.versions.current for each in self.dicts]
+        return variables_text(await self._counts(), current, uptime_s, names)
+
     def _metrics_text(self, counts: Counts) -> bytes:
         # prometheus_client takes a while to import, which a server that nobody scrapes need not.
         from cube_server.metrics import ServerMetrics
 
         if self._metrics is None:
-            self._metrics = ServerMetrics(self.versions)
+            self._metrics = ServerMetrics(self.dicts)
         return self._metrics.text(counts)
+
+    def _dict_of(self, command: Command) -> ServedDict:
+        name = command.get("dict_name")
+        if name in (None, ""):
+            return self.dicts[0]
+        for each in self.dicts:
+            if each.shown_name in (name, ""):
+                return each
+        served = ", ".join(each.shown_name for each in self.dicts)
+        raise ControlError(f"{command['cmd']}: dict {name!r} is not served; served: {served}")
 
 
 def _tables(versions: DictVersions) -> list[dict[str, Any]]:

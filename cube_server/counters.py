@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from cube_core._native import Seeker
+from cube_core._native import LATENCY_BOUNDS_US, Seeker
 from cube_core.wire.server import RpcServer
 
 Counts = Mapping[str, int]
+
+LATENCY_COUNTS = (*(f"latency_us_{bound}" for bound in LATENCY_BOUNDS_US), "latency_us_more")
+"""Names of the counts of `Seeker.latency_counts`, each of one bucket alone."""
 
 
 def seek_counts(seeker: Seeker) -> dict[str, int]:
@@ -18,6 +21,10 @@ def seek_counts(seeker: Seeker) -> dict[str, int]:
         "keys": seeker.key_count,
         "missing_keys": seeker.missing_count,
         "errors": seeker.error_count,
+        "request_bytes": seeker.request_bytes,
+        "response_bytes": seeker.response_bytes,
+        "latency_sum_ns": seeker.latency_sum_ns,
+        **dict(zip(LATENCY_COUNTS, seeker.latency_counts, strict=True)),
     }
 
 

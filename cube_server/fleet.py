@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 from cube_core._native import Table
 from cube_core.errors import ConfError, CubeError
@@ -56,6 +56,25 @@ class _Worker:
             return await asyncio.to_thread(self.process.wait)
 
 
+class _NumberedTable(NamedTuple):
+    """A table, by the number that workers know it by."""
+
+    number: int
+    table: Table
+
+
+@dataclass(frozen=True)
+class _DictTables:
+    """What one dict is answered from."""
+
+    current: _NumberedTable | None
+    others: list[_NumberedTable]
+
+    @property
+    def tables(self) -> list[_NumberedTable]:
+        return [*([self.current] if self.current else []), *self.others]
+
+
 class Fleet:
     """Keeps `settings.workers` workers serving the same tables.
 
@@ -69,8 +88,9 @@ class Fleet:
         self._answer = answer
         self._workers: list[_Worker] = []
         self._keepers: list[asyncio.Task[None]] = []
-        self._tables: list[tuple[int, Table]] = []
-        self._has_current = False
+        self._dicts: dict[str, _DictTables] = {
+            name: _DictTables(None, []) for name in settings.dict_names or ("",)
+        }
         self._next_number = 0
         self._counts_of_ended: Counts = {}
         self._stopping = False
@@ -87,20 +107,22 @@ class Fleet:
         loop = asyncio.get_running_loop()
         self._keepers = [loop.create_task(self._keep(each)) for each in workers]
 
-    async def publish(self, current: Table | None, others: Sequence[Table]) -> None:
-        """Lets every worker answer from these tables; returns when all do."""
+    async def publish(self, dict_name: str, current: Table | None, others: Sequence[Table]) -> None:
+        """Lets every worker answer the dict from these tables; returns when all do."""
         async with self._publishing:
-            known = {id(table): number for number, table in self._tables}
-            wanted = [*([current] if current is not None else []), *others]
-            numbered: list[tuple[int, Table]] = []
-            for table in wanted:
-                number = known.get(id(table))
-                if number is None:
-                    number = self._next_number
-                    self._next_number += 1
-                numbered.append((number, table))
-            self._tables, self._has_current = numbered, current is not None
+            self._dicts[dict_name] = _DictTables(
+                self._numbered(dict_name, current) if current is not None else None,
+                [self._numbered(dict_name, each) for each in others],
+            )
             await asyncio.gather(*(self._tell(each) for each in self._workers))
+
+    def _numbered(self, dict_name: str, table: Table) -> _NumberedTable:
+        """The table with the number that workers know it by, or with a new one."""
+        for each in self._dicts[dict_name].tables:
+            if each.table is table:
+                return each
+        self._next_number += 1
+        return _NumberedTable(self._next_number, table)
 
     async def counts(self) -> dict[str, int]:
         """What all workers have counted, those that have ended too."""
@@ -148,9 +170,19 @@ class Fleet:
 
     async def _tell(self, worker: _Worker) -> None:
         """Sends the tables; a worker that has ended meanwhile is told when it starts again."""
-        new = [table for number, table in self._tables if number not in worker.numbers]
-        tables = [{"number": number, "path": table.path} for number, table in self._tables]
-        body = {"tables": tables, "has_current": self._has_current}
+        tables = [each for tables in self._dicts.values() for each in tables.tables]
+        new = [each.table for each in tables if each.number not in worker.numbers]
+        body = {
+            "tables": [{"number": each.number, "path": each.table.path} for each in tables],
+            "dicts": [
+                {
+                    "name": name,
+                    "current": each.current.number if each.current else None,
+                    "others": [other.number for other in each.others],
+                }
+                for name, each in self._dicts.items()
+            ],
+        }
         try:
             told = worker.channel.ask("tables", body, [table.descriptor for table in new])
             await asyncio.wait_for(told, _TABLES_TIMEOUT_S)
@@ -161,7 +193,7 @@ class Fleet:
             log.error("worker %d takes no tables and is ended: %r", worker.process.pid, error)
             worker.process.kill()
             return
-        worker.numbers = {number for number, _ in self._tables}
+        worker.numbers = {each.number for each in tables}
 
     async def _count(self, worker: _Worker) -> None:
         try:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from cube_core._native import Frame, Seeker, Table
+from cube_core._native import Frame, Seeker
 
 _LOOP_NS_MAX = 1_000_000
 # Measured: a lookup, and copying a byte of a row that is in no cache.
@@ -28,10 +26,6 @@ class LoopSeeks:
         """Sets the limit for tables with values of that width."""
         keys_max = _LOOP_NS_MAX / (_KEY_NS + _VALUE_BYTE_NS * value_bytes)
         self.payload_bytes_max = int(keys_max) * _KEY_BYTES_MIN
-
-    def fit_tables(self, tables: Iterable[Table]) -> None:
-        """Sets the limit for the widest values of these tables."""
-        self.fit(max((table.value_bytes for table in tables), default=1))
 
     def serve(
         self, data: bytes | memoryview, payload_bytes_max: int

@@ -58,9 +58,13 @@ def serve(
         Path, typer.Option("--data_dir", file_okay=False, help="Versions on disk, and VERSION")
     ] = Path("data"),
     dict_name: Annotated[
-        str,
-        typer.Option("--dict_name", help="The dict it serves; that of the first table if unset"),
-    ] = "",
+        list[str] | None,
+        typer.Option(
+            "--dict_name",
+            help="The dict it serves; that of the first table if unset. Several, each in a"
+            " directory of its name in <data_dir>: repeat it",
+        ),
+    ] = None,
     shard: Annotated[
         int | None,
         typer.Option(
@@ -156,10 +160,14 @@ def serve(
     log.configure("cube-server")
     if log_dir is not None:
         _log_to(log_dir / f"cube-server.{port}.log")
-    if dict_name and not DICT_NAME.fullmatch(dict_name):
-        raise ConfError(
-            "command line", "--dict_name", f"{dict_name!r}: use letters, digits, '_', '.'"
-        )
+    dict_names = tuple(name for name in dict_name or () if name)
+    for name in dict_names:
+        if not DICT_NAME.fullmatch(name):
+            raise ConfError(
+                "command line", "--dict_name", f"{name!r}: use letters, digits, '_', '.'"
+            )
+        if dict_names.count(name) > 1:
+            raise ConfError("command line", "--dict_name", f"{name!r} is given twice")
     if grpc_port is None:
         grpc_port = port + 1000 if 0 < port <= _PORT_MAX - 1000 else 0
     run(
@@ -168,7 +176,7 @@ def serve(
             port=port,
             grpc_port=None if grpc_port < 0 else grpc_port,
             data_dir=data_dir,
-            dict_name=dict_name,
+            dict_names=dict_names,
             shard=shard,
             in_memory=in_mem,
             keep_versions=keep_versions,

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
-from cube_server.counters import Counts
-from cube_server.versions import DictVersions
+from cube_core._native import LATENCY_BOUNDS_US
+from cube_server.control_plane import ServedDict
+from cube_server.counters import LATENCY_COUNTS, Counts
 
 _COUNTERS = {
     "requests": ("seek_requests", "Seeks answered or refused"),
     "keys": ("seek_keys", "Keys asked for"),
     "missing_keys": ("seek_missing_keys", "Keys that the table does not hold"),
+    "request_bytes": ("seek_request_bytes", "Bytes of DictRequests"),
+    "response_bytes": ("seek_response_bytes", "Bytes of DictResponses"),
     "errors": ("seek_errors", "Seeks answered with an error"),
     "connections_accepted": ("connections_accepted", "Connections accepted"),
     "connections_refused": ("connections_refused", "Connections over connections_max"),
@@ -25,11 +34,14 @@ _COUNTERS = {
 }
 
 
-class ServerMetrics(Collector):
-    """Renders the counts of all serving processes, and the loaded versions."""
+_BOUNDS_S = [*(str(bound_us / 1e6) for bound_us in LATENCY_BOUNDS_US), "+Inf"]
 
-    def __init__(self, versions: DictVersions) -> None:
-        self._versions = versions
+
+class ServerMetrics(Collector):
+    """Renders the counts of all serving processes, and the loaded versions of each dict."""
+
+    def __init__(self, dicts: Sequence[ServedDict]) -> None:
+        self._dicts = dicts
         self._counts: Counts = {}
         self._lock = threading.Lock()
         self._registry = CollectorRegistry()
@@ -56,12 +68,23 @@ class ServerMetrics(Collector):
         yield GaugeMetricFamily(
             "cube_server_ready",
             "1 when a version is served",
-            value=int(bool(self._versions.served)),
+            value=int(not any(each.problem for each in self._dicts)),
         )
+        yield self._latencies()
         yield from self._tables()
 
+    def _latencies(self) -> Metric:
+        counts = itertools.accumulate(self._counts[name] for name in LATENCY_COUNTS)
+        buckets = list(zip(_BOUNDS_S, counts, strict=True))
+        return HistogramMetricFamily(
+            "cube_server_seek_seconds",
+            "Time to answer a seek in the process, without waiting before it",
+            buckets=buckets,
+            sum_value=self._counts["latency_sum_ns"] / 1e9,
+        )
+
     def _tables(self) -> Iterator[Metric]:
-        labels = ["version", "role"]
+        labels = ["dict", "version", "role"]
         keys = GaugeMetricFamily("cube_server_table_keys", "Keys of a loaded table", labels=labels)
         memory = GaugeMetricFamily(
             "cube_server_table_bytes", "Memory or mapped bytes of a loaded table", labels=labels
@@ -69,9 +92,10 @@ class ServerMetrics(Collector):
         load = GaugeMetricFamily(
             "cube_server_table_load_seconds", "Time it took to load a table", labels=labels
         )
-        for role, loaded in self._versions.loaded():
-            values = [str(loaded.version), role]
-            keys.add_metric(values, loaded.table.key_count)
-            memory.add_metric(values, loaded.table.memory_bytes)
-            load.add_metric(values, loaded.load_s)
+        for each in self._dicts:
+            for role, loaded in each.versions.loaded():
+                values = [loaded.table.dict_name, str(loaded.version), role]
+                keys.add_metric(values, loaded.table.key_count)
+                memory.add_metric(values, loaded.table.memory_bytes)
+                load.add_metric(values, loaded.load_s)
         yield from (keys, memory, load)

@@ -73,6 +73,9 @@ class ShardServer:
         self._seeker = Seeker(settings.keys_per_request_max, settings.limits.frame_bytes_max)
         self._loop_seeks = LoopSeeks(self._seeker)
         self._plane = ControlPlane(settings, self._publish, self._counts)
+        self._widths: dict[str, int] = {}
+        for each in self._plane.dicts:
+            self._seeker.set_tables(None, dict_name=each.name)
         self._dict_service = dict_service(self._seeker)
         self._server = RpcServer(
             [self._dict_service, control_service(self._plane.command)],
@@ -83,7 +86,7 @@ class ShardServer:
             limits=settings.limits,
             fast_path=self._loop_seeks,
         )
-        self._plane.versions.on_change = self._on_versions_change
+        self._plane.on_change(self._server.set_serving)
 
     async def start(self) -> None:
         """Opens the ports, then serves the version that the data directory names.
@@ -92,27 +95,27 @@ class ShardServer:
             OSError: the data directory cannot be created or read.
             ConfError: a port cannot be opened.
         """
-        await asyncio.to_thread(self._plane.store.open)
+        await self._plane.open()
         await self._server.start()
-        await self._plane.versions.start()
+        await self._plane.start()
 
     def ready_line(self) -> str:
         return ready_line(self._server.port, self._server.grpc_port, self._plane)
 
     async def drain(self) -> None:
         """Takes nothing more, answers what is under way, and closes all connections."""
-        self._plane.downloads.stop()
+        self._plane.stop()
         await self._server.drain(self._settings.drain_timeout_s)
 
-    async def _publish(self, current: Table | None, others: Sequence[Table]) -> None:
-        self._seeker.set_tables(current, others)
-        self._loop_seeks.fit_tables([*([current] if current else []), *others])
+    async def _publish(
+        self, dict_name: str, current: Table | None, others: Sequence[Table]
+    ) -> None:
+        self._seeker.set_tables(current, others, dict_name=dict_name)
+        self._widths[dict_name] = widest(current, others)
+        self._loop_seeks.fit(max(self._widths.values()))
 
     async def _counts(self) -> dict[str, int]:
         return added([seek_counts(self._seeker), wire_counts(self._server)])
-
-    def _on_versions_change(self) -> None:
-        self._server.set_serving(bool(self._plane.versions.served))
 
     def _make_app(self) -> FastAPI:
         from cube_server.app import make_app
@@ -126,12 +129,20 @@ def dict_service(seeker: Seeker) -> Service:
     return Service(descriptor, kernels={"seek": seeker.seek})
 
 
+def widest(current: Table | None, others: Sequence[Table]) -> int:
+    """Width of the widest values among tables, in bytes; 1 without tables."""
+    tables = [*([current] if current else []), *others]
+    return max((table.value_bytes for table in tables), default=1)
+
+
 def ready_line(port: int, grpc_port: int | None, plane: ControlPlane) -> str:
     """What a server prints when it can serve."""
-    current = plane.versions.current
+    current = plane.dicts[0].versions.current
     version = current.version if current else "none"
     grpc = "none" if grpc_port is None else grpc_port
-    return f"cube-server ready: port={port} grpc_port={grpc} version={version}"
+    line = f"cube-server ready: port={port} grpc_port={grpc} version={version}"
+    names = [each.name for each in plane.dicts]
+    return line if len(names) == 1 else f"{line} dicts={','.join(names)}"
 
 
 def _stop_signal() -> asyncio.Event:

@@ -15,8 +15,10 @@ class ServerSettings:
     Attributes:
         port: baidu_std and HTTP; 0 for any free one.
         grpc_port: 0 for any free one, None for no gRPC.
-        data_dir: versions on disk, and VERSION with the name of the one to serve after a restart.
-        dict_name: the one dict that is served; "" takes that of the first table.
+        data_dir: versions on disk, and VERSION with the name of the one to serve after a restart;
+            with several dicts, a directory of that kind for each, by its name.
+        dict_names: the dicts that are served, the first of which answers requests that name none;
+            without any, the one dict of the first table.
         shard: the one shard that is served; None takes that of the first table.
         in_memory: read tables into memory; else map the files.
         keep_versions: versions kept, in memory and on disk, the current one counted.
@@ -29,7 +31,7 @@ class ServerSettings:
     port: int = 8001
     grpc_port: int | None = 9001
     data_dir: Path = Path("data")
-    dict_name: str = ""
+    dict_names: tuple[str, ...] = ()
     shard: int | None = None
     in_memory: bool = True
     keep_versions: int = 2

@@ -30,7 +30,9 @@ class Supervisor:
         self._settings = settings
         self._seeker = Seeker(settings.keys_per_request_max, settings.limits.frame_bytes_max)
         self._plane = ControlPlane(settings, self._publish, self._counts)
-        self._plane.versions.on_change = self._on_versions_change
+        for each in self._plane.dicts:
+            self._seeker.set_tables(None, dict_name=each.name)
+        self._plane.on_change(self._on_versions_change)
         self._grpc: GrpcServer | None = None
 
     async def start(self) -> None:
@@ -41,7 +43,7 @@ class Supervisor:
             OSError: the data directory cannot be created or read.
             ConfError: a port cannot be opened.
         """
-        await asyncio.to_thread(self._plane.store.open)
+        await self._plane.open()
         self._port_holder = _hold_port(self._settings.host, self._settings.port)
         self._port = self._port_holder.getsockname()[1]
         self._fleet = Fleet(self._settings, self._port, self._answer)
@@ -49,7 +51,7 @@ class Supervisor:
             loop = asyncio.get_running_loop()
             self._grpc = await asyncio.to_thread(self._start_grpc, loop, self._settings.grpc_port)
         await self._fleet.start()
-        await self._plane.versions.start()
+        await self._plane.start()
 
     def ready_line(self) -> str:
         grpc_port = self._grpc.port if self._grpc else None
@@ -57,7 +59,7 @@ class Supervisor:
 
     async def drain(self) -> None:
         """Takes nothing more, answers what is under way, and ends the workers."""
-        self._plane.downloads.stop()
+        self._plane.stop()
         self._port_holder.close()
         timeout_s = self._settings.drain_timeout_s
         ends = [self._fleet.drain(timeout_s)]
@@ -73,20 +75,24 @@ class Supervisor:
             return await self._plane.ready()
         if what == "status":
             return await self._plane.status()
+        if what == "variables":
+            return await self._plane.variables(body["names"])
         if what == "metrics":
             return (await self._plane.metrics()).decode()
         raise ValueError(f"nobody asks a supervisor for {what!r}")
 
-    async def _publish(self, current: Table | None, others: Sequence[Table]) -> None:
-        self._seeker.set_tables(current, others)
-        await self._fleet.publish(current, others)
+    async def _publish(
+        self, dict_name: str, current: Table | None, others: Sequence[Table]
+    ) -> None:
+        self._seeker.set_tables(current, others, dict_name=dict_name)
+        await self._fleet.publish(dict_name, current, others)
 
     async def _counts(self) -> dict[str, int]:
         return added([seek_counts(self._seeker), await self._fleet.counts()])
 
-    def _on_versions_change(self) -> None:
+    def _on_versions_change(self, serving: bool) -> None:
         if self._grpc is not None:
-            self._grpc.set_serving(bool(self._plane.versions.served))
+            self._grpc.set_serving(serving)
 
     def _start_grpc(self, loop: asyncio.AbstractEventLoop, port: int) -> GrpcServer:
         from cube_core.wire.grpc_server import GrpcServer

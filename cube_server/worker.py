@@ -21,7 +21,7 @@ from cube_core.wire.server import RpcServer
 from cube_server.control import control_service
 from cube_server.counters import added, seek_counts, wire_counts
 from cube_server.loop_seeks import LoopSeeks
-from cube_server.server import allow_files, dict_service
+from cube_server.server import allow_files, dict_service, widest
 from cube_server.worker_channel import Channel
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Worker:
         if what == "start":
             return await self._start(**body)
         if what == "tables":
-            return await self._set_tables(body["tables"], body["has_current"], descriptors)
+            return await self._set_tables(body["tables"], body["dicts"], descriptors)
         if what == "counts":
             return added([seek_counts(self._seeker), wire_counts(self._server)])
         if what == "drain":
@@ -73,20 +73,21 @@ class Worker:
         await self._server.start()
 
     async def _set_tables(
-        self, tables: list[dict[str, Any]], has_current: bool, descriptors: list[int]
+        self, tables: list[dict[str, Any]], dicts: list[dict[str, Any]], descriptors: list[int]
     ) -> None:
-        """Answers from `tables`, the current one first; attaches to those it does not have yet,
-        whose descriptors come along in the same order."""
+        """Attaches to those of `tables` that it does not have yet, whose descriptors come along in
+        the same order, and answers each of `dicts` from its own."""
         unused = iter(descriptors)
         kept: dict[int, Table] = {}
         for each in tables:
             known = self._tables.get(each["number"])
             kept[each["number"]] = known or Table.attach(each["path"], next(unused))
         dropped, self._tables = self._tables, kept
-        in_order = list(kept.values())
-        current = in_order[0] if has_current else None
-        self._seeker.set_tables(current, in_order[1:] if has_current else in_order)
-        self._loop_seeks.fit_tables(in_order)
+        for each in dicts:
+            current = None if each["current"] is None else kept[each["current"]]
+            others = [kept[number] for number in each["others"]]
+            self._seeker.set_tables(current, others, dict_name=each["name"])
+        self._loop_seeks.fit(widest(None, list(kept.values())))
         # Giving back the mappings of gigabytes takes a while.
         await asyncio.to_thread(dropped.clear)
 
@@ -108,6 +109,10 @@ class Worker:
     async def metrics(self) -> bytes:
         text: str = await self.channel.ask("metrics")
         return text.encode()
+
+    async def variables(self, names: str) -> str:
+        text: str = await self.channel.ask("variables", {"names": names})
+        return text
 
     def _make_app(self) -> FastAPI:
         from cube_server.app import make_app

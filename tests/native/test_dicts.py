@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def table_of(path: Path, content: int, version: str = "1_1") -> Table:
     return build_table(path, KEYS, np.full((10, 4), content, np.uint8), version=version)
 
 
-def value(seeker: Seeker, **fields: str) -> int:
+def value(seeker: Seeker, **fields: Any) -> int:
     request = dict_pb2.DictRequest(keys=[3], **fields).SerializeToString()
     return dict_pb2.DictResponse.FromString(seeker.seek(request)).values[0].value[0]
 

@@ -28,7 +28,7 @@ from tests.server.client import (
     receive_frame,
     rows_in,
 )
-from tests.server.tables import KEY_COUNT, rows_of
+from tests.server.tables import DICT_NAME, KEY_COUNT, rows_of
 from tests.waiting import wait_until
 
 MISSING = 0xFFFFFFFF
@@ -202,7 +202,8 @@ class TestHttp:
         client.seek([1])
         lines = client.http.get("/metrics").text.splitlines()
         assert "cube_server_ready 1.0" in lines
-        assert f'cube_server_table_keys{{role="current",version="10_10"}} {KEY_COUNT}.0' in lines
+        labels = f'dict="{DICT_NAME}",role="current",version="10_10"'
+        assert f"cube_server_table_keys{{{labels}}} {KEY_COUNT}.0" in lines
         [requests] = [line for line in lines if line.startswith("cube_server_seek_requests_total")]
         assert float(requests.split()[1]) >= 1
 
