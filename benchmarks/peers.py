@@ -72,7 +72,7 @@ def ctr_server(run_dir: Path) -> Iterator[Server]:
     command = [
         sys.executable, "-m", "ctr_serving.main", "--port=0", "--grpc_port=0",
         f"--conf={run_dir}/model_toolkit.prototxt", f"--cube_conf={run_dir}/ctr_cube.conf",
-        "--reload_interval_ms=50",
+        "--reload_interval_ms=50", "--queue_timeout_ms=5000",
     ]  # fmt: skip
     with _process(command, run_dir / "ctr_serving.log", ready=" ready: ") as (process, line):
         match = re.search(r"\bport=(\d+)", line)

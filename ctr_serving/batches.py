@@ -32,6 +32,8 @@ JOINED_BATCHES_MAX = 2
 SINGLE_BATCHES_MAX = 64
 """The same when each request is a batch of its own."""
 
+_JOINED_ROWS_MULTIPLE = 8
+
 
 class Features(NamedTuple):
     """keys int64[n * slots], instance by instance; dense float32[n, dense_dim]."""
@@ -176,6 +178,8 @@ class Batches:
                 return
             rows, dense = rows[wanted], dense[wanted]
         start_s = time.perf_counter()
+        if len(jobs) > 1:
+            rows, dense = _padded(rows), _padded(dense)
         probabilities = await _predict(jobs[0].engine, rows, dense)
         infer_s = time.perf_counter() - start_s
         self._counters.observe_batch(seek_s, infer_s)
@@ -222,6 +226,15 @@ def _joined(jobs: list[_Job]) -> Features:
         return jobs[0].features
     keys, dense = zip(*(job.features for job in jobs), strict=True)
     return Features(np.concatenate(keys), np.concatenate(dense))
+
+
+def _padded(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """With rows of zeros up to the next multiple: a joined batch may have any number of rows, and
+    a run costs less the fewer different ones there are."""
+    rows_num = -len(matrix) % _JOINED_ROWS_MULTIPLE
+    if not rows_num:
+        return matrix
+    return np.concatenate([matrix, np.zeros((rows_num, matrix.shape[1]), np.float32)])
 
 
 def _is_in_time(job: _Job) -> bool:

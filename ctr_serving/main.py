@@ -59,7 +59,7 @@ def serve(
     queue_timeout_ms: Annotated[
         int,
         typer.Option("--queue_timeout_ms", min=1, help="waiting longer for a run is refused"),
-    ] = 200,
+    ] = 500,
     drain_timeout_s: Annotated[
         float, typer.Option("--drain_timeout_s", min=0, help="for requests under way at SIGTERM")
     ] = 10.0,

@@ -61,7 +61,11 @@ class CtrOp:
             raise PredictionError(f"no model is loaded yet: {self._slot.problem}")
         trace.version = engine.manifest.version
         start_s = time.perf_counter()
-        features = await self._parse(payload, engine.manifest)
+        if len(payload) <= _PARSE_ON_LOOP_BYTES_MAX:
+            features = _parse(payload, engine.manifest, self._rows_max)
+        else:
+            parse = partial(_parse, payload, engine.manifest, self._rows_max)
+            features = await asyncio.to_thread(parse)
         trace.seconds["parse"] = time.perf_counter() - start_s
         trace.rows = len(features.dense)
         if not trace.rows:
@@ -87,11 +91,6 @@ class CtrOp:
                 f"dict {manifest.dict_name}, version {manifest.version}: its values are not"
                 f" embedding_dim={manifest.embedding_dim} floats wide"
             )
-
-    async def _parse(self, payload: bytes | memoryview, manifest: Manifest) -> Features:
-        if len(payload) <= _PARSE_ON_LOOP_BYTES_MAX:
-            return _parse(payload, manifest, self._rows_max)
-        return await asyncio.to_thread(partial(_parse, payload, manifest, self._rows_max))
 
 
 def _parse(payload: bytes | memoryview, manifest: Manifest, rows_max: int) -> Features:
