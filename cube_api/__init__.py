@@ -12,12 +12,18 @@ from __future__ import annotations
 from cube_api._async_client import AsyncCubeClient
 from cube_api._client import CubeClient
 from cube_api._result import SeekResult
-from cube_core._native import STATUS_FOUND, STATUS_MISSING, STATUS_WRONG_WIDTH
+from cube_core._native import (
+    STATUS_FAILED,
+    STATUS_FOUND,
+    STATUS_MISSING,
+    STATUS_WRONG_WIDTH,
+)
 from cube_core.conf.cube_conf import DictConf
 from cube_core.errors import (
     ConfError,
     ConnectError,
     CubeError,
+    MissingKeysError,
     RpcError,
     RpcTimeoutError,
     SeekError,
@@ -28,6 +34,7 @@ from cube_core.errors import (
 )
 
 __all__ = [
+    "STATUS_FAILED",
     "STATUS_FOUND",
     "STATUS_MISSING",
     "STATUS_WRONG_WIDTH",
@@ -37,6 +44,7 @@ __all__ = [
     "CubeClient",
     "CubeError",
     "DictConf",
+    "MissingKeysError",
     "RpcError",
     "RpcTimeoutError",
     "SeekError",

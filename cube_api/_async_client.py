@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from cube_api._blocking_run import run
 from cube_api._call import Ask, SeekCall
 from cube_api._directory import Directory
+from cube_api._options import OnFailure, OnMissing, SeekOptions
 from cube_api._pool import ConnectionPool
 from cube_api._result import SeekResult
 from cube_api._topology import Topology
 from cube_core._native import Frame
 from cube_core.conf.cube_conf import DictConf
 from cube_core.endpoint import Endpoint
-from cube_core.errors import RpcError, SeekError
+from cube_core.errors import RpcError, SeekError, SeekTimeoutError
 from cube_core.wire.prpc_channel import AsyncChannel, Ticket
 
 KEYS_ON_LOOP_MAX = 16384
@@ -60,6 +61,8 @@ class AsyncCubeClient:
         version: str | None = None,
         dim: int | None = None,
         timeout_ms: int | None = None,
+        on_missing: OnMissing = "zeros",
+        on_failure: OnFailure = "raise",
     ) -> SeekResult:
         """As `CubeClient.seek`; cancelling it drops what is in flight."""
         if self._closed:
@@ -68,9 +71,7 @@ class AsyncCubeClient:
             SeekCall,
             self._topology().dict_named(dict_name),
             keys,
-            version=version,
-            dim=dim,
-            timeout_ms=timeout_ms,
+            SeekOptions(version, dim, timeout_ms, on_missing, on_failure),
         )
         if np.size(keys) > KEYS_ON_LOOP_MAX:
             return await asyncio.to_thread(lambda: run(begin(), self._pool))
@@ -181,4 +182,9 @@ class _Exchange:
     def _expire(self) -> None:
         for ticket in self._tickets.values():
             ticket.expire()
-        self._done.set_exception(self._call.timed_out())
+        try:
+            self._call.expire()
+        except SeekTimeoutError as error:
+            self._done.set_exception(error)
+        else:
+            self._done.set_result(None)

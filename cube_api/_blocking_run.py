@@ -59,7 +59,8 @@ class _Exchange:
             limit_s = min(limit_s, connection.wait_limit_s)
         now_s = time.monotonic()
         if now_s >= self._call.deadline_s:
-            raise self._call.timed_out()
+            self._call.expire()
+            return
         ready = poll.poll(max(0.0, limit_s - now_s) * 1000)
         # None is ready when the limit was reached: one of them may be late with its connection.
         late = [number for number, c in by_fd.items() if c.wait_limit_s <= limit_s]

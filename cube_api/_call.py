@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube_api._balancer import Replica
+from cube_api._missing import fill_missing
+from cube_api._options import SeekOptions
 from cube_api._result import SeekResult
 from cube_api._topology import DictTopology
 from cube_core._native import Frame, SeekPlan
@@ -60,6 +62,7 @@ class _Shard:
     pin: str | None = None
     version: str | None = None
     answer: Frame | None = None
+    error: SeekError | None = None
     asks: list[Ask] = field(default_factory=list)
     hedge_at_s: float = math.inf
 
@@ -71,38 +74,30 @@ class _Shard:
 class SeekCall:
     """A seek under way. A shell sends what `start`, `on_outcome` and, at `wake_s`, `on_time`
     return, reports the outcome of each, and takes `result` once `is_done`; at `deadline_s` it
-    raises `timed_out()`. However it ends, it calls `end`.
+    calls `expire`. However it ends, it calls `end`.
 
     Args:
         keys: uint64[n] or int64[n]; negative ids stand for their two's complement.
-        version: answer from exactly this version.
-        dim: width of the rows; that of the first found value when None.
-        timeout_ms: for the whole seek; that of the dict when None.
 
     Raises:
         TypeError: keys of another type.
-        ValueError: keys that are no vector, a dim or timeout below 1.
+        ValueError: keys that are no vector.
     """
 
     def __init__(
         self,
         target: DictTopology,
         keys: NDArray[np.uint64] | NDArray[np.int64],
-        *,
-        version: str | None,
-        dim: int | None,
-        timeout_ms: int | None,
+        options: SeekOptions,
     ) -> None:
-        if (dim is not None and dim < 1) or (timeout_ms is not None and timeout_ms < 1):
-            raise ValueError(f"dim={dim} and timeout_ms={timeout_ms} must be at least 1")
         keys = _as_uint64(keys)
         self._dict = target
-        self._timeout_ms = target.timeout_ms if timeout_ms is None else timeout_ms
+        self._options = options
+        self._timeout_ms = options.timeout_ms or target.timeout_ms
         self.deadline_s = time.monotonic() + self._timeout_ms / 1000
-        self._version = version
-        self._dim = dim
-        self._keys_num = len(keys)
-        self._first_key = int(keys[0]) if len(keys) else 0
+        self._version = options.version
+        self._dim = dim = options.width
+        self._keys = keys
         self._plan = SeekPlan(keys, target.shard_num)
         self._status = np.empty(len(keys), np.int32)
         self._rows: NDArray[np.float32] | None = None if dim is None else self._zeros(dim)
@@ -113,7 +108,7 @@ class SeekCall:
 
     @property
     def is_done(self) -> bool:
-        """Every shard has answered, from one version."""
+        """Every shard has answered, from one version, or failed."""
         return not self._waiting
 
     @property
@@ -127,8 +122,9 @@ class SeekCall:
 
     def start(self) -> list[Ask]:
         """The first request to each shard that owns a key."""
+        first_key = int(self._keys[0]) if len(self._keys) else 0
         for number in self._plan.shards:
-            replicas = self._dict.shards[number].in_order(self._first_key)
+            replicas = self._dict.shards[number].in_order(first_key)
             self._shards[number] = _Shard(number, replicas, pin=self._version)
         return [self._ask(shard) for shard in self._shards.values()]
 
@@ -143,6 +139,15 @@ class SeekCall:
         shard = self._shards[ask.shard]
         if ask not in shard.asks:
             return []
+        try:
+            return self._take(shard, ask, outcome)
+        except ShardError as error:
+            if self._options.on_failure == "raise":
+                raise
+            self._give_up(shard, error)
+            return [] if self._waiting else self._agree()
+
+    def _take(self, shard: _Shard, ask: Ask, outcome: Frame | RpcError) -> list[Ask]:
         if isinstance(outcome, RpcError):
             return self._failed(shard, ask, outcome)
         if outcome.error_code:
@@ -182,29 +187,48 @@ class SeekCall:
                 ask.replica.health.dropped(ask.correlation_id)
             shard.asks.clear()
 
-    def timed_out(self) -> SeekTimeoutError:
-        """The error for a deadline that passed; names the shards that did not answer."""
-        for number in self._waiting:
-            shard = self._shards[number]
-            for ask in shard.asks:
-                ask.replica.health.failed(ask.correlation_id)
-            shard.asks.clear()
+    def expire(self) -> None:
+        """The deadline passed.
+
+        Raises:
+            SeekTimeoutError: names the shards that did not answer. Not raised when failures are
+                to be told by status: then the call is done.
+        """
         missing = ", ".join(self._place(self._shards[number]) for number in sorted(self._waiting))
-        return SeekTimeoutError(
+        error = SeekTimeoutError(
             f"dict {self._dict.name!r}: no answer within {self._timeout_ms} ms from {missing}"
         )
+        for number in self._waiting:
+            for ask in self._shards[number].asks:
+                ask.replica.health.failed(ask.correlation_id)
+            self._shards[number].asks.clear()
+        if self._options.on_failure == "raise":
+            raise error
+        for number in list(self._waiting):
+            self._give_up(self._shards[number], error)
+        self._keep_one_version(error)
 
     def result(self) -> SeekResult:
-        """Rows, status and version, once `is_done`."""
-        if self._rounds_num and self._dim is None:
+        """Rows, status and version, once `is_done`.
+
+        Raises:
+            MissingKeysError: keys are missing, and the options want an error then.
+        """
+        answered = self._answered_shards()
+        failed = [shard for shard in self._shards.values() if shard.error is not None]
+        if (self._rounds_num or failed) and self._dim is None:
             self._decode_again()
         rows = self._rows
         if rows is None:
             rows = self._zeros(self._dict.dim_seen)
         elif self._dim is None:
             self._dict.dim_seen = rows.shape[1]
-        first = next(iter(self._shards.values()), None)
-        return SeekResult(rows, self._status, None if first is None else first.version)
+        for shard in failed:
+            self._plan.fail(shard.number, rows if rows.shape[1] else self._zeros(1), self._status)
+        fill_missing(self._keys, rows, self._status, self._options)
+        version = answered[0].version if answered else None
+        errors = {id(shard.error): shard.error for shard in failed if shard.error is not None}
+        return SeekResult(rows, self._status, version, tuple(errors.values()))
 
     def _ask(self, shard: _Shard) -> Ask:
         self._waiting.add(shard.number)
@@ -222,6 +246,7 @@ class SeekCall:
             version=shard.pin,
             version_required=True,
             timeout_ms=max(1, round((self.deadline_s - now_s) * 1000)),
+            dict_name=self._dict.name,
         )
         ask = Ask(shard.number, shard.replica, correlation_id, frame)
         shard.asks.append(ask)
@@ -279,12 +304,13 @@ class SeekCall:
 
     def _agree(self) -> list[Ask]:
         """Asks shards again, pinned, until all rows are of one version."""
-        holders = Counter(shard.version for shard in self._shards.values())
-        if len(holders) == 1:
+        answered = self._answered_shards()
+        holders = Counter(shard.version for shard in answered)
+        if len(holders) <= 1:
             return []
         self._rounds_num += 1
         if self._rounds_num > VERSION_ROUNDS_MAX:
-            answers = ", ".join(f"{s.number}: {s.version!r}" for s in self._shards.values())
+            answers = ", ".join(f"{s.number}: {s.version!r}" for s in answered)
             raise SeekError(
                 f"dict {self._dict.name!r}: its shards answer from different versions ({answers})"
                 f" after VERSION_ROUNDS_MAX={VERSION_ROUNDS_MAX} rounds"
@@ -294,11 +320,30 @@ class SeekCall:
         pin = max(wanted, key=lambda version: holders[version], default=None)
         if pin is None:
             self._refused_versions.clear()
-        again = [shard for shard in self._shards.values() if pin is None or shard.version != pin]
+        again = [shard for shard in answered if pin is None or shard.version != pin]
         for shard in again:
             shard.pin = pin
             shard.refusals = 0
         return [self._ask(shard) for shard in again]
+
+    def _answered_shards(self) -> list[_Shard]:
+        return [shard for shard in self._shards.values() if shard.error is None]
+
+    def _give_up(self, shard: _Shard, error: SeekError) -> None:
+        for ask in shard.asks:
+            ask.replica.health.dropped(ask.correlation_id)
+        shard.asks.clear()
+        shard.error = error
+        shard.answer = None
+        self._waiting.discard(shard.number)
+
+    def _keep_one_version(self, error: SeekError) -> None:
+        """There is no time left to agree: only shards of the commonest version count."""
+        answered = self._answered_shards()
+        holders = Counter(shard.version for shard in answered)
+        for shard in answered:
+            if shard.version != holders.most_common(1)[0][0]:
+                self._give_up(shard, error)
 
     def _decode(self, shard: _Shard, answer: Frame) -> str | None:
         body = answer.payload
@@ -325,7 +370,7 @@ class SeekCall:
                 self._decode(shard, shard.answer)
 
     def _zeros(self, dim: int) -> NDArray[np.float32]:
-        return np.zeros((self._keys_num, dim), np.float32)
+        return np.zeros((len(self._keys), dim), np.float32)
 
     def _place(self, shard: _Shard) -> str:
         return f"shard {shard.number} ({', '.join(str(each.endpoint) for each in shard.replicas)})"

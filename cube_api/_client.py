@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cube_api._blocking_run import run
 from cube_api._call import SeekCall
 from cube_api._directory import Directory
+from cube_api._options import OnFailure, OnMissing, SeekOptions
 from cube_api._pool import ConnectionPool
 from cube_api._result import SeekResult
 from cube_api._topology import Topology
@@ -50,6 +51,8 @@ class CubeClient:
         version: str | None = None,
         dim: int | None = None,
         timeout_ms: int | None = None,
+        on_missing: OnMissing = "zeros",
+        on_failure: OnFailure = "raise",
     ) -> SeekResult:
         """Looks up a batch of keys: `rows, status = client.seek(…)`.
 
@@ -62,14 +65,21 @@ class CubeClient:
             dim: floats a row; when None that of the first found value, else that of earlier seeks,
                 else 0.
             timeout_ms: for the whole seek, retries included; that of the dict when None.
+            on_missing: the row of keys that are in no table: "zeros", a default row (float32[dim]),
+                or "raise" for an error.
+            on_failure: "raise", or "status": the keys of a shard that fails, or is too late, get
+                status -3 and zeros, and `errors` of the result says why. Versions that are not
+                loaded, or not agreed upon, are raised all the same.
 
         Returns:
-            rows float32[n, dim] and status int32[n] (0 found, -1 missing, -2 of another width; the
-            last two with a row of zeros), and the version as an attribute.
+            rows float32[n, dim] and status int32[n] (0 found, -1 missing, -2 of another width, -3
+            the shard failed; the last two with a row of zeros), and `version` and `errors` as
+            attributes.
 
         Raises:
             ConfError: no such dict.
             SeekTimeoutError: not all shards answered in time; names them.
+            MissingKeysError: keys are missing, with on_missing="raise".
             ShardError: a shard cannot be asked or answers malformed bytes; names its endpoints.
             VersionNotLoadedError: the pinned version, or any, is not loaded.
             SeekError: the shards do not come to one version; or the client is closed.
@@ -77,8 +87,8 @@ class CubeClient:
         if self._closed:
             raise SeekError("the client is closed")
         target = self._topology().dict_named(dict_name)
-        call = SeekCall(target, keys, version=version, dim=dim, timeout_ms=timeout_ms)
-        return run(call, self._pool)
+        options = SeekOptions(version, dim, timeout_ms, on_missing, on_failure)
+        return run(SeekCall(target, keys, options), self._pool)
 
     def close(self) -> None:
         """Closes its connections; seeks of other threads still end well."""

@@ -20,6 +20,8 @@ STATUS_MISSING: int
 """-1: the key is not in the table; its row is zeros."""
 STATUS_WRONG_WIDTH: int
 """-2: the value is of another width than the row; its row is zeros."""
+STATUS_FAILED: int
+"""-3: the shard of the key could not be asked; its row is zeros."""
 
 # ---------------------------------------------------------------------------------------- tables
 
@@ -284,14 +286,16 @@ class Seeker:
 
 @final
 class SeekPlan:
-    """One batch of keys, cut over the shards by `key % shard_num`."""
+    """One batch of keys, cut over the shards by `key % shard_num`; a repeated key is asked for
+    once."""
 
     def __init__(self, keys: NDArray[np.uint64], shard_num: int) -> None:
         """Copies `keys` (uint64[n], contiguous)."""
     @property
     def shards(self) -> list[int]:
         """Shards that own at least one of the keys, ascending."""
-    def key_count(self, shard: int) -> int: ...
+    def key_count(self, shard: int) -> int:
+        """Different keys of the shard."""
     def payload(
         self,
         shard: int,
@@ -329,6 +333,8 @@ class SeekPlan:
         Raises:
             WireError: malformed, or another number of values than keys asked for.
         """
+    def fail(self, shard: int, rows: NDArray[np.float32], status: NDArray[np.int32]) -> None:
+        """Gives every key of the shard a row of zeros and STATUS_FAILED."""
 
 # ----------------------------------------------------------------------------- CTR prediction
 

@@ -16,6 +16,7 @@
     │   ├── ConnectError         no connection, or it was lost before the answer
     │   └── RpcTimeoutError      no answer in time
     ├── SeekError                a batch seek failed
+    │   ├── MissingKeysError     keys are in no table, and the caller wants that to be an error
     │   ├── ShardError           a shard could not be asked: names dict, shard and endpoints
     │   └── SeekTimeoutError     the seek's own deadline passed
     ├── ModelError               a dense model cannot be loaded or does not fit its manifest
@@ -111,6 +112,19 @@ class RpcTimeoutError(RpcError):
 
 class SeekError(CubeError):
     """A batch seek failed as a whole; no row of it may be used."""
+
+
+class MissingKeysError(SeekError):
+    """Keys are in no table, and the caller wants that to be an error.
+
+    Args:
+        message: how many, with the first of them.
+        keys: those keys, uint64[m].
+    """
+
+    def __init__(self, message: str, keys: object = ()) -> None:
+        self.keys = keys
+        super().__init__(message)
 
 
 class ShardError(SeekError):

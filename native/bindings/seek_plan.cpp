@@ -56,10 +56,10 @@ void expect_rows(const cube::SeekPlan& plan, const OutputArray<float>& rows,
                  const OutputArray<int32_t>& status) {
     expect_dimensions(rows, 2, "rows");
     expect_dimensions(status, 1, "status");
-    if (rows.shape(0) != plan.key_count() || status.shape(0) != plan.key_count())
+    if (rows.shape(0) != plan.batch_size() || status.shape(0) != plan.batch_size())
         throw std::invalid_argument("rows has " + std::to_string(rows.shape(0)) +
                                     " rows and status " + std::to_string(status.shape(0)) +
-                                    " items for " + std::to_string(plan.key_count()) + " keys");
+                                    " items for " + std::to_string(plan.batch_size()) + " keys");
     if (rows.shape(1) == 0) throw std::invalid_argument("rows must have at least one column");
 }
 
@@ -73,9 +73,16 @@ nb::object decode(const cube::SeekPlan& plan, uint32_t shard, const BufferView& 
         std::optional<nb::gil_scoped_release> released;
         if (body.size() >= kReleaseBytesMin) released.emplace();
         version = cube::decode_seek_response(body.bytes(), positions, target);
+        plan.spread(shard, target);
     }
     if (!version.present) return nb::none();
     return text_of(version.name);
+}
+
+void fail(const cube::SeekPlan& plan, uint32_t shard, const OutputArray<float>& rows,
+          const OutputArray<int32_t>& status) {
+    expect_rows(plan, rows, status);
+    plan.fail(shard, {rows.data(), rows.shape(1), status.data()});
 }
 
 }  // namespace
@@ -84,6 +91,7 @@ void bind_seek_plan(nb::module_& m) {
     m.attr("STATUS_FOUND") = cube::kStatusFound;
     m.attr("STATUS_MISSING") = cube::kStatusMissing;
     m.attr("STATUS_WRONG_WIDTH") = cube::kStatusWrongWidth;
+    m.attr("STATUS_FAILED") = cube::kStatusFailed;
 
     nb::class_<cube::SeekPlan>(m, "SeekPlan", nb::is_final())
         .def(
@@ -110,5 +118,7 @@ void bind_seek_plan(nb::module_& m) {
             },
             nb::arg("shard"), nb::arg("body"))
         .def("decode", &decode, nb::arg("shard"), nb::arg("body"), nb::arg("rows").noconvert(),
+             nb::arg("status").noconvert())
+        .def("fail", &fail, nb::arg("shard"), nb::arg("rows").noconvert(),
              nb::arg("status").noconvert());
 }

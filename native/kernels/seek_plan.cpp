@@ -1,6 +1,7 @@
 #include "kernels/seek_plan.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
@@ -10,23 +11,90 @@
 
 namespace cube {
 
-SeekPlan::SeekPlan(std::span<const uint64_t> keys, uint32_t shard_num) {
+namespace {
+
+// For each key the place of the first one that equals it: its own unless it is repeated.
+std::vector<uint32_t> first_places(std::span<const uint64_t> keys) {
+    constexpr uint64_t kGolden = 0x9E3779B97F4A7C15;
+    const size_t slot_num = std::bit_ceil(2 * keys.size() + 2);
+    const int shift = 64 - std::countr_zero(slot_num);
+    std::vector<uint32_t> slots(slot_num, 0);  // place + 1
+    std::vector<uint32_t> firsts(keys.size());
+    for (size_t i = 0; i < keys.size(); ++i) {
+        const uint64_t mixed = (keys[i] ^ (keys[i] >> 32)) * kGolden;
+        size_t slot = mixed >> shift;
+        while (slots[slot] != 0 && keys[slots[slot] - 1] != keys[i])
+            slot = (slot + 1) & (slot_num - 1);
+        if (slots[slot] == 0) slots[slot] = static_cast<uint32_t>(i + 1);
+        firsts[i] = slots[slot] - 1;
+    }
+    return firsts;
+}
+
+// Turns counts, of which the one of item i is at i + 1, into the begin of each item.
+void sum_up(std::vector<size_t>& counts) {
+    for (size_t i = 1; i < counts.size(); ++i) counts[i] += counts[i - 1];
+}
+
+}  // namespace
+
+SeekPlan::SeekPlan(std::span<const uint64_t> keys, uint32_t shard_num) : batch_size_(keys.size()) {
     if (shard_num == 0 || shard_num > kShardNumMax)
         throw std::invalid_argument("shard_num " + std::to_string(shard_num) + " is not 1 to " +
                                     std::to_string(kShardNumMax));
-    if (keys.size() > std::numeric_limits<uint32_t>::max())
-        throw std::invalid_argument("a batch takes at most 4294967295 keys");
+    if (keys.size() >= std::numeric_limits<uint32_t>::max())
+        throw std::invalid_argument("a batch takes at most 4294967294 keys");
+    const std::vector<uint32_t> firsts = first_places(keys);
     begins_.assign(size_t{shard_num} + 1, 0);
-    for (const uint64_t key : keys) ++begins_[key % shard_num + 1];
-    for (size_t shard = 1; shard < begins_.size(); ++shard) begins_[shard] += begins_[shard - 1];
-    std::vector<size_t> at(begins_.begin(), begins_.end() - 1);
-    keys_.resize(keys.size());
-    positions_.resize(keys.size());
+    size_t unique_num = 0;
     for (size_t i = 0; i < keys.size(); ++i) {
+        if (firsts[i] != i) continue;
+        ++begins_[keys[i] % shard_num + 1];
+        ++unique_num;
+    }
+    sum_up(begins_);
+    std::vector<size_t> at(begins_.begin(), begins_.end() - 1);
+    keys_.resize(unique_num);
+    positions_.resize(unique_num);
+    for (size_t i = 0; i < keys.size(); ++i) {
+        if (firsts[i] != i) continue;
         const size_t place = at[keys[i] % shard_num]++;
         keys_[place] = keys[i];
         positions_[place] = static_cast<uint32_t>(i);
     }
+    if (unique_num < keys.size()) sort_repeats(keys, firsts);
+}
+
+void SeekPlan::sort_repeats(std::span<const uint64_t> keys, std::span<const uint32_t> firsts) {
+    const size_t shard_num = begins_.size() - 1;
+    repeat_begins_.assign(begins_.size(), 0);
+    for (size_t i = 0; i < keys.size(); ++i)
+        if (firsts[i] != i) ++repeat_begins_[keys[i] % shard_num + 1];
+    sum_up(repeat_begins_);
+    std::vector<size_t> at(repeat_begins_.begin(), repeat_begins_.end() - 1);
+    repeats_.resize(keys.size() - keys_.size());
+    for (size_t i = 0; i < keys.size(); ++i)
+        if (firsts[i] != i)
+            repeats_[at[keys[i] % shard_num]++] = {static_cast<uint32_t>(i), firsts[i]};
+}
+
+void SeekPlan::spread(uint32_t shard, const SeekTarget& target) const {
+    check_shard(shard);
+    if (repeats_.empty()) return;
+    for (size_t i = repeat_begins_[shard]; i < repeat_begins_[size_t{shard} + 1]; ++i) {
+        const auto [position, first] = repeats_[i];
+        std::copy_n(target.rows + first * target.dim, target.dim,
+                    target.rows + position * target.dim);
+        target.status[position] = target.status[first];
+    }
+}
+
+void SeekPlan::fail(uint32_t shard, const SeekTarget& target) const {
+    for (const uint32_t position : positions_of(shard)) {
+        std::fill_n(target.rows + position * target.dim, target.dim, 0.0F);
+        target.status[position] = kStatusFailed;
+    }
+    spread(shard, target);
 }
 
 std::vector<uint32_t> SeekPlan::shards() const {

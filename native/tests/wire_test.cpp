@@ -119,6 +119,7 @@ TEST(seeks_agree_with_the_table_through_plan_and_back) {
                 decode_seek_response(ExactBytes(body).span(), plan.positions_of(shard),
                                      {rows.data(), dim, status.data()});
             CHECK(version.present && version.name == "1_1");
+            plan.spread(shard, {rows.data(), dim, status.data()});
         }
         table->find_each(keys, [&](size_t i, const uint8_t* value) {
             CHECK(status[i] == (value != nullptr ? kStatusFound : kStatusMissing));

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube_api import AsyncCubeClient, CubeClient, DictConf, SeekResult
+from cube_api._options import OnFailure, OnMissing
 from cube_core._native import (
     Frame,
     Seeker,
@@ -110,6 +111,8 @@ class Client(Protocol):
         version: str | None = None,
         dim: int | None = None,
         timeout_ms: int | None = None,
+        on_missing: OnMissing = "zeros",
+        on_failure: OnFailure = "raise",
     ) -> SeekResult: ...
 
     def close(self) -> None: ...
@@ -126,14 +129,9 @@ class AsyncInThread:
         self,
         dict_name: str,
         keys: NDArray[np.uint64] | NDArray[np.int64],
-        *,
-        version: str | None = None,
-        dim: int | None = None,
-        timeout_ms: int | None = None,
+        **options: Any,
     ) -> SeekResult:
-        return self._thread.run(
-            self._client.seek(dict_name, keys, version=version, dim=dim, timeout_ms=timeout_ms)
-        )
+        return self._thread.run(self._client.seek(dict_name, keys, **options))
 
     def close(self) -> None:
         self._thread.run(self._client.close())

@@ -7,6 +7,7 @@ import types
 import cube_api
 
 PUBLIC_NAMES = {
+    "STATUS_FAILED",
     "STATUS_FOUND",
     "STATUS_MISSING",
     "STATUS_WRONG_WIDTH",
@@ -16,6 +17,7 @@ PUBLIC_NAMES = {
     "CubeClient",
     "CubeError",
     "DictConf",
+    "MissingKeysError",
     "RpcError",
     "RpcTimeoutError",
     "SeekError",
