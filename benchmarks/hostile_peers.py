@@ -15,6 +15,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated
 
 import numpy as np
@@ -50,7 +51,9 @@ class Attack:
     reads: bool = True
 
 
+@cache
 def seek_frame(keys_num: int) -> bytes:
+    """A seek of the keys below `keys_num`."""
     return SeekPlan(np.arange(keys_num, dtype=np.uint64), 1).frame(0, 1)
 
 
