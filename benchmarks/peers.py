@@ -170,6 +170,13 @@ def _connect(port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
+def ready_process(command: Sequence[str], log_path: Path) -> Iterator[str]:
+    """Runs a program of this repository until the block ends; gives its ready line."""
+    with _process(command, log_path, ready=" ready: ") as (_, line):
+        yield line
+
+
+@contextlib.contextmanager
 def _process(
     command: Sequence[str], log_path: Path, *, ready: str
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import builder, client, ctr, kernel, server_cpu, switching
+from benchmarks import builder, client, ctr, kernel, replicas, server_cpu, switching
 from benchmarks.machine import machine
 from benchmarks.peers import missing_programs
 from cube_core.command_line import run
@@ -48,6 +48,7 @@ def main(
         figures["switching"] = _switching(programs, run_dir)
         figures["workers"] = _workers(programs, run_dir)
         figures["client"] = _client(run_dir, rounds)
+        figures["replicas"] = _replicas(run_dir, rounds)
         figures["ctr"] = _ctr(run_dir, rounds)
     results.write_text(json.dumps(figures, indent=1) + "\n")
     console.print(f"{figures['machine']}\nwritten to {results}")
@@ -178,6 +179,38 @@ def _ctr(run_dir: Path, rounds: int) -> list[dict[str, Any]]:
         table.add_row(figure.name, f"{figure.value:,.2f}", target)
     console.print(table)
     return [asdict(figure) for figure in figures]
+
+
+def _replicas(run_dir: Path, rounds: int) -> dict[str, Any]:
+    killed = replicas.measure_killed(run_dir)
+    slowed = replicas.measure_slowed(run_dir, rounds=rounds * 2)
+    table = Table(title="two replicas, 650 keys a seek")
+    for column in (
+        "one of them is",
+        "seeks",
+        "failed",
+        "p50 µs",
+        "p99 µs",
+        "max µs",
+        "p99 ÷ normal",
+    ):
+        table.add_column(column, justify="right")
+    table.add_row(
+        "killed under load", f"{killed.seeks:,}", str(killed.failed), "", "", f"{killed.max_us:.0f}"
+    )
+    normal = (f"{slowed.normal_p50_us:.0f}", f"{slowed.normal_p99_us:.0f}", "", "1.00")
+    table.add_row("normal", f"{slowed.seeks:,}", "0", *normal)
+    table.add_row(
+        f"{replicas.DELAY_MS} ms late",
+        f"{slowed.seeks:,}",
+        "0",
+        f"{slowed.slowed_p50_us:.0f}",
+        f"{slowed.slowed_p99_us:.0f}",
+        f"{slowed.slowed_max_us:.0f}",
+        f"{slowed.p99_ratio:.2f}",
+    )
+    console.print(table)
+    return {"killed": asdict(killed), "slowed": asdict(slowed)}
 
 
 if __name__ == "__main__":
