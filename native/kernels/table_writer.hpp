@@ -12,11 +12,11 @@ struct TableInput {
     std::span<const uint64_t> keys;
     const uint8_t* values = nullptr;  // one row of value_bytes a key
     size_t value_bytes = 0;
-    ValueKind value_kind = ValueKind::kBytes;
     std::string dict_name;
     std::string version;
     uint32_t shard = 0;
     uint32_t shard_num = 1;
+    ValueKind value_kind = ValueKind::kBytes;
 };
 
 struct TableReport {

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "kernels/crc32c.hpp"
+#include "kernels/seek_response.hpp"
 #include "kernels/table_writer.hpp"
 #include "tests/check.hpp"
 
@@ -108,6 +109,33 @@ void seal(std::vector<uint8_t>& bytes, size_t block_crcs_offset) {
 
 }  // namespace
 
+TEST(rows_in_fewer_bytes_are_served_as_float32) {
+    const TemporaryDirectory directory;
+    Random random(51);
+    for (const ValueKind kind : {ValueKind::kFp16, ValueKind::kInt8}) {
+        for (const size_t count : {size_t{1}, size_t{10}, size_t{500}}) {
+            const size_t stored = kind == ValueKind::kFp16 ? 2 * count : kInt8HeadBytes + count;
+            // Any bits make a number, or none.
+            const Pairs pairs = random_pairs(100, stored, random);
+            TableInput input{pairs.keys, pairs.values.data(), stored, "dict", "7_9", 0, 1, kind};
+            write_table(directory.file("table"), input);
+            const auto table = Table::open(directory.file("table"), TablePlace::kPrivate);
+            CHECK(table->value_bytes() == count * sizeof(float));
+            std::vector<uint8_t> body(
+                seek_response_size_max(pairs.keys.size(), table->value_bytes(), "") +
+                kSeekResponseSlack);
+            const SeekResponse response = write_seek_response(*table, pairs.keys, "", body.data());
+            CHECK(response.missing_count == 0 && response.bytes <= body.size());
+            std::vector<uint8_t> served(table->value_bytes());
+            const uint8_t* at = body.data() + FoundHead(served.size()).size;
+            table->find_each(std::span(pairs.keys).first(1), [&](size_t, const uint8_t* value) {
+                table->serve_value(value, served.data());
+            });
+            CHECK(std::equal(served.begin(), served.end(), at));
+        }
+    }
+}
+
 TEST(tables_of_many_sizes_and_widths_come_back) {
     const TemporaryDirectory directory;
     Random random(51);
@@ -188,6 +216,8 @@ TEST(hostile_headers_with_right_checksums_are_refused) {
     for (size_t at = 8; at < 152; at += 4) {
         if (at == 24 || (at >= 48 && at < 56)) continue;  // shard and seed: see the body's test
         for (const uint64_t value : kNasty) {
+            // Another kind of value that fits the width is another table, and a sound one.
+            if (at == 20 && value <= kValueKindMax) continue;
             std::vector<uint8_t> bytes = good;
             std::memcpy(&bytes[at], &value, at % 8 == 0 && at >= 80 ? 8 : 4);
             seal(bytes, block_crcs);
