@@ -111,12 +111,12 @@ def _hold_port(host: str, port: int) -> socket.socket:
         ConfError: the port is in use.
     """
     try:
-        # Ports that are shared can be bound by a second server too: find out without sharing.
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            address = probe.getsockname()
+        if port:
+            # A port that is shared can be bound by a second server too: ask without sharing.
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
         holder = socket.socket(family)
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         holder.bind(address)

@@ -8,11 +8,13 @@
 #include <utility>
 
 #include "kernels/error.hpp"
+#include "kernels/threads.hpp"
 
 namespace cube {
 
 namespace {
 constexpr size_t kHugePageBytes = size_t{2} << 20;
+constexpr uint64_t kHugePagesPerTurn = 16;
 
 #ifdef MADV_COLLAPSE
 constexpr int kCollapse = MADV_COLLAPSE;
@@ -91,7 +93,11 @@ Memory Memory::map_shared(int descriptor, size_t size, int protection, const std
 void Memory::seal() {
     if (descriptor_ < 0 || mapping_ == nullptr) return;
     // By itself the kernel gives shared memory huge pages only where its administrator said so.
-    if (size_ >= 2 * kHugePageBytes) ::madvise(data_, size_, kCollapse);
+    // Page by page, since it gives up where one fails.
+    in_threads(size_ / kHugePageBytes, kHugePagesPerTurn, [&](uint64_t first, uint64_t end) {
+        for (uint64_t page = first; page < end; ++page)
+            ::madvise(data_ + page * kHugePageBytes, kHugePageBytes, kCollapse);
+    });
     ::mprotect(data_, size_, PROT_READ);
     ::fcntl(descriptor_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE);
 }
