@@ -1,4 +1,4 @@
-"""SequenceFile passes to shard tables, and Paddle embeddings to SequenceFile passes."""
+"""Passes to shard tables, and Paddle embeddings to SequenceFile passes."""
 
 from __future__ import annotations
 

@@ -37,7 +37,9 @@ T = TypeVar("T")
 # glog's own flags, which flag files of the original carry.
 _IGNORED_FLAGS = frozenset({"log_dir", "logtostderr", "minloglevel", "stderrthreshold", "v"})
 
-_BUILD_HELP = """Cuts a pass of SequenceFiles into shard tables (key % shard_num).
+_BUILD_HELP = """Cuts a pass into shard tables (key % shard_num).
+
+Reads SequenceFiles, Parquet and Arrow files, and shards of the original cube-builder.
 
 Writes <output_path>/<depend_version>_<cur_version>/<dict_name>_part<shard>.table and build.json.
 
