@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ctr_serving.announcement import RELOADABLE_TYPES
 from cube_core.conf.cube_conf import DictConf, read_cube_conf
 from cube_core.conf.prototxt import read_model_toolkit
 from cube_core.errors import ConfError
@@ -13,7 +14,6 @@ from cube_core.errors import ConfError
 if TYPE_CHECKING:
     from cube_proto.model_toolkit_pb2 import EngineDesc
 
-RELOADABLE_TYPES = ("timestamp_ne", "none")
 BATCH_ROWS = 256
 """Rows up to which requests are joined unless `batch_infer_size` says otherwise."""
 
@@ -28,8 +28,8 @@ class EngineConf:
     Attributes:
         name: as it shows in logs and in /status.
         model_path: directory of the model, or a symbolic link to it.
-        reload_meta_path: file whose modification time announces a new model; None when the model
-            is loaded once.
+        reload_meta_path: file that announces a new model; None when the model is loaded once.
+        reload_type: how it does, one of RELOADABLE_TYPES.
         batch_rows_max: rows up to which waiting requests are joined; 0: each is run alone.
         dict_conf: the dict of cube.conf that holds the embedding.
         default_value: every element of the vector that stands for a missing key.
@@ -38,6 +38,7 @@ class EngineConf:
     name: str
     model_path: Path
     reload_meta_path: Path | None
+    reload_type: str
     batch_rows_max: int
     dict_conf: DictConf
     default_value: float
@@ -68,6 +69,7 @@ def read_engine_conf(toolkit_path: Path | str, cube_conf_path: Path | str) -> En
         reload_meta_path=(
             None if engine.reloadable_type == "none" else Path(engine.reloadable_meta)
         ),
+        reload_type=engine.reloadable_type,
         batch_rows_max=_batch_rows_max(engine),
         dict_conf=dicts[dict_name],
         default_value=engine.default_embedding_value,
@@ -83,7 +85,8 @@ def _check(file: str, engine: EngineDesc) -> None:
         raise ConfError(
             file,
             "engines[0].reloadable_type",
-            f"{engine.reloadable_type!r} is not supported; write {' or '.join(RELOADABLE_TYPES)}",
+            f"{engine.reloadable_type!r} is not supported; write one of"
+            f" {', '.join(RELOADABLE_TYPES)}",
         )
     if engine.sparse_param_service_type != engine.REMOTE:
         raise ConfError(

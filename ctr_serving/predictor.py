@@ -47,9 +47,10 @@ class Predictor:
         if len(self._vectors) == 1:
             self._vectors[0].copy_from_cpu(rows)
         else:
-            width = rows.shape[1] // len(self._vectors)
-            for slot, handle in enumerate(self._vectors):
-                handle.copy_from_cpu(rows[:, slot * width : (slot + 1) * width])
+            # Paddle takes 20 times as long for views that are not contiguous.
+            by_slot = rows.reshape(len(rows), len(self._vectors), -1).transpose(1, 0, 2)
+            for handle, vectors in zip(self._vectors, np.ascontiguousarray(by_slot), strict=True):
+                handle.copy_from_cpu(vectors)
         self._dense.copy_from_cpu(dense)
         self._native.run()
         probabilities: NDArray[np.float32] = self._output.copy_to_cpu()

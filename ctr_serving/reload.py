@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from ctr_serving.announcement import Announcement, Mark
 from ctr_serving.conf import EngineConf
 from ctr_serving.engine import Engine
 from ctr_serving.manifest import Manifest
@@ -46,9 +47,10 @@ class Reloader:
         self._probe = probe
         self._interval_s = interval_s
         self._on_switch = on_switch
-        self._served_stamp_ns: int | None = None
+        self._announcement = Announcement(conf.reload_type, conf.reload_meta_path)
+        self._served_mark: Mark | None = None
         self._candidate: Engine | None = None
-        self._candidate_stamp_ns: int | None = None
+        self._candidate_mark: Mark | None = None
         self._load_pause_s = 0.0
         self._next_load_s = 0.0
 
@@ -64,13 +66,13 @@ class Reloader:
 
     async def poll(self) -> None:
         """Looks once, and switches when there is a new model that can be served."""
-        stamp_ns = self._stamp_ns()
-        if self._is_served(stamp_ns):
-            return
-        if stamp_ns != self._candidate_stamp_ns:
-            self._candidate, self._candidate_stamp_ns = None, stamp_ns
-            self._load_pause_s = self._next_load_s = 0.0
         try:
+            mark = self._announcement.mark()
+            if self._is_served(mark):
+                return
+            if mark != self._candidate_mark:
+                self._candidate, self._candidate_mark = None, mark
+                self._load_pause_s = self._next_load_s = 0.0
             engine = await self._loaded()
             if engine is None:
                 return
@@ -79,7 +81,7 @@ class Reloader:
         except CubeError as error:
             self._refuse(error)
             return
-        self._served_stamp_ns, self._candidate = stamp_ns, None
+        self._served_mark, self._candidate = mark, None
         self._slot.switch(engine)
         self._on_switch()
         log.info(
@@ -98,18 +100,11 @@ class Reloader:
             # Each takes some milliseconds; requests go first.
             await asyncio.sleep(0)
 
-    def _is_served(self, stamp_ns: int | None) -> bool:
+    def _is_served(self, mark: Mark | None) -> bool:
         if self._slot.engine is None:
             return False
         # A file of announcement that is away, for a moment or for good, announces nothing.
-        return stamp_ns is None or stamp_ns == self._served_stamp_ns
-
-    def _stamp_ns(self) -> int | None:
-        path = self._conf.reload_meta_path
-        try:
-            return path.stat().st_mtime_ns if path is not None else None
-        except OSError:
-            return None
+        return mark is None or not self._announcement.is_new(mark, self._served_mark)
 
     async def _loaded(self) -> Engine | None:
         """The engine that `model_data_path` points at; None while a failed one is left alone."""

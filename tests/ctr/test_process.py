@@ -59,8 +59,8 @@ TOOLKIT = "model_toolkit.prototxt"
             f"{TOOLKIT}: engines[0].reloadable_type: is missing",
         ),
         (
-            replaced(TOOLKIT, "timestamp_ne", "md5sum"),
-            f"{TOOLKIT}: engines[0].reloadable_type: 'md5sum' is not supported",
+            replaced(TOOLKIT, "timestamp_ne", "sha1sum"),
+            f"{TOOLKIT}: engines[0].reloadable_type: 'sha1sum' is not supported",
         ),
         (
             replaced(TOOLKIT, '"ctr_embedding"', '"other"'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from tests.ctr.service import Ctr, Shards, ctr_running, shards_running, write_co
 from tests.waiting import wait_until
 
 ROWS = 20
+SWITCHES = int(os.environ.get("CUBE_TEST_SWITCHES", "3"))
+"""More of them, such as 100, for a longer look."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def two_versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shards]:
 @pytest.fixture
 def empty_ctr(two_versions: Shards, tmp_path: Path) -> Iterator[Ctr]:
     """A predictor without a model; models are published to <tmp_path>/model."""
-    write_conf(tmp_path, two_versions.ports)
+    write_conf(tmp_path, two_versions.ports, extra="enable_batch_align: 1")
     with ctr_running(tmp_path) as ctr:
         yield ctr
 
@@ -119,7 +122,8 @@ def test_every_answer_is_of_one_pass_while_passes_are_switched(
     wait_until(ctr.model_version, what="model 1 served")
     load = Load([ctr.client("baidu_std"), ctr.client("http")])
     with load.running():
-        for seed in (2, 1, 2):
+        for number in range(SWITCHES):
+            seed = 2 - number % 2
             load.wait_for_more()
             publish(tmp_path / "model", models[seed])
             wait_until(partial(serves, ctr, seed), what=f"model {seed} served")
@@ -131,7 +135,7 @@ def test_every_answer_is_of_one_pass_while_passes_are_switched(
     assert by_pass[1] > 0
     assert by_pass[2] > 0
     assert sum(by_pass.values()) == len(load.answers)
-    assert ctr.status()["switches"] == 4
+    assert ctr.status()["switches"] == SWITCHES + 1
 
 
 def damage_weights(model: Path) -> str:

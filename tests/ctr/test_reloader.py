@@ -143,3 +143,61 @@ async def test_what_did_not_load_is_tried_again_unannounced(
     shutil.copytree(models[2], broken, dirs_exist_ok=True)
     await reloader.poll()
     assert version_of(slot) == "2_2"
+
+
+def write_meta(root: Path, content: str, mtime_s: int) -> None:
+    meta = root / "model" / "fluid_time_file"
+    meta.write_text(content)
+    os.utime(meta, (mtime_s, mtime_s))
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "same", "other"),
+    [
+        ("timestamp_ne", ("a", 1000), ("b", 1000), ("a", 999)),
+        ("timestamp_gt", ("a", 1000), ("b", 999), ("a", 1001)),
+        ("md5sum", ("a", 1000), ("a", 2000), ("b", 1000)),
+        ("revision", ("10_10\n", 1000), ("10_9", 2000), ("10_11", 1000)),
+        ("revision", ("9", 1000), ("8", 2000), ("10", 1000)),
+        ("none", ("a", 1000), ("b", 2000), None),
+    ],
+)
+async def test_each_reloadable_type_sees_its_own_changes(
+    root: Path,
+    models: dict[int, Path],
+    kind: str,
+    first: tuple[str, int],
+    same: tuple[str, int],
+    other: tuple[str, int] | None,
+) -> None:
+    toolkit = root / "model_toolkit.prototxt"
+    toolkit.write_text(toolkit.read_text().replace("timestamp_ne", kind))
+    slot, _, reloader = make(root)
+    publish(root / "model", models[1])
+    write_meta(root, *first)
+    await reloader.poll()
+    link = root / "model" / "current"
+    link.unlink()
+    link.symlink_to(models[2])
+    write_meta(root, *same)
+    await reloader.poll()
+    assert (version_of(slot), slot.problem) == ("1_1", "")
+    if other is not None:
+        write_meta(root, *other)
+        await reloader.poll()
+        assert (version_of(slot), slot.problem) == ("2_2", "")
+
+
+async def test_what_is_no_revision_is_told_and_the_old_model_serves(
+    root: Path, models: dict[int, Path]
+) -> None:
+    toolkit = root / "model_toolkit.prototxt"
+    toolkit.write_text(toolkit.read_text().replace("timestamp_ne", "revision"))
+    slot, _, reloader = make(root)
+    publish(root / "model", models[1])
+    write_meta(root, "7", 1000)
+    await reloader.poll()
+    write_meta(root, "seven", 1000)
+    await reloader.poll()
+    assert version_of(slot) == "1_1"
+    assert "fluid_time_file: b'seven' is no revision" in slot.problem
