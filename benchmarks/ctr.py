@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.ctr_load import answer_all, tell
+from benchmarks.ctr_load import answer_all, answer_at_rate, tell
 from benchmarks.peers import Server, ctr_server, cube_server
 from ctr_serving.client import CtrClient
 from cube_core import _native
@@ -32,6 +32,8 @@ SHARDS = 2
 IN_FLIGHT = 64
 _BEST_CANDIDATES = (50, 100, 200, 500)
 _WINDOW_S = 0.5
+_OVERLOAD_S = 3.0
+_OVERLOAD_TIMEOUT_MS = 100
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def measure(run_dir: Path, *, rounds: int) -> list[Figure]:
     models = [_export(run_dir / f"model_{seed}", seed) for seed in (1, 2)]
     with _deployed(run_dir, models[0]) as deployed:
         figures = _against_bare(deployed, models[0], rounds)
+        figures += _overload(deployed, figures)
         figures += _while_switching(deployed, models, rounds)
     return figures
 
@@ -62,7 +65,7 @@ def measure(run_dir: Path, *, rounds: int) -> list[Figure]:
 def _against_bare(deployed: _Deployment, model: Path, rounds: int) -> list[Figure]:
     bare = {form: _Bare(model, fused=form == "fused") for form in ("split", "fused")}
     bare_us: dict[tuple[str, int], list[float]] = {}
-    single_us, served_us, cpu_us, fetch, many = [], [], [], [], []
+    single_us, served_us, cpu_us, fetch, many, many_us = [], [], [], [], [], []
     with CtrClient(f"127.0.0.1:{deployed.server.port}") as client:
         for _ in range(rounds):
             for form, each in bare.items():
@@ -76,7 +79,9 @@ def _against_bare(deployed: _Deployment, model: Path, rounds: int) -> list[Figur
             cpu_us.append((deployed.server.cpu_s() - before_s) / requests * 1e6)
             fetch.append((_seek_seconds(deployed.server) - fetched_s) / total_s)
             frames = [_native.encode_ctr_request(*_request(1, seed)) for seed in range(256)]
-            many.append(answer_all(deployed.server.port, frames, 20 * IN_FLIGHT * 4, IN_FLIGHT))
+            before_s, requests = deployed.server.cpu_s(), 80 * IN_FLIGHT
+            many.append(answer_all(deployed.server.port, frames, requests, IN_FLIGHT))
+            many_us.append((deployed.server.cpu_s() - before_s) / requests * 1e6)
     median = {key: statistics.median(values) for key, values in bare_us.items()}
     rows_per_s = statistics.median(many)
     cpu, single = statistics.median(cpu_us), statistics.median(single_us)
@@ -85,6 +90,7 @@ def _against_bare(deployed: _Deployment, model: Path, rounds: int) -> list[Figur
         Figure("p50 µs, 50-row request", statistics.median(served_us)),
         Figure("p50 µs, 1-row request", single),
         Figure(f"rows/s, 1-row requests, {IN_FLIGHT} in flight", rows_per_s),
+        Figure(f"server CPU µs a row, {IN_FLIGHT} in flight", statistics.median(many_us)),
         Figure("embedding fetch share, 50-row request", statistics.median(fetch), 0.20),
     ]
     for form in bare:
@@ -98,6 +104,31 @@ def _against_bare(deployed: _Deployment, model: Path, rounds: int) -> list[Figur
             Figure(f"p50 µs, 1 row, over bare {form}", single - median[form, 1], 250),
         ]
     return figures
+
+
+def _overload(deployed: _Deployment, figures: list[Figure]) -> list[Figure]:
+    """Twice as many 50-row requests as the predictor can answer, each with a timeout."""
+    capacity = 1e6 / next(f.value for f in figures if f.name == "server CPU µs, 50-row request")
+    payloads = [_native.encode_ctr_request(*_request(50, seed)) for seed in range(64)]
+    said = []
+    for factor in (0.5, 2.0):
+        before = deployed.server.cpu_s()
+        latencies_us, refused = answer_at_rate(
+            deployed.server.port, payloads, factor * capacity, _OVERLOAD_S, _OVERLOAD_TIMEOUT_MS
+        )
+        asked = len(latencies_us) + refused
+        said += [
+            Figure(f"{factor} x capacity: answered, share", len(latencies_us) / asked),
+            Figure(f"{factor} x capacity: answers/s", len(latencies_us) / _OVERLOAD_S),
+            Figure(f"{factor} x capacity: server CPU s", deployed.server.cpu_s() - before),
+        ]
+        if latencies_us:
+            p50, p99 = np.percentile(latencies_us, [50, 99])
+            said += [
+                Figure(f"{factor} x capacity: p50 µs of answered", float(p50)),
+                Figure(f"{factor} x capacity: p99 µs of answered", float(p99)),
+            ]
+    return said
 
 
 def _while_switching(deployed: _Deployment, models: list[Path], rounds: int) -> list[Figure]:

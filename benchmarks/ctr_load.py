@@ -57,3 +57,54 @@ def tell(ports: Sequence[int], command: str, version: str) -> list[socket.socket
         connection.sendall(head.encode() + body)
         connections.append(connection)
     return connections
+
+
+def answer_at_rate(
+    port: int, payloads: Sequence[bytes], rate: float, seconds: float, timeout_ms: int
+) -> tuple[list[float], int]:
+    """Sends requests when they are due, answered or not, each with the caller's timeout.
+
+    Returns:
+        latencies in µs of those answered, counted from when they were due, and how many were
+        refused.
+    """
+    requests = int(rate * seconds)
+    latencies_us: list[float] = []
+    refused, sent, rest = 0, 0, b""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        start_s = time.perf_counter()
+        while len(latencies_us) + refused < requests:
+            due = min(int((time.perf_counter() - start_s) * rate) + 1, requests)
+            if due > sent:
+                connection.sendall(
+                    b"".join(
+                        encode_request_frame(
+                            _SERVICE,
+                            "inference",
+                            number + 1,
+                            payloads[number % len(payloads)],
+                            timeout_ms=timeout_ms,
+                        )
+                        for number in range(sent, due)
+                    )
+                )
+                sent = due
+            connection.settimeout(30 if sent == requests else max(1e-3, 1 / rate))
+            try:
+                received = connection.recv(1 << 18)
+            except TimeoutError:
+                continue
+            if not received:
+                raise RuntimeError("the predictor closed the connection")
+            rest += received
+            found, taken_bytes, _ = parse_frames(rest, _FRAME_BYTES_MAX)
+            now_s = time.perf_counter()
+            for frame in found:
+                if frame.error_code:
+                    refused += 1
+                else:
+                    due_s = start_s + (frame.correlation_id - 1) / rate
+                    latencies_us.append((now_s - due_s) * 1e6)
+            rest = rest[taken_bytes:]
+    return latencies_us, refused
