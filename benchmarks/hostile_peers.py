@@ -65,6 +65,13 @@ def _endless_frame_start() -> bytes:
     return b"PRPC" + size + frame[12 : 12 + meta_bytes]
 
 
+@cache
+def _http_seek(keys_num: int) -> bytes:
+    body = SeekPlan(np.arange(keys_num, dtype=np.uint64), 1).payload(0)
+    head = "POST /DictService/seek HTTP/1.1\r\nhost: cube\r\ncontent-type: application/proto\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
 _SEEK = seek_frame(_FEW_KEYS)
 _HTTP = b"POST /DictService/seek HTTP/1.1\r\nx-slow: "
 
@@ -81,6 +88,7 @@ ATTACKS = {
     # Whatever fits the buffers on the way is sent, over and over.
     "never_reads": Attack(8, (b"",), lambda _: seek_frame(10_000) * 64, reads=False),
     "never_reads_large": Attack(8, (b"",), lambda _: seek_frame(_MANY_KEYS) * 16, reads=False),
+    "never_reads_http": Attack(8, (b"",), lambda _: _http_seek(_MANY_KEYS) * 4, reads=False),
 }
 
 

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from cube_core.wire.unread import UnreadAnswers
+from cube_core.wire.unread import Reader, UnreadAnswers
 
 
 class Drainable(Protocol):
@@ -60,6 +60,16 @@ class Connections:
         self._empty.clear()
         if self._draining:
             connection.drain()
+
+    def bound_unread(self, reader: Reader) -> None:
+        """Counts what waits for a peer, and cuts off the one with the most when all together go
+        over `unread_bytes_max`."""
+        most = self.unread.update(reader)
+        if most is not None:
+            limit = self.unread.bytes_max
+            reason = f"unread_bytes_max={limit} bytes wait to be read, most of them by this peer"
+            # Not at once: the transport may be in the midst of a write.
+            asyncio.get_running_loop().call_soon(most.cut_off, reason)
 
     def remove(self, transport: asyncio.Transport) -> None:
         self._open.pop(transport, None)

@@ -43,11 +43,12 @@ class HttpConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._registry.replace(transport, self)
-        self._watch = PeerWatch(self._limits, self.loop, self._close_idle, self._cut_off)
+        self._watch = PeerWatch(self._limits, self.loop, self._close_idle, self.cut_off)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._watch.end()
         self._registry.remove(self.transport)
+        self._registry.unread.forget(self)
         super().connection_lost(error)
 
     def drain(self) -> None:
@@ -59,11 +60,18 @@ class HttpConnection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         self._watch.unread()
+        self._registry.bound_unread(self)
         super().pause_writing()
 
     def resume_writing(self) -> None:
         self._watch.read()
+        self._registry.unread.forget(self)
         super().resume_writing()
+
+    @property
+    def unread_bytes(self) -> int:
+        """Answers that wait for the peer to read them."""
+        return self.transport.get_write_buffer_size()
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0
@@ -87,7 +95,10 @@ class HttpConnection(HttpToolsProtocol):
         self._count_head(len(name) + len(value))
         super().on_header(name, value)
 
-    def _cut_off(self, reason: str) -> None:
+    def cut_off(self, reason: str) -> None:
+        """Closes the connection at once, without what waits for its peer."""
+        if self.transport.is_closing():
+            return
         self._registry.counters.peers_cut_off += 1
         peer = address_text(self.transport.get_extra_info("peername"))
         log.warning("%s is cut off: %s", peer, reason)

@@ -25,8 +25,8 @@ class WireLimits:
         write_buffer_bytes_max: answers that wait for one peer to read them. Above 64 KiB nothing
             more is read from it; an answer that would go over the limit cuts it off. One answer
             may always wait, however long it is.
-        unread_bytes_max: answers that wait to be read, all baidu_std connections together; the
-            peer with the most is cut off when they go over it.
+        unread_bytes_max: answers that wait to be read, all baidu_std and HTTP connections together;
+            the peer with the most is cut off when they go over it.
         write_timeout_ms: a peer that does not read what waits for it, down to 64 KiB, within this
             is cut off; 0 for any time.
         loop_payload_bytes_max: a larger seek is answered by a thread, off the event loop.

@@ -109,7 +109,7 @@ class PrpcProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._write_paused = True
         self._watch.unread()
-        self._bound_unread()
+        self._connections.bound_unread(self)
         self._gate_reading()
 
     def resume_writing(self) -> None:
@@ -256,20 +256,12 @@ class PrpcProtocol(asyncio.Protocol):
             return
         self._transport.write(data)
         if self._write_paused:
-            self._bound_unread()
+            self._connections.bound_unread(self)
 
     @property
     def unread_bytes(self) -> int:
         """Answers that wait for the peer to read them."""
         return self._transport.get_write_buffer_size()
-
-    def _bound_unread(self) -> None:
-        most = self._connections.unread.update(self)
-        if most is not None:
-            limit = self._limits.unread_bytes_max
-            reason = f"unread_bytes_max={limit} bytes wait to be read, most of them by this peer"
-            # Not at once: the transport may be in the midst of a write.
-            self._loop.call_soon(most.cut_off, reason)
 
     def cut_off(self, reason: str) -> None:
         """Closes the connection at once, without what waits for its peer."""
