@@ -94,7 +94,10 @@ def _host_and_port(rest: str, field: str) -> Endpoint:
 
 def _resolved(rest: str, field: str) -> list[Server]:
     name = _host_and_port(rest, field)
-    found = socket.getaddrinfo(name.host, name.port, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(name.host, name.port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise ValueError(f"{field}: {name.host!r} is no name: {error}") from error
     hosts = sorted({str(address[0]) for *_, address in found})
     return _unique([Server(Endpoint(host, name.port)) for host in hosts], field)
 
