@@ -96,7 +96,11 @@ def test_missing_keys_get_zeros_and_are_counted_by_slot(ctr: Ctr) -> None:
     metrics = ctr.get("/metrics").text
     assert re.search(r'^ctr_missing_keys_total\{slot="4"\} [1-9]', metrics, re.MULTILINE)
     assert 'ctr_model{version="1_1"} 1.0' in metrics
-    assert 'ctr_stage_seconds_count{stage="seek"}' in metrics
+    bucket = r'^ctr_stage_seconds_bucket\{le="(.*)",stage="seek"\} (.*)$'
+    counts = dict(re.findall(bucket, metrics, re.MULTILINE))
+    assert float(counts["+Inf"]) >= float(counts["0.5"]) > 0
+    assert f'ctr_stage_seconds_count{{stage="seek"}} {counts["+Inf"]}' in metrics
+    assert re.search(r'^ctr_stage_seconds_sum\{stage="infer"\} [0-9.e-]+$', metrics, re.MULTILINE)
 
 
 def test_a_request_without_instances_has_no_predictions(ctr: Ctr) -> None:
