@@ -65,6 +65,7 @@ def measure(programs: Path, run_dir: Path, *, large_keys: int, workers: int = 1)
         large.parent.mkdir()
         _write(large, "2_2", large_keys)
         load = programs / "load"
+        _command(server, "status", "")  # HTTP, which commands come by, is there from now on
         rest = _under_load(load, server, _REST_S, lambda: None)
         elapsed_s: list[float] = []
         loading = _under_load(

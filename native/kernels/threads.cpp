@@ -19,7 +19,7 @@ constexpr unsigned kThreadsMax = 4;
 constexpr int kNice = 5;
 
 // Who answers requests meanwhile comes first. In Linux a thread has a priority of its own.
-void yield_to_others() { ::setpriority(PRIO_PROCESS, 0, kNice); }
+void yield_to_others() { ::setpriority(PRIO_PROCESS, 0, ::getpriority(PRIO_PROCESS, 0) + kNice); }
 
 class Turns {
   public:
