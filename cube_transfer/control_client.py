@@ -35,6 +35,17 @@ class ControlClient:
         reply = await self.command("status", timeout_s=5.0)
         return ReplicaVersions(str(reply.get("cur_version", "")), str(reply.get("bg_version", "")))
 
+    async def shard_num(self, version: str, *, timeout_s: float) -> int | None:
+        """Shards that the server's table of a version is one of; None when it has none."""
+        try:
+            reply = await self.command("verify", version=version, timeout_s=timeout_s)
+        except (ConnectError, RpcTimeoutError):
+            raise
+        except RpcError:
+            return None
+        shard_num = reply.get("shard_num")
+        return shard_num if isinstance(shard_num, int) else None
+
     async def command(self, cmd: str, *, timeout_s: float, **fields: Any) -> dict[str, Any]:
         """Sends `{"cmd": cmd, **fields}` and returns the reply.
 

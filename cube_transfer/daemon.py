@@ -12,6 +12,7 @@ from cube_core.errors import BuildError, ControlError
 from cube_transfer.deploy import Deployer
 from cube_transfer.donefile import DonefileEntry
 from cube_transfer.fleet import Fleet
+from cube_transfer.reshard import reshard_record
 from cube_transfer.rollback import rollback_record, rolled_back_passes
 from cube_transfer.settings import Settings
 from cube_transfer.state import PassRecord, Stage, State
@@ -124,6 +125,7 @@ class Daemon:
         """Goes on with what was under way when the daemon ended."""
         unfinished = self.state.unfinished()
         if not unfinished:
+            self._ordered = await asyncio.to_thread(reshard_record, self.settings, self.state)
             return
         newest, *others = unfinished
         for other in others:

@@ -23,10 +23,12 @@ import lmdb
 from cube_core.errors import BuildError, CubeError, DeployError
 from cube_transfer.backoff import until_done
 from cube_transfer.build import build
+from cube_transfer.cube_conf_file import update_cube_conf
 from cube_transfer.dense_manifest import check_dense
 from cube_transfer.fleet import Fleet
 from cube_transfer.publish import publish, republish
 from cube_transfer.replica_link import ReplicaLink
+from cube_transfer.reshard import has_other_shards
 from cube_transfer.settings import Settings
 from cube_transfer.state import PassRecord, Stage, State
 from cube_transfer.tables import TableSet, read_tables
@@ -76,6 +78,7 @@ class Deployer:
         self._fleet = fleet
         self._http = http
         self._newer_listed = newer_listed
+        self._serves_own_shards = True
         self._late_replicas: tuple[str, ...] = ()
         self._given_up = asyncio.Event()
         self._reason = ""
@@ -125,6 +128,10 @@ class Deployer:
             BuildError: it is not in output_address any more.
         """
         wanted = self._state.wanted
+        others: bool = await asyncio.to_thread(has_other_shards, self._settings, wanted)
+        if others:
+            # Served by the servers of another topology, which this one does not name.
+            return None
         return await asyncio.to_thread(self._read_tables, wanted) if wanted else None
 
     async def record(
@@ -227,19 +234,33 @@ class Deployer:
             await asyncio.to_thread(self._check_dense, record, tables.value_bytes)
 
     async def _ship(self, record: PassRecord) -> None:
-        await self._prepare(record, "ship", ReplicaLink.ensure_shipped)
+        async def ship(link: ReplicaLink, tables: TableSet) -> None:
+            if not self._serves_own_shards:
+                await link.require_shards(len(tables.tables))
+            await link.ensure_shipped(tables)
+
+        wanted = self._state.wanted
+        others = await asyncio.to_thread(has_other_shards, self._settings, wanted)
+        self._serves_own_shards = record.kind != "reshard" and not others
+        await self._prepare(record, "ship", ship)
 
     async def _load(self, record: PassRecord) -> None:
         await self._prepare(record, "load", ReplicaLink.ensure_loaded)
 
     async def _switch(self, record: PassRecord) -> None:
         tables = await asyncio.to_thread(self._read_tables, record.version)
-        late = await self._fleet.barrier(
-            "switch", lambda link: link.ensure_switched(tables), lambda: self._give_way(record)
-        )
+
+        async def switch(link: ReplicaLink) -> None:
+            if record.kind == "rollback":
+                await link.drop_background(tables.version)
+            await link.ensure_switched(tables)
+
+        late = await self._fleet.barrier("switch", switch, lambda: self._give_way(record))
         self._late_replicas = tuple(late)
 
     async def _publish(self, record: PassRecord) -> None:
+        if self._settings.cube_conf is not None:
+            await asyncio.to_thread(update_cube_conf, self._settings.cube_conf, self._settings.conf)
         target = self._settings.model_deploy_path
         if target is not None and record.dense and record.kind == "rollback":
             await asyncio.to_thread(republish, target, record.version)
@@ -263,8 +284,9 @@ class Deployer:
     ) -> None:
         """A barrier before the switch; a server that lost what it served gets that back first."""
         tables = await asyncio.to_thread(self._read_tables, record.version)
-        # A rollback does not wait for a server to take what it leads away from.
-        serving = None if record.kind == "rollback" else await self._serving_tables_or_none()
+        # A rollback does not wait for a server to take what it leads away from, and new servers
+        # have nothing to get back.
+        serving = None if record.kind != "pass" else await self._serving_tables_or_none()
 
         async def prepare(link: ReplicaLink) -> None:
             if serving is not None and (await link.refresh()).current != tables.version:

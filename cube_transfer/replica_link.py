@@ -7,7 +7,7 @@ import time
 import httpx
 
 from cube_core.conf.transfer_conf import Replica
-from cube_core.errors import ConnectError, RpcError
+from cube_core.errors import ConnectError, DeployError, RpcError
 from cube_transfer.control_client import ControlClient, ReplicaVersions
 from cube_transfer.tables import TableSet
 
@@ -49,6 +49,19 @@ class ReplicaLink:
             timeout_s=COMMAND_TIMEOUT_S + table.file_bytes / DOWNLOAD_BYTES_PER_S_MIN,
         )
 
+    async def require_shards(self, shard_num: int) -> None:
+        """Raises DeployError when the server serves a table of another number of shards: a client
+        that knows the old topology would miss keys there after the switch."""
+        current = (await self.refresh()).current
+        if not current:
+            return
+        found = await self._client.shard_num(current, timeout_s=COMMAND_TIMEOUT_S)
+        if found not in (None, shard_num):
+            raise DeployError(
+                f"{self.replica.name} ({self.replica.endpoint}): serves {current} in {found} "
+                f"shards, not {shard_num}; give the new topology servers of its own"
+            )
+
     async def ensure_loaded(self, tables: TableSet) -> None:
         """The version is in the server's memory, beside the one it serves."""
         versions = await self.refresh()
@@ -84,6 +97,12 @@ class ReplicaLink:
                 f"{self.replica.name} ({self.replica.endpoint}): bg_switch: it still serves "
                 f"{versions.current or 'nothing'} and not {tables.version}"
             )
+
+    async def drop_background(self, version: str) -> None:
+        """The server holds no other version than `version` ready for a switch, so that a command of
+        a deployment that was given up, still on its way, cannot switch it any more."""
+        if (await self.refresh()).background not in ("", version):
+            await self._client.command("bg_unload", timeout_s=COMMAND_TIMEOUT_S)
 
     def note_failure(self, error: BaseException) -> None:
         self.error = str(error) or type(error).__name__

@@ -43,5 +43,10 @@ class Settings:
         """None when dense models are left where they are."""
         return Path(self.conf.model_deploy_path) if self.conf.model_deploy_path else None
 
+    @property
+    def cube_conf(self) -> Path | None:
+        """None when the clients' file is kept by hand."""
+        return Path(self.conf.cube_conf) if self.conf.cube_conf else None
+
     def pulled(self, version: str) -> PulledPass:
         return PulledPass(self.pulls / version)

@@ -62,7 +62,7 @@ class PassRecord(BaseModel):
     """The donefile's line, unknown fields included."""
     order: int
     """Grows from pass to pass."""
-    kind: Literal["pass", "rollback"] = "pass"
+    kind: Literal["pass", "rollback", "reshard"] = "pass"
     rolled_back: bool = False
     """Was served and rolled back from: no rollback goes to it by itself."""
     stage: Stage = Stage.NOTICED

@@ -38,7 +38,8 @@ class TransferConf(BaseModel):
     """Section `[default]`, and the servers of section `[cube_agent]` as `replicas`.
 
     `model_deploy_path` is where the dense model of a pass is published for the CTR servers; when
-    it is not set, dense models are left where they are.
+    it is not set, dense models are left where they are. `cube_conf` is the clients' file that is kept
+    equal to the topology; not set: it is kept by hand.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
@@ -56,6 +57,7 @@ class TransferConf(BaseModel):
     deploy_path: str = ""
     transfer_address: str = "127.0.0.1"
     model_deploy_path: str = ""
+    cube_conf: str = ""
     keep_versions: int = Field(default=2, ge=1)
     poll_interval_ms: int = Field(default=1000, ge=10)
     replicas: tuple[Replica, ...] = ()

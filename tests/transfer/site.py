@@ -33,6 +33,9 @@ class Site:
         self.model = root / "model"
         self.daemon: Role | None = None
         self._ports: dict[str, int] = {}
+        self._topology = 0
+        self.behind_proxies = True
+        """Proxies carry control commands only: without them seeks go to the same addresses."""
         self._stack = contextlib.ExitStack()
         # One client for all: making one costs more than what is asked.
         self.http = self._stack.enter_context(httpx.Client(trust_env=False))
@@ -41,19 +44,36 @@ class Site:
         for shard in range(self.shard_num):
             for copy in range(self.copy_num):
                 name = f"cube{shard}_{copy}"
+                if name in self.servers:
+                    continue
                 server = self.start_server(name)
                 proxy, port = self._stack.enter_context(proxied(f"127.0.0.1:{server.port()}"))
                 self.proxies[name], self._ports[name] = proxy, port
 
+    def reshard(self, shard_num: int, keep: int = 0) -> None:
+        """Starts the servers of another topology; the old ones run on, and the first `keep` of
+        them belong to the new one as well."""
+        kept = list(self.servers)[:keep]
+        self.servers = {name: self.servers[name] for name in kept}
+        self.proxies = {name: self.proxies[name] for name in kept}
+        self._ports = {name: self._ports[name] for name in kept}
+        self.shard_num = shard_num
+        self._topology += 1
+        self.start()
+
     def start_server(self, name: str) -> Role:
         """Starts a server, behind its proxy if it has one already."""
-        arguments = ["--port=0", "--grpc_port=-1", f"--data_dir=data/{name}"]
+        arguments = ["--port=0", "--grpc_port=-1", f"--data_dir={self.data_dir(name)}"]
         arguments.append(f"--dict_name={DICT_NAME}")
         server = self._stack.enter_context(running("cube_server.main", arguments, cwd=self.root))
         self.servers[name] = server
         if name in self.proxies:
             self.proxies[name].target = f"127.0.0.1:{server.port()}"
         return server
+
+    def data_dir(self, name: str) -> Path:
+        suffix = f"-{self._topology}" if self._topology else ""
+        return Path("data") / f"{name}{suffix}"
 
     def close(self) -> None:
         self._stack.close()
@@ -74,7 +94,10 @@ class Site:
             **changes,
         }
         lines = [f"{name}: {value}" for name, value in fields.items()]
-        servers = [f"{name}: 127.0.0.1:{port}:./x" for name, port in self._ports.items()]
+        ports = self._ports
+        if not self.behind_proxies:
+            ports = {name: server.port() for name, server in self.servers.items()}
+        servers = [f"{name}: 127.0.0.1:{port}:./x" for name, port in ports.items()]
         path = self.root / "transfer.conf"
         path.write_text("\n".join(["[default]", *lines, "[cube_agent]", *servers, ""]))
         return path

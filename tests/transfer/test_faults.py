@@ -24,7 +24,7 @@ def test_a_pass_waits_for_a_server_that_is_down(site: Site) -> None:
         wait_until(lambda: site.status()["replicas"]["cube1_0"]["attempts"] > 1)
         replica = site.status()["replicas"]["cube1_0"]
         assert "cube1_0 (127.0.0.1:" in replica["error"]
-        assert site.status()["deploying"]["step"] == "ship"
+        site.await_step("2", "ship")
         site.require_served("1")
 
         site.start_server("cube1_0")
