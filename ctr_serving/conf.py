@@ -31,7 +31,8 @@ class EngineConf:
         reload_meta_path: file that announces a new model; None when the model is loaded once.
         reload_type: how it does, one of RELOADABLE_TYPES.
         batch_rows_max: rows up to which waiting requests are joined; 0: each is run alone.
-        dict_conf: the dict of cube.conf that holds the embedding.
+        cube_conf_path: where the shard servers stand; the client watches it.
+        dict_conf: the dict of it that holds the embedding, as it was at the start.
         default_value: every element of the vector that stands for a missing key.
     """
 
@@ -40,6 +41,7 @@ class EngineConf:
     reload_meta_path: Path | None
     reload_type: str
     batch_rows_max: int
+    cube_conf_path: Path
     dict_conf: DictConf
     default_value: float
 
@@ -71,6 +73,7 @@ def read_engine_conf(toolkit_path: Path | str, cube_conf_path: Path | str) -> En
         ),
         reload_type=engine.reloadable_type,
         batch_rows_max=_batch_rows_max(engine),
+        cube_conf_path=Path(cube_conf_path),
         dict_conf=dicts[dict_name],
         default_value=engine.default_embedding_value,
     )

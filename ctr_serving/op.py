@@ -79,9 +79,10 @@ class CtrOp:
             SeekError, VersionNotLoadedError: a shard cannot be asked, or has not loaded it.
             ModelError: its values are not `embedding_dim` floats wide.
         """
-        one_key_a_shard = np.arange(self._dict_conf.shard, dtype=np.uint64)
+        dict_conf = self._cube.dicts.get(self._dict_conf.dict_name, self._dict_conf)
+        one_key_a_shard = np.arange(dict_conf.shard, dtype=np.uint64)
         found = await self._cube.seek(
-            self._dict_conf.dict_name,
+            dict_conf.dict_name,
             one_key_a_shard,
             version=manifest.version,
             dim=manifest.embedding_dim,

@@ -57,8 +57,7 @@ class CtrServer:
             ConfError: a port cannot be opened.
         """
         self._handle_signals()
-        dict_conf = self._conf.dict_conf
-        async with AsyncCubeClient({dict_conf.dict_name: dict_conf}) as cube:
+        async with AsyncCubeClient(self._conf.cube_conf_path) as cube:
             op = CtrOp(
                 self._conf,
                 self._slot,

@@ -9,13 +9,15 @@ using namespace cube;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const Bytes body(data, size);
-    const std::vector<uint64_t> keys = {0, 3, 4, 6};
+    const std::vector<uint64_t> keys = {0, 3, 4, 3, 6, 0};
     const SeekPlan plan(keys, 1);
     for (const size_t dim : {size_t{1}, size_t{3}, size_t{16}}) {
         fuzz::refuse_or_pass({ErrorKind::kWire}, [&] {
             std::vector<float> rows(keys.size() * dim);
             std::vector<int32_t> status(keys.size(), 9);
-            decode_seek_response(body, plan.positions_of(0), {rows.data(), dim, status.data()});
+            const SeekTarget target{rows.data(), dim, status.data()};
+            decode_seek_response(body, plan.positions_of(0), target);
+            plan.spread(0, target);
             for (const int32_t each : status) fuzz::require(each <= 0, "every key has a status");
         });
     }
