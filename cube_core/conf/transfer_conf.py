@@ -38,8 +38,8 @@ class TransferConf(BaseModel):
     """Section `[default]`, and the servers of section `[cube_agent]` as `replicas`.
 
     `model_deploy_path` is where the dense model of a pass is published for the CTR servers; when
-    it is not set, dense models are left where they are. `cube_conf` is the clients' file that is kept
-    equal to the topology; not set: it is kept by hand.
+    it is not set, dense models are left where they are. `cube_conf` is the clients' file that is
+    kept equal to the topology; not set: it is kept by hand.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
