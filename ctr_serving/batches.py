@@ -22,7 +22,13 @@ from ctr_serving.engine import ROWS_PER_RUN_MAX, Engine
 from ctr_serving.trace import Trace
 from cube_api import STATUS_MISSING, STATUS_WRONG_WIDTH, AsyncCubeClient, SeekResult
 from cube_core._native import encode_ctr_response
-from cube_core.errors import CubeError, LimitError, PredictionError, SeekTimeoutError
+from cube_core.errors import (
+    CubeError,
+    LimitError,
+    PredictionError,
+    RpcTimeoutError,
+    SeekTimeoutError,
+)
 from cube_core.wire.service import RpcContext
 
 log = logging.getLogger(__name__)
@@ -33,6 +39,8 @@ SINGLE_BATCHES_MAX = 64
 """The same when each request is a batch of its own."""
 
 _JOINED_ROWS_MULTIPLE = 8
+_SMOOTHING = 0.2
+"""Weight of the last batch in the mean time of a batch."""
 
 
 class Features(NamedTuple):
@@ -84,6 +92,7 @@ class Batches:
         self._queue: deque[_Job] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._start_is_due = False
+        self._batch_s = 0.0
 
     async def answer(
         self, engine: Engine, features: Features, context: RpcContext, trace: Trace
@@ -139,11 +148,18 @@ class Batches:
         if waited_s > self._queue_timeout_s:
             limit_ms = round(self._queue_timeout_s * 1000)
             job.fail(LimitError(f"waited longer than queue_timeout_ms={limit_ms} for its turn"))
+        if job.context.deadline_s is not None:
+            left_s = job.context.deadline_s - time.monotonic()
+            # Else an overload would be spent on answers that come just too late.
+            if left_s < min(self._batch_s, waited_s):
+                job.fail(RpcTimeoutError("too little of the caller's timeout was left to answer"))
         return _is_in_time(job)
 
     async def _run(self, jobs: list[_Job]) -> None:
+        start_s = time.monotonic()
         try:
             await self._answer_together(jobs)
+            self._batch_s += _SMOOTHING * (time.monotonic() - start_s - self._batch_s)
         except Exception as error:
             # What one request is at fault for must not fail the others; a shard that is too slow
             # would be so again.

@@ -213,3 +213,22 @@ async def test_large_requests_are_run_in_parts(bench: Bench) -> None:
     request = requests_of(600)
     bench.check(await bench.ask(*request), *request)
     assert bench.engine.sizes == {256: 2, 88: 1}
+
+
+async def test_who_would_be_answered_too_late_is_not_begun(bench: Bench) -> None:
+    slow = await bench.hold()
+    await asyncio.wait(slow, timeout=0.5)
+    bench.table.gate.set()
+    await asyncio.gather(*slow)
+    # A batch takes some 100 ms now. Who has waited for most of its time and has less left gives up.
+    held = await bench.hold()
+    late = bench.ask(*requests_of(2), deadline_s=time.monotonic() + 0.16)
+    kept_request = requests_of(4)
+    kept = bench.ask(*kept_request)
+    await asyncio.wait([late], timeout=0.12)
+    bench.table.gate.set()
+    with pytest.raises(RpcTimeoutError):
+        await late
+    bench.check(await kept, *kept_request)
+    await asyncio.gather(*held)
+    assert bench.table.keys_num == [26, 26, 26, 26, 4 * 26]
