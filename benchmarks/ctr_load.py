@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import time
 from collections.abc import Sequence
@@ -70,35 +71,29 @@ def answer_at_rate(
     """
     requests = int(rate * seconds)
     latencies_us: list[float] = []
-    refused, sent, rest = 0, 0, b""
+    refused, sent, rest, unsent = 0, 0, b"", b""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setblocking(False)
         start_s = time.perf_counter()
         while len(latencies_us) + refused < requests:
             due = min(int((time.perf_counter() - start_s) * rate) + 1, requests)
-            if due > sent:
-                connection.sendall(
-                    b"".join(
-                        encode_request_frame(
-                            _SERVICE,
-                            "inference",
-                            number + 1,
-                            payloads[number % len(payloads)],
-                            timeout_ms=timeout_ms,
-                        )
-                        for number in range(sent, due)
-                    )
-                )
-                sent = due
-            connection.settimeout(30 if sent == requests else max(1e-3, 1 / rate))
-            try:
-                received = connection.recv(1 << 18)
-            except TimeoutError:
+            unsent += b"".join(
+                _due_frame(number, payloads, timeout_ms) for number in range(sent, due)
+            )
+            sent = due
+            writers = [connection] if unsent else []
+            readable, writable, _ = select.select([connection], writers, [], 1 / rate)
+            if writable:
+                unsent = unsent[connection.send(unsent) :]
+            if not readable:
                 continue
+            received = connection.recv(1 << 18)
             if not received:
                 raise RuntimeError("the predictor closed the connection")
             rest += received
             found, taken_bytes, _ = parse_frames(rest, _FRAME_BYTES_MAX)
+            rest = rest[taken_bytes:]
             now_s = time.perf_counter()
             for frame in found:
                 if frame.error_code:
@@ -106,5 +101,9 @@ def answer_at_rate(
                 else:
                     due_s = start_s + (frame.correlation_id - 1) / rate
                     latencies_us.append((now_s - due_s) * 1e6)
-            rest = rest[taken_bytes:]
     return latencies_us, refused
+
+
+def _due_frame(number: int, payloads: Sequence[bytes], timeout_ms: int) -> bytes:
+    payload = payloads[number % len(payloads)]
+    return encode_request_frame(_SERVICE, "inference", number + 1, payload, timeout_ms=timeout_ms)
