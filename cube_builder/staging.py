@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from cube_core.replace_file import sync_directory
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _SUFFIX = ".staging"
@@ -109,10 +111,7 @@ def _publish(staging: Path, target: Path) -> None:
         _exchange(staging, target)
     else:
         staging.rename(target)
-    with contextlib.ExitStack() as stack:
-        descriptor = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        stack.callback(os.close, descriptor)
-        os.fsync(descriptor)
+    sync_directory(target.parent)
 
 
 def _exchange(staging: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from cube_core.errors import ControlError
+from cube_core.replace_file import sync_directory
 from cube_core.versions import Version
 
 _TABLE_NAME = re.compile(r"(?P<dict_name>[0-9A-Za-z_.\-]+)_part(?P<shard>\d+)\.table")
@@ -158,15 +159,6 @@ class DataDirectory:
 
     def _shard_text(self) -> str:
         return "*" if self.shard is None else str(self.shard)
-
-
-def sync_directory(path: Path) -> None:
-    """Makes renames in a directory survive a crash of the machine."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _version_of(table: Path) -> Version | None:

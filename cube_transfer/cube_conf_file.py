@@ -9,7 +9,7 @@ from typing import Any
 
 from cube_core.conf.cube_conf import read_cube_conf
 from cube_core.conf.transfer_conf import TransferConf
-from cube_transfer.replace_file import replace_file
+from cube_core.replace_file import replace_file
 
 log = logging.getLogger(__name__)
 

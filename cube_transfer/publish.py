@@ -12,7 +12,7 @@ import os
 import shutil
 from pathlib import Path
 
-from cube_transfer.replace_file import replace_file, replace_link, sync_directory
+from cube_core.replace_file import replace_file, replace_link, sync_directory
 
 CURRENT_NAME = "current"
 TIME_FILE_NAME = "fluid_time_file"

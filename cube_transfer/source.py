@@ -12,10 +12,10 @@ import httpx
 from pydantic import BaseModel
 
 from cube_core.errors import DeployError
+from cube_core.replace_file import replace_file
 from cube_transfer.local_source import pull_local
 from cube_transfer.remote import scheme_of
 from cube_transfer.remote_source import pull_remote, pull_remote_dense
-from cube_transfer.replace_file import replace_file
 
 _MARKER_NAME = "pulled.json"
 

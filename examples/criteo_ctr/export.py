@@ -15,6 +15,7 @@ from ctr_serving.criteo import DENSE_DIM, SLOTS
 from cube_builder import append_pass, export_rows, load_embedding
 from cube_core._native import crc32c_file
 from cube_core.errors import BuildError
+from cube_core.replace_file import sync_directory
 from cube_core.versions import Version
 from examples.criteo_ctr.models import (
     DENSE_INPUT,
@@ -73,7 +74,7 @@ def export_pass(
         save_unsplit_network(network, staging / "unsplit")
         _sync(staging)
         staging.rename(target)
-    _sync_directory(output_dir)
+    sync_directory(output_dir)
     append_pass(
         output_dir / "donefile" / "base.txt", pass_id, target / "embedding", target / "dense"
     )
@@ -130,13 +131,5 @@ def _sync(directory: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         else:
-            _sync_directory(path)
-    _sync_directory(directory)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync_directory(path)
+    sync_directory(directory)
