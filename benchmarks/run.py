@@ -46,7 +46,7 @@ def main(
         figures["builder"] = _builder(run_dir, rounds, large)
         figures["server_cpu"] = _server_cpu(programs, run_dir, rounds)
         figures["switching"] = _switching(programs, run_dir)
-        figures["workers"] = _workers(programs, run_dir)
+        figures["workers"] = _workers(programs, run_dir, rounds)
         figures["client"] = _client(run_dir, rounds)
         figures["replicas"] = _replicas(run_dir, rounds)
         figures["ctr"] = _ctr(run_dir, rounds)
@@ -147,13 +147,21 @@ def _switching(programs: Path, run_dir: Path) -> list[dict[str, Any]]:
     return figures
 
 
-def _workers(programs: Path, run_dir: Path) -> dict[str, float]:
-    one, two = (switching.throughput(programs, run_dir, workers=each) for each in (1, 2))
-    console.print(
-        f"requests/s of 650 keys, one worker {one:.0f}, two {two:.0f}: {two / one:.2f}"
-        " (the load generators need cores of their own)"
-    )
-    return {"one": one, "two": two, "ratio": two / one}
+def _workers(programs: Path, run_dir: Path, rounds: int) -> list[dict[str, Any]]:
+    one, *more = switching.throughput(programs, run_dir, workers=(1, 2), rounds=rounds)
+    table = Table(title="requests of 650 keys, by worker processes; the load shares the cores")
+    for column in ("workers", "requests/s", "÷ one", "requests/CPU s", "workers x ÷ one"):
+        table.add_column(column, justify="right")
+    for figure in (one, *more):
+        table.add_row(
+            str(figure.workers),
+            f"{figure.requests_per_s:,.0f}",
+            f"{figure.requests_per_s / one.requests_per_s:.2f}",
+            f"{figure.requests_per_cpu_s:,.0f}",
+            f"{figure.workers * figure.requests_per_cpu_s / one.requests_per_cpu_s:.2f}",
+        )
+    console.print(table)
+    return [asdict(figure) for figure in (one, *more)]
 
 
 def _client(run_dir: Path, rounds: int) -> list[dict[str, Any]]:

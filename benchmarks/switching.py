@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ _KEYS_PER_REQUEST = 100
 _REST_S = 3.0
 _SWITCHES = 20
 _SWITCH_PAUSE_S = 0.1
+_SWITCHING_S = 2 * _SWITCHES * _SWITCH_PAUSE_S
+_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,9 @@ class SwitchFigures:
 
     Attributes:
         load_s: from the command that loads the large table to the answer: read, verified, ready.
-        *_rest: before anything happens; *_load: while the large table is loaded; *_switch: while
-            versions are switched back and forth.
+        *_load: while the large table is loaded.
+        *_rest, *_switch: while nothing happens, and while versions are switched back and forth, in
+            turns; a p99 is the median of its turns'.
     """
 
     large_keys: int
@@ -60,45 +64,90 @@ def measure(programs: Path, run_dir: Path, *, large_keys: int, workers: int = 1)
     directory.mkdir()
     small = directory / "bench_part0.table"
     _write(small, "1_1", KEY_COUNT)
-    with cube_server(small, "1_1", directory, f"--workers={workers}") as server:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(cube_server(small, "1_1", directory, f"--workers={workers}"))
         large = directory / "data" / "2_2" / small.name
         large.parent.mkdir()
         _write(large, "2_2", large_keys)
         load = programs / "load"
-        _command(server, "status", "")  # HTTP, which commands come by, is there from now on
-        rest = _under_load(load, server, _REST_S, lambda: None)
+        # One connection for all commands: what a new client costs is not what is measured.
+        commands = stack.enter_context(
+            httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=60, trust_env=False)
+        )
+        _command(commands, "status", "")  # HTTP, which commands come by, is there from now on
+        _under_load(load, server, _REST_S, lambda: None)  # warms both ends
         elapsed_s: list[float] = []
         loading = _under_load(
-            load, server, _REST_S, lambda: elapsed_s.append(_timed(server, "bg_load_base"))
+            load, server, _REST_S, lambda: elapsed_s.append(_timed(commands, "bg_load_base"))
         )
-        switching = _under_load(
-            load, server, 2 * _SWITCHES * _SWITCH_PAUSE_S, lambda: _switch_often(server)
-        )
+        resting, switching = [], []
+        for _ in range(_ROUNDS):
+            resting.append(_under_load(load, server, _SWITCHING_S, lambda: None))
+            switching.append(
+                _under_load(load, server, _SWITCHING_S, lambda: _switch_often(commands))
+            )
     return SwitchFigures(
         large_keys=large_keys,
         workers=workers,
         load_s=elapsed_s[0],
-        p99_us_rest=rest["p99_us"],
-        max_us_rest=rest["max_us"],
+        p99_us_rest=statistics.median(each["p99_us"] for each in resting),
+        max_us_rest=max(each["max_us"] for each in resting),
         p99_us_load=loading["p99_us"],
         max_us_load=loading["max_us"],
-        p99_us_switch=switching["p99_us"],
-        max_us_switch=switching["max_us"],
+        p99_us_switch=statistics.median(each["p99_us"] for each in switching),
+        max_us_switch=max(each["max_us"] for each in switching),
     )
 
 
-def throughput(programs: Path, run_dir: Path, *, workers: int) -> float:
-    """Requests a second of a closed loop of two load generators, 650 keys a request."""
-    directory = run_dir / f"throughput_{workers}"
-    directory.mkdir()
-    table = directory / "bench_part0.table"
-    _write(table, "1_1", KEY_COUNT)
+@dataclass(frozen=True)
+class WorkerFigures:
+    """A closed loop of two load generators, 650 keys a request; medians of the rounds.
+
+    Attributes:
+        requests_per_s: as the load generators saw it. They share the cores with the server.
+        requests_per_cpu_s: by the CPU time of the server alone, all its processes.
+    """
+
+    workers: int
+    requests_per_s: float
+    requests_per_cpu_s: float
+
+
+def throughput(
+    programs: Path, run_dir: Path, *, workers: tuple[int, ...], rounds: int
+) -> list[WorkerFigures]:
+    """Servers of so many workers each in turn, round by round."""
+    seen: dict[int, list[tuple[float, float]]] = {each: [] for each in workers}
+    with contextlib.ExitStack() as stack:
+        servers = {}
+        for each in workers:
+            directory = run_dir / f"throughput_{each}"
+            directory.mkdir()
+            table = directory / "bench_part0.table"
+            _write(table, "1_1", KEY_COUNT)
+            flag = f"--workers={each}"
+            servers[each] = stack.enter_context(cube_server(table, "1_1", directory, flag))
+        for turn in range(rounds + 1):
+            for each, server in servers.items():
+                figures = _throughput(programs / "load", server)
+                if turn:  # the first round warms both ends
+                    seen[each].append(figures)
+    return [
+        WorkerFigures(each, *(statistics.median(column) for column in zip(*rows, strict=True)))
+        for each, rows in seen.items()
+    ]
+
+
+def _throughput(load: Path, server: Server) -> tuple[float, float]:
+    requests = 20_000
+    before_s = server.cpu_s()
     with (
-        cube_server(table, "1_1", directory, f"--workers={workers}") as server,
-        _load(programs / "load", server, 20_000, 650, "--connections=16") as first,
-        _load(programs / "load", server, 20_000, 650, "--connections=16") as second,
+        _load(load, server, requests, 650, "--connections=16") as first,
+        _load(load, server, requests, 650, "--connections=16") as second,
     ):
-        return sum(_report(each)["requests_per_s"] for each in (first, second))
+        reports = [_report(each) for each in (first, second)]
+    per_s = sum(report["requests_per_s"] for report in reports)
+    return per_s, 2 * requests / (server.cpu_s() - before_s)
 
 
 def _write(path: Path, version: str, key_count: int) -> None:
@@ -145,19 +194,18 @@ def _report(process: subprocess.Popen[str]) -> dict[str, float]:
     return report
 
 
-def _timed(server: Server, command: str) -> float:
+def _timed(commands: httpx.Client, command: str) -> float:
     begin = time.perf_counter()
-    _command(server, command, "2_2")
+    _command(commands, command, "2_2")
     return time.perf_counter() - begin
 
 
-def _switch_often(server: Server) -> None:
+def _switch_often(commands: httpx.Client) -> None:
     for turn in range(_SWITCHES):
-        _command(server, "enable", "2_2" if turn % 2 == 0 else "1_1")
+        _command(commands, "enable", "2_2" if turn % 2 == 0 else "1_1")
         time.sleep(_SWITCH_PAUSE_S)
 
 
-def _command(server: Server, command: str, version: str) -> None:
-    url = f"http://127.0.0.1:{server.port}/ControlService/cmd"
+def _command(commands: httpx.Client, command: str, version: str) -> None:
     body = {"cmd": command, "version": version}
-    httpx.post(url, json=body, timeout=60, trust_env=False).raise_for_status()
+    commands.post("/ControlService/cmd", json=body).raise_for_status()
