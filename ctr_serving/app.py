@@ -69,4 +69,6 @@ def status_of(conf: EngineConf, slot: ModelSlot, counters: Counters) -> dict[str
         "rows": counters.rows,
         "missing_keys": int(counters.missing_by_slot.sum()),
         "missing_keys_by_slot": counters.missing_by_slot.tolist(),
+        "failed_keys": int(counters.failed_by_slot.sum()),
+        "failed_keys_by_slot": counters.failed_by_slot.tolist(),
     }

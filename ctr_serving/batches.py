@@ -20,7 +20,13 @@ from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
 from ctr_serving.engine import ROWS_PER_RUN_MAX, Engine
 from ctr_serving.trace import Trace
-from cube_api import STATUS_MISSING, STATUS_WRONG_WIDTH, AsyncCubeClient, SeekResult
+from cube_api import (
+    STATUS_FAILED,
+    STATUS_MISSING,
+    STATUS_WRONG_WIDTH,
+    AsyncCubeClient,
+    SeekResult,
+)
 from cube_core._native import encode_ctr_response
 from cube_core.errors import (
     CubeError,
@@ -182,6 +188,7 @@ class Batches:
             keys,
             version=manifest.version,
             dim=manifest.embedding_dim,
+            on_failure="status" if self._conf.degrades else "raise",
         )
         seek_s = time.perf_counter() - start_s
         self._check_found(jobs, found)
@@ -204,37 +211,57 @@ class Batches:
             job.trace.seconds.update(seek=seek_s, infer=infer_s)
             end = begin + len(job.features.dense)
             if not job.answer.done():
-                job.answer.set_result(encode_ctr_response(probabilities[begin:end]))
+                job.answer.set_result(
+                    encode_ctr_response(probabilities[begin:end], err_msg=job.trace.degraded)
+                )
             begin = end
 
     def _check_found(self, jobs: list[_Job], found: SeekResult) -> None:
-        """Puts the default vector for missing keys; fails those requests that met wrong values."""
+        """Puts the default vectors for keys without a row; fails those requests that met wrong
+        values, and tells those whose shards failed."""
         if not found.status.any():
             return
-        manifest = jobs[0].engine.manifest
-        missing = found.status == STATUS_MISSING
-        if self._conf.default_value:
-            found.rows[missing] = self._conf.default_value
-        missing = missing.reshape(-1, manifest.slots)
+        engine = jobs[0].engine
+        slots = engine.manifest.slots
+        status = found.status.reshape(-1, slots)
+        missing, failed = status == STATUS_MISSING, status == STATUS_FAILED
+        if engine.default_rows is not None:
+            places = np.flatnonzero(missing | failed)
+            found.rows[places] = engine.default_rows[places % slots]
         self._counters.count_missing(missing.sum(axis=0))
+        if found.errors:
+            self._counters.count_failed(failed.sum(axis=0))
         begin = 0
         for job in jobs:
             end = begin + len(job.features.dense)
             job.trace.missing = missing[begin:end]
-            wrong = np.flatnonzero(
-                found.status[begin * manifest.slots : end * manifest.slots] == STATUS_WRONG_WIDTH
-            )
-            if wrong.size:
-                instance, slot = divmod(int(wrong[0]), manifest.slots)
-                key = int(job.features.keys.view(np.uint64)[wrong[0]])
-                job.fail(
-                    PredictionError(
-                        f"dict {manifest.dict_name}, version {manifest.version}: the value of key"
-                        f" {key} (instance {instance}, slot {slot}) is not"
-                        f" {manifest.embedding_dim} floats wide"
-                    )
-                )
+            if found.errors:
+                job.trace.degraded = _degraded(int(failed[begin:end].sum()), found)
+            _check_widths(job, status[begin:end])
             begin = end
+
+
+def _check_widths(job: _Job, status: NDArray[np.int32]) -> None:
+    """Fails the request when a value is of another width; status is int32[rows, slots]."""
+    wrong = np.argwhere(status == STATUS_WRONG_WIDTH)
+    if not wrong.size:
+        return
+    manifest = job.engine.manifest
+    instance, slot = wrong[0].tolist()
+    key = int(job.features.keys.view(np.uint64)[instance * manifest.slots + slot])
+    job.fail(
+        PredictionError(
+            f"dict {manifest.dict_name}, version {manifest.version}: the value of key {key}"
+            f" (instance {instance}, slot {slot}) is not {manifest.embedding_dim} floats wide"
+        )
+    )
+
+
+def _degraded(keys_num: int, found: SeekResult) -> str:
+    if not keys_num:
+        return ""
+    reasons = "; ".join(str(error) for error in found.errors)
+    return f"degraded: {keys_num} keys have the default vector, for their shards failed: {reasons}"
 
 
 def _joined(jobs: list[_Job]) -> Features:

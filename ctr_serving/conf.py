@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctr_serving.announcement import RELOADABLE_TYPES
+from ctr_serving.defaults import Defaults, read_defaults
 from cube_core.conf.cube_conf import DictConf, read_cube_conf
 from cube_core.conf.prototxt import read_model_toolkit
 from cube_core.errors import ConfError
@@ -33,7 +34,8 @@ class EngineConf:
         batch_rows_max: rows up to which waiting requests are joined; 0: each is run alone.
         cube_conf_path: where the shard servers stand; the client watches it.
         dict_conf: the dict of it that holds the embedding, as it was at the start.
-        default_value: every element of the vector that stands for a missing key.
+        defaults: the vectors that stand for missing keys.
+        degrades: whether they also stand for the keys of a shard that fails, instead of an error.
     """
 
     name: str
@@ -43,7 +45,8 @@ class EngineConf:
     batch_rows_max: int
     cube_conf_path: Path
     dict_conf: DictConf
-    default_value: float
+    defaults: Defaults
+    degrades: bool
 
 
 def read_engine_conf(toolkit_path: Path | str, cube_conf_path: Path | str) -> EngineConf:
@@ -75,7 +78,8 @@ def read_engine_conf(toolkit_path: Path | str, cube_conf_path: Path | str) -> En
         batch_rows_max=_batch_rows_max(engine),
         cube_conf_path=Path(cube_conf_path),
         dict_conf=dicts[dict_name],
-        default_value=engine.default_embedding_value,
+        defaults=read_defaults(str(toolkit_path), "engines[0]", engine),
+        degrades=engine.failed_shards == engine.DEGRADE,
     )
 
 

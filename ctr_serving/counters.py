@@ -33,10 +33,11 @@ class Counters(Collector):
     """Counts of one predictor; written on its event loop only.
 
     Attributes:
-        requests: by outcome: ok, bad_request, limit, timeout, failed.
+        requests: by outcome: ok, degraded, bad_request, limit, timeout, failed.
         pending: requests under way.
         rows: instances predicted.
         missing_by_slot: int64[slots], keys that had no row and got the default vector.
+        failed_by_slot: int64[slots], keys whose shard failed and that got it for that reason.
         registry: of Prometheus, with all of these.
     """
 
@@ -46,6 +47,7 @@ class Counters(Collector):
         self.pending = 0
         self.rows = 0
         self.missing_by_slot: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.failed_by_slot: NDArray[np.int64] = np.zeros(0, np.int64)
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self._stage_seconds = {stage: _Times() for stage in STAGES}
@@ -57,11 +59,11 @@ class Counters(Collector):
 
     def count_missing(self, by_slot: NDArray[np.int64]) -> None:
         """Adds int64[slots]; models of another number of slots make the sums longer."""
-        if len(by_slot) > len(self.missing_by_slot):
-            self.missing_by_slot = np.concatenate(
-                [self.missing_by_slot, np.zeros(len(by_slot) - len(self.missing_by_slot), np.int64)]
-            )
-        self.missing_by_slot[: len(by_slot)] += by_slot
+        self.missing_by_slot = _sum(self.missing_by_slot, by_slot)
+
+    def count_failed(self, by_slot: NDArray[np.int64]) -> None:
+        """As `count_missing`, of keys whose shard failed."""
+        self.failed_by_slot = _sum(self.failed_by_slot, by_slot)
 
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
@@ -72,12 +74,14 @@ class Counters(Collector):
         yield requests
         yield GaugeMetricFamily("ctr_requests_pending", "Requests under way", value=self.pending)
         yield CounterMetricFamily("ctr_rows", "Instances predicted", value=self.rows)
-        missing = CounterMetricFamily(
-            "ctr_missing_keys", "Keys without a row, answered by the default", labels=["slot"]
+        yield _by_slot(
+            "ctr_missing_keys", "Keys without a row, answered by the default", self.missing_by_slot
         )
-        for index, count in enumerate(self.missing_by_slot.tolist()):
-            missing.add_metric([str(index)], count)
-        yield missing
+        yield _by_slot(
+            "ctr_failed_keys",
+            "Keys whose shard failed, answered by the default",
+            self.failed_by_slot,
+        )
         yield CounterMetricFamily(
             "ctr_model_switches", "Models taken into service", value=self._slot.switch_count
         )
@@ -95,6 +99,20 @@ class Counters(Collector):
         if engine is not None:
             model.add_metric([engine.manifest.version], 1)
         yield model
+
+
+def _sum(total: NDArray[np.int64], by_slot: NDArray[np.int64]) -> NDArray[np.int64]:
+    if len(by_slot) > len(total):
+        total = np.concatenate([total, np.zeros(len(by_slot) - len(total), np.int64)])
+    total[: len(by_slot)] += by_slot
+    return total
+
+
+def _by_slot(name: str, text: str, counts: NDArray[np.int64]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=["slot"])
+    for slot, count in enumerate(counts.tolist()):
+        family.add_metric([str(slot)], count)
+    return family
 
 
 class _Times:

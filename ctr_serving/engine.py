@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctr_serving.check_rows import check_recorded_rows
-from ctr_serving.manifest import Manifest, check_files, read_manifest
+from ctr_serving.defaults import Defaults
+from ctr_serving.manifest import MANIFEST_NAME, Manifest, check_files, read_manifest
 from ctr_serving.predictor import Predictor, first_line
 from cube_core.errors import ModelError, PredictionError
 
@@ -32,6 +33,7 @@ class Engine:
     Attributes:
         directory: where it was loaded from, with no symbolic link in it.
         manifest: what it says of itself.
+        default_rows: float32[slots, embedding_dim] for missing keys; None when they are zeros.
         load_seconds: time that loading and trying it out took.
         onednn_rows_min: rows from which oneDNN runs them.
         sizes: how often each number of rows was run.
@@ -40,6 +42,7 @@ class Engine:
     def __init__(self, directory: Path, manifest: Manifest, plain: Predictor, onednn: Predictor):
         self.directory = directory
         self.manifest = manifest
+        self.default_rows: NDArray[np.float32] | None = None
         self.load_seconds = 0.0
         self.onednn_rows_min = _SWITCH_CANDIDATES[0]
         self.sizes: Counter[int] = Counter()
@@ -47,7 +50,7 @@ class Engine:
         self._onednn = onednn
 
     @classmethod
-    def load(cls, directory: Path) -> Engine:
+    def load(cls, directory: Path, defaults: Defaults = Defaults()) -> Engine:  # noqa: B008
         """Loads a model directory and tries it out: on a row of zeros, and on recorded rows where
         it has any.
 
@@ -61,9 +64,16 @@ class Engine:
         directory = directory.resolve()
         manifest = read_manifest(directory)
         check_files(directory, manifest)
+        default_rows = defaults.rows(
+            manifest.slots,
+            manifest.embedding_dim,
+            manifest.mean_row,
+            where=str(directory / MANIFEST_NAME),
+        )
         # Not clones of one: cloning holds the GIL for tens of milliseconds, loading does not.
         plain, onednn = (Predictor(directory, manifest, onednn=use) for use in (False, True))
         engine = cls(directory, manifest, plain, onednn)
+        engine.default_rows = default_rows
         for predictor in (plain, onednn):
             engine._check_output(predictor)
             check_recorded_rows(directory, manifest, predictor)

@@ -52,6 +52,8 @@ class Manifest(BaseModel):
         model: file names without their endings.
         files: what is checked before Paddle reads it, for Paddle takes flipped bits in weights as
             they come and may crash on a program; empty when the exporter lists none.
+        mean_row: mean vector of the embedding, float[embedding_dim], for who wants it as the
+            default of missing keys; empty when the exporter gives none.
         fused: run instead of `model` when there is one: copying 26 inputs costs some 40 µs a run.
     """
 
@@ -68,6 +70,7 @@ class Manifest(BaseModel):
     output: str
     model: str = Field(pattern=r"^[0-9A-Za-z_.\-]+$")
     files: tuple[ModelFile, ...] = ()
+    mean_row: tuple[float, ...] = ()
     fused: FusedModel | None = None
 
     @model_validator(mode="after")
@@ -79,6 +82,10 @@ class Manifest(BaseModel):
         names = (*self.sparse_inputs, self.dense_input)
         if len(set(names)) != len(names):
             raise ValueError("sparse_inputs, dense_input: a name stands twice")
+        if len(self.mean_row) not in (0, self.embedding_dim):
+            raise ValueError(
+                f"mean_row: {len(self.mean_row)} values for embedding_dim={self.embedding_dim}"
+            )
         try:
             Version.parse(self.version)
         except ControlError as error:

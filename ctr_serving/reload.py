@@ -129,7 +129,7 @@ class Reloader:
         directory = self._directory()
         if not directory.is_dir():
             raise ModelError(f"{self._conf.model_path}: there is no model directory")
-        engine = Engine.load(directory)
+        engine = Engine.load(directory, self._conf.defaults)
         if engine.manifest.dict_name != self._conf.dict_conf.dict_name:
             raise ModelError(
                 f"{directory}/manifest.json: dict_name: {engine.manifest.dict_name!r} is not"

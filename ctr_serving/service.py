@@ -66,7 +66,8 @@ class PredictionService:
         self, payload: bytes | memoryview, context: RpcContext, trace: Trace
     ) -> bytes:
         try:
-            response, outcome = await self._admitted(payload, context, trace), "ok"
+            response = await self._admitted(payload, context, trace)
+            outcome = "degraded" if trace.degraded else "ok"
         except LimitError:
             self._counters.requests["limit"] += 1
             raise
@@ -81,7 +82,7 @@ class PredictionService:
         except CubeError as error:
             response, outcome = _failure(error), "failed"
         self._counters.requests[outcome] += 1
-        self._counters.rows += trace.rows if outcome == "ok" else 0
+        self._counters.rows += trace.rows if outcome != "failed" else 0
         return response
 
     async def _admitted(

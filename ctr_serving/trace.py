@@ -19,12 +19,14 @@ class Trace:
         rows: instances of the request.
         seconds: by stage; those of seek and infer are of the whole batch that the request was in.
         missing: bool[rows, slots], which keys had no row; None when all had one.
+        degraded: why defaults stand for keys whose shard failed; "" when none do.
     """
 
     version: str = ""
     rows: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     missing: NDArray[np.bool_] | None = None
+    degraded: str = ""
 
     def text(self) -> str:
         """In one line: version, rows, µs by stage, and instance:slot of missing keys."""

@@ -111,6 +111,7 @@ def write_dense(network: CtrNetwork, dense_dir: Path, dict_name: str, version: V
         "dense_input": DENSE_INPUT,
         "output": output,
         "model": MODEL_STEM,
+        "mean_row": network.embedding.weight.numpy().mean(axis=0).tolist(),
         "fused": {"model": FUSED_STEM, "input": FUSED_INPUT, "output": fused_output},
         "files": [_listed(path) for path in sorted(dense_dir.iterdir())],
     }
