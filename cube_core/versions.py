@@ -39,6 +39,12 @@ class Version(NamedTuple):
     def __str__(self) -> str:
         return f"{self.base}_{self.version}"
 
+    def is_after(self, other: Version) -> bool:
+        """Whether the ids of both are numbers, and those of this one the later."""
+        if not all(each.isdecimal() for each in (*self, *other)):
+            return False
+        return (int(self.base), int(self.version)) > (int(other.base), int(other.version))
+
     @property
     def is_base(self) -> bool:
         return self.base == self.version

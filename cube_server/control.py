@@ -40,6 +40,7 @@ class Control:
             "enable": self._enable,
             "reload_base": self._reload_base,
             "rollback": self._rollback,
+            "want": self._want,
             "bg_load_patch": self._patch,
             "reload_patch": self._patch,
         }
@@ -113,6 +114,10 @@ class Control:
         await self._versions.rollback(_optional_version(command))
         return self.state()
 
+    async def _want(self, command: Command) -> Reply:
+        await self._versions.want(_optional_version(command))
+        return self.state()
+
     async def _patch(self, command: Command) -> Reply:
         raise ControlError(
             f"{command['cmd']}: patches are not supported; deploy a base with bg_load_base"
@@ -127,6 +132,8 @@ class Control:
             "cur_version": str(current.version) if current else "",
             "bg_version": str(background_version or ""),
             "status": int(versions.state),
+            "want_version": str(versions.wanted or ""),
+            "ready": not versions.problem,
         }
 
 

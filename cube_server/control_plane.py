@@ -57,19 +57,11 @@ class ServedDict:
         current = self.versions.current
         return self.name or (current.table.dict_name if current else "")
 
-    @property
-    def problem(self) -> str:
-        """Why no version of it is served; "" when one is."""
-        if self.versions.served:
-            return ""
-        return self.versions.last_error or "no version is served"
-
     async def status(self) -> dict[str, Any]:
         """State, tables in memory and versions on disk, for JSON."""
         on_disk = await asyncio.to_thread(self.store.versions)
         return {
             **self.control.state(),
-            "ready": not self.problem,
             "last_error": self.versions.last_error,
             "versions": _tables(self.versions),
             "versions_on_disk": [str(each) for each in on_disk],
@@ -116,7 +108,9 @@ class ControlPlane:
     def on_change(self, callback: Callable[[bool], object]) -> None:
         """Calls back after every change of versions, with whether all dicts are served."""
         for each in self.dicts:
-            each.versions.on_change = lambda: callback(not any(d.problem for d in self.dicts))
+            each.versions.on_change = lambda: callback(
+                not any(dict_.versions.problem for dict_ in self.dicts)
+            )
 
     def stop(self) -> None:
         """Lets the downloads under way fail."""
@@ -135,10 +129,10 @@ class ControlPlane:
         return json.dumps(reply, separators=(",", ":")).encode()
 
     async def ready(self) -> str:
-        """Why not every dict is served; "" when all are."""
+        """Why not every dict is served, in the wanted version; "" when all are."""
         for each in self.dicts:
-            if each.problem:
-                return f"{each.name}: {each.problem}" if each.name else each.problem
+            if problem := each.versions.problem:
+                return f"{each.name}: {problem}" if each.name else problem
         return ""
 
     async def status(self) -> dict[str, Any]:

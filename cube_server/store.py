@@ -1,20 +1,20 @@
 """The data directory of a shard server.
 
 <data_dir>/VERSION                                      version to serve after a restart
+<data_dir>/WANTED                                       version that `want` named, if any
 <data_dir>/<version>/<dict_name>_part<shard>.table      one table a version
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import uuid
 from collections.abc import Collection
 from pathlib import Path
 
 from cube_core.errors import ControlError
-from cube_core.replace_file import sync_directory
+from cube_core.replace_file import replace_file, sync_directory
 from cube_core.versions import Version
 
 _TABLE_NAME = re.compile(r"(?P<dict_name>[0-9A-Za-z_.\-]+)_part(?P<shard>\d+)\.table")
@@ -42,6 +42,8 @@ class DataDirectory:
         for leftover in self.root.glob(f"*/{_TEMPORARY_PREFIX}*"):
             leftover.unlink()
             _remove_if_empty(leftover.parent)
+        for leftover in self.root.glob(".*.tmp"):
+            leftover.unlink()
 
     def recorded_version(self) -> Version | None:
         """The version that VERSION names; None without that file.
@@ -49,7 +51,29 @@ class DataDirectory:
         Raises:
             ControlError: VERSION does not hold the name of a version.
         """
-        path = self.root / "VERSION"
+        return self._named_in("VERSION")
+
+    def record_version(self, version: Version) -> None:
+        """Writes VERSION, whole or not at all."""
+        replace_file(self.root / "VERSION", f"{version}\n")
+
+    def wanted_version(self) -> Version | None:
+        """The version that WANTED names; None without that file.
+
+        Raises:
+            ControlError: WANTED does not hold the name of a version.
+        """
+        return self._named_in("WANTED")
+
+    def record_wanted(self, version: Version | None) -> None:
+        """Writes WANTED, whole or not at all; removes it for None."""
+        if version is None:
+            (self.root / "WANTED").unlink(missing_ok=True)
+        else:
+            replace_file(self.root / "WANTED", f"{version}\n")
+
+    def _named_in(self, name: str) -> Version | None:
+        path = self.root / name
         try:
             with path.open("rb") as file:
                 text = file.read(_VERSION_BYTES_MAX).decode("utf-8", errors="replace").strip()
@@ -59,16 +83,6 @@ class DataDirectory:
             return Version.parse(text)
         except ControlError as error:
             raise ControlError(f"{path}: {error}") from error
-
-    def record_version(self, version: Version) -> None:
-        """Writes VERSION, whole or not at all."""
-        temporary = self.root / f"{_TEMPORARY_PREFIX}VERSION"
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(f"{version}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self.root / "VERSION")
-        sync_directory(self.root)
 
     def versions(self) -> list[Version]:
         """Versions with a table on disk, newest file first."""

@@ -58,6 +58,7 @@ class DictVersions:
     ) -> None:
         self.store = store
         self.last_error = ""
+        self.wanted: Version | None = None
         self.served: list[LoadedTable] = []
         self.background: LoadedTable | None = None
         self.loading: Version | None = None
@@ -67,10 +68,22 @@ class DictVersions:
         self._shared = in_memory and shared
         self._keep_versions = keep_versions
         self._lock = asyncio.Lock()
+        self._wanting = asyncio.Lock()
 
     @property
     def current(self) -> LoadedTable | None:
         return self.served[0] if self.served else None
+
+    @property
+    def problem(self) -> str:
+        """Why it is not ready: no version is served, or not the one that `want` named; "" when it
+        is."""
+        current = self.current
+        if current is None:
+            return self.last_error or "no version is served"
+        if self.wanted in (None, current.version):
+            return ""
+        return f"version {current.version} is served, {self.wanted} is wanted"
 
     @property
     def state(self) -> BackgroundState:
@@ -98,6 +111,10 @@ class DictVersions:
     async def start(self) -> None:
         """Serves the version that the data directory names. One that cannot be loaded is told in
         the log and in `last_error`; the server stays empty and can be repaired by commands."""
+        try:
+            self.wanted = await asyncio.to_thread(self.store.wanted_version)
+        except (CubeError, OSError) as error:
+            log.error("starts without a wanted version: %s", error)
         try:
             version = await asyncio.to_thread(self.store.recorded_version)
             if version is not None:
@@ -172,12 +189,35 @@ class DictVersions:
             for each in self.served[1:]:
                 if version in (None, each.version):
                     await self._serve([each, *self.served])
+                    if self.wanted is not None:
+                        # Whoever goes back wants what it goes back to.
+                        await self.want(each.version)
                     return
             on_disk = ", ".join(str(each) for each in self.store.versions()) or "none"
             wanted = f"version {version}" if version else "a version before the current one"
             raise ControlError(
                 f"{wanted} is not loaded; `enable` loads one of those on disk: {on_disk}"
             )
+
+    async def want(self, version: Version | None) -> None:
+        """Takes note of the version that whoever deploys wants served, also for the next start;
+        None: any. Until it is served, the server is not ready.
+
+        Raises:
+            ControlError: it cannot be written down; it holds until the server ends.
+        """
+        async with self._wanting:
+            if version == self.wanted:
+                return
+            self.wanted = version
+            self.on_change()
+            try:
+                await asyncio.to_thread(self.store.record_wanted, version)
+            except OSError as error:
+                raise ControlError(
+                    f"version {version} is wanted, but cannot be recorded for the next start:"
+                    f" {error}"
+                ) from error
 
     async def verify(self, version: Version) -> Table:
         """Reads and checks the file of a version, without loading it.
@@ -205,6 +245,9 @@ class DictVersions:
         self.last_error = ""
         current = served[0]
         log.info("serves version %s: %d keys", current.version, current.table.key_count)
+        if self.wanted is not None and current.version.is_after(self.wanted):
+            # Whoever switches on wants what it switches to.
+            await self.want(current.version)
         await asyncio.to_thread(self._record, current.version, self.in_use)
 
     def _record(self, current: Version, in_use: set[Version]) -> None:

@@ -99,6 +99,8 @@ class TestBaiduStd:
             "cur_version": "10_10",
             "bg_version": "",
             "status": 0,
+            "want_version": "",
+            "ready": True,
         }
         with pytest.raises(RpcError, match="JSON") as caught:
             client.call("ControlService", "cmd", b"", attachment=b"{")
