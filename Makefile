@@ -21,7 +21,7 @@ demo: $(VENV)/.demo ## Trains, exports, serves and checks the Criteo example (DA
 	$(BIN)/python -m examples.criteo_ctr.demo $(if $(DATA),--data '$(DATA)')
 
 test: $(VENV)/.dev ## Runs the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 check: $(VENV)/.dev ## ruff, mypy --strict, stubtest, clang-format
 	$(BIN)/ruff check .
