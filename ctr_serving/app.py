@@ -1,4 +1,4 @@
-"""The predictor over HTTP: brpc's JSON methods, and what operators look at."""
+"""The predictor over HTTP: predictions as JSON, and what operators look at."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
+from ctr_serving.http_predict import add_predict_route
 from ctr_serving.model_slot import ModelSlot
 from cube_core.wire.http import service_router
 from cube_core.wire.limits import WireLimits
@@ -20,7 +21,7 @@ def create_app(
     service: Service, conf: EngineConf, slot: ModelSlot, counters: Counters, limits: WireLimits
 ) -> FastAPI:
     """The ASGI app of one predictor."""
-    app = FastAPI(title="ctr-serving")
+    app = FastAPI(title="ctr-serving", docs_url=None, redoc_url=None)
 
     @app.get("/health", response_class=PlainTextResponse)
     async def health() -> str:
@@ -44,6 +45,7 @@ def create_app(
         """Prometheus' text format."""
         return Response(generate_latest(counters.registry), media_type=CONTENT_TYPE_LATEST)
 
+    add_predict_route(app, service, slot, limits)
     app.include_router(service_router([service], limits=limits))
     return app
 

@@ -20,14 +20,14 @@ from cube_core.errors import FormatError
 SLOTS = 26
 DENSE_DIM = 13
 HASH_ROWS = 1_000_001
+FIELD_BYTES_MAX = 1024
+"""A longer field is refused: it would become a matrix of its length times the rows of a batch."""
 
 _COLUMNS = [f"I{i}" for i in range(1, DENSE_DIM + 1)] + [f"C{i}" for i in range(1, SLOTS + 1)]
 _DENSE_MIN = np.array([0, -3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], np.float64)
 _DENSE_RANGE = np.array([20, 603, 100, 50, 64000, 500, 100, 50, 500, 10, 10, 10, 50], np.float64)
 _MULTIPLIER = 1_000_003
 _MASK = 2**64 - 1
-# A hostile line must not become a matrix of its length times the rows of a batch.
-_FIELD_BYTES_MAX = 1024
 
 
 class CriteoRows(NamedTuple):
@@ -99,6 +99,23 @@ def hash_fields(fields: Sequence[bytes], position: int) -> NDArray[np.int64]:
     return np.where(signed == -1, -2, signed) % HASH_ROWS
 
 
+def features_of_columns(
+    values: Sequence[NDArray[np.float64]], categories: Sequence[Sequence[bytes]]
+) -> CriteoRows:
+    """Features of n rows, without labels.
+
+    Args:
+        values: float64[n] of each of I1 … I13, NaN where the row has none.
+        categories: n fields of each of C1 … C26, empty where the row has none.
+    """
+    scaled = (np.stack(values, axis=1) - _DENSE_MIN) / _DENSE_RANGE
+    dense = np.where(np.isnan(scaled), 0.0, scaled).astype(np.float32)
+    sparse_ids = np.empty((len(dense), SLOTS), np.int64)
+    for slot, fields in enumerate(categories):
+        sparse_ids[:, slot] = hash_fields(fields, DENSE_DIM + slot)
+    return CriteoRows(sparse_ids, dense, None)
+
+
 class _Layout(NamedTuple):
     """How a file writes its rows."""
 
@@ -146,17 +163,14 @@ def _features(path: str, lines: list[tuple[int, bytes]], layout: _Layout) -> Cri
     columns = list(zip(*rows, strict=True))
     numbers = [number for number, _ in lines]
     features = columns[layout.features_start :]
-    dense = np.empty((len(rows), DENSE_DIM), np.float32)
-    for index in range(DENSE_DIM):
-        values, present = _floats(path, numbers, features[index], _COLUMNS[index])
-        dense[:, index] = np.where(present, (values - _DENSE_MIN[index]) / _DENSE_RANGE[index], 0.0)
-    sparse_ids = np.empty((len(rows), SLOTS), np.int64)
-    for slot in range(SLOTS):
-        sparse_ids[:, slot] = hash_fields(features[DENSE_DIM + slot], DENSE_DIM + slot)
+    values = [
+        _floats(path, numbers, features[index], _COLUMNS[index]) for index in range(DENSE_DIM)
+    ]
+    made = features_of_columns(values, features[DENSE_DIM:])
     labels = None
     if layout.label_column is not None:
         labels = _labels(path, numbers, columns[layout.label_column])
-    return CriteoRows(sparse_ids, dense, labels)
+    return made._replace(labels=labels)
 
 
 def _fields(path: str, number: int, line: bytes, layout: _Layout) -> list[bytes]:
@@ -165,15 +179,15 @@ def _fields(path: str, number: int, line: bytes, layout: _Layout) -> list[bytes]
         raise FormatError(
             f"{path}:{number}: {len(fields)} fields where the first line has {layout.columns}"
         )
-    if len(line) > _FIELD_BYTES_MAX and max(map(len, fields)) > _FIELD_BYTES_MAX:
-        raise FormatError(f"{path}:{number}: a field is longer than {_FIELD_BYTES_MAX} bytes")
+    if len(line) > FIELD_BYTES_MAX and max(map(len, fields)) > FIELD_BYTES_MAX:
+        raise FormatError(f"{path}:{number}: a field is longer than {FIELD_BYTES_MAX} bytes")
     return fields
 
 
 def _floats(
     path: str, numbers: Sequence[int], fields: Sequence[bytes], column: str
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Values float64[n] and whether each is there, bool[n]."""
+) -> NDArray[np.float64]:
+    """Values float64[n], NaN where a field is empty."""
     values = np.empty(len(fields), np.float64)
     for index, field in enumerate(fields):
         try:
@@ -186,7 +200,8 @@ def _floats(
         raise FormatError(
             f"{path}:{numbers[first]}: {column} is {_shown(fields[first])}, no number"
         )
-    return values, np.fromiter(map(bool, fields), np.bool_, len(fields))
+    values[[not field for field in fields]] = np.nan
+    return values
 
 
 def _labels(path: str, numbers: Sequence[int], fields: Sequence[bytes]) -> NDArray[np.int64]:

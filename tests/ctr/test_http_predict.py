@@ -1,0 +1,286 @@
+"""`POST /v1/ctr/predict`: its answers, its errors, and that it does what its schema says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from ctr_serving.criteo import read_rows
+from ctr_serving.http_predict import JSON_BYTES_MAX, PATH
+from ctr_serving.http_schema import Failure, InvalidRequest, PredictResponse
+from tests.ctr.models import DENSE_DIM, SLOTS, direct_probabilities, embedding, requests_of
+from tests.ctr.service import Ctr, Shards, ctr_running, write_conf
+
+MODELS_BY_STATUS: dict[int, type[BaseModel]] = {
+    200: PredictResponse,
+    422: InvalidRequest,
+    413: Failure,
+    503: Failure,
+}
+
+
+def post(ctr: Ctr, body: Any, query: str = "") -> httpx.Response:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return httpx.post(f"http://{ctr.address}{PATH}{query}", content=content, timeout=30.0)
+
+
+def instances_of(ids: NDArray[np.int64], dense: NDArray[np.float32]) -> dict[str, Any]:
+    return {
+        "instances": [
+            {"sparse_ids": row_ids, "dense_ids": row_dense}
+            for row_ids, row_dense in zip(ids.tolist(), dense.tolist(), strict=True)
+        ]
+    }
+
+
+def probabilities_of(answer: httpx.Response) -> NDArray[np.float64]:
+    assert answer.status_code == 200, answer.text
+    rows = [[each["prob0"], each["prob1"]] for each in answer.json()["predictions"]]
+    return np.array(rows).reshape(-1, 2)
+
+
+@pytest.mark.parametrize("rows_num", [1, 50, 1500])
+def test_instances_are_answered_as_paddle_computes(
+    ctr: Ctr, models: dict[int, Path], rows_num: int
+) -> None:
+    ids, dense = requests_of(rows_num, missing=True)
+    answer = post(ctr, instances_of(ids, dense))
+    expected = direct_probabilities(models[1], embedding(ids, seed=1), dense)
+    np.testing.assert_allclose(probabilities_of(answer), expected, atol=1e-6, rtol=0)
+
+
+def test_raw_criteo_fields_are_hashed_as_those_of_a_file(ctr: Ctr, tmp_path: Path) -> None:
+    integers: list[list[float | None]] = [[1, None, 3.5, *range(10)], [-2, 0, None, *range(10)]]
+    categories: list[list[str | None]] = [
+        [f"{slot:08x}" for slot in range(26)],
+        ["", None, *["68fd1e64"] * 24],
+    ]
+    path = tmp_path / "rows.tsv"
+    path.write_text(
+        "".join(
+            "\t".join("" if field is None else str(field) for field in (*numbers, *texts)) + "\n"
+            for numbers, texts in zip(integers, categories, strict=True)
+        )
+    )
+    rows = read_rows(path)
+    body = {
+        "criteo_rows": [
+            {"integers": numbers, "categories": texts}
+            for numbers, texts in zip(integers, categories, strict=True)
+        ]
+    }
+    with ctr.client() as client:
+        expected = client.predict(rows.sparse_ids, rows.dense)
+    np.testing.assert_allclose(probabilities_of(post(ctr, body)), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("form", ["instances", "criteo_rows"])
+def test_no_instances_have_no_predictions(ctr: Ctr, form: str) -> None:
+    assert post(ctr, {form: []}).json() == {"predictions": []}
+
+
+def test_debug_tells_version_and_times(ctr: Ctr) -> None:
+    reply = post(ctr, instances_of(*requests_of(2)), "?debug=true").json()
+    assert "version=1_1" in reply["message"]
+    assert len(reply["predictions"]) == 2
+
+
+def changed(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
+    """A valid body of two instances with one field replaced."""
+    body: Any = instances_of(*requests_of(2))
+    at = body
+    for step in path[:-1]:
+        at = at[step]
+    at[path[-1]] = value
+    return dict(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "loc", "message"),
+    [
+        (b"{", [], "Invalid JSON"),
+        (b"\xff", [], "Invalid JSON"),
+        (b"[" * 100_000, [], "recursion limit"),
+        ([], [], "an object"),
+        ({}, [], "either instances or criteo_rows"),
+        ({"instances": [], "criteo_rows": []}, [], "either instances or criteo_rows"),
+        ({"instance": []}, ["instance"], "Extra inputs"),
+        (changed(("instances", 1, "sparse_ids", 3), "4"), ["sparse_ids", 3], "valid integer"),
+        (changed(("instances", 1, "sparse_ids", 3), 2**63), ["sparse_ids", 3], "less than"),
+        (changed(("instances", 1, "sparse_ids"), [1] * 25), ["sparse_ids"], "has 25 values"),
+        (changed(("instances", 1, "sparse_ids"), []), ["sparse_ids"], "at least 1"),
+        (changed(("instances", 1, "dense_ids"), [1.0] * 14), ["dense_ids"], "has 14 values"),
+        (changed(("instances", 1, "dense_ids", 12), None), ["dense_ids", 12], "valid number"),
+        (changed(("instances", 1, "dense_ids", 12), float("nan")), ["dense_ids", 12], "finite"),
+        (changed(("instances", 1, "dense_ids", 12), 1e39), ["dense_ids", 12], "less than"),
+        (changed(("instances", 1, "dense_id"), []), ["dense_id"], "Extra inputs"),
+    ],
+)
+def test_a_wrong_field_is_named(ctr: Ctr, body: Any, loc: list[Any], message: str) -> None:
+    answer = post(ctr, body)
+    assert answer.status_code == 422, answer.text
+    (problem,) = InvalidRequest.model_validate_json(answer.content).detail
+    inside: list[str | int] = ["instances", 1] if "instances" in problem.loc else []
+    assert problem.loc == ["body", *inside, *loc]
+    assert message in problem.msg
+
+
+def test_a_wrong_field_of_a_criteo_row_is_named(ctr: Ctr) -> None:
+    row: dict[str, list[Any]] = {"integers": [1] * 13, "categories": ["a"] * 25 + ["é" * 600]}
+    cases: list[tuple[dict[str, list[Any]], list[str | int]]] = [
+        ({**row, "integers": [1] * 12}, ["integers"]),
+        ({**row, "categories": ["a"] * 25 + [1]}, ["categories", 25]),
+        (row, ["categories", 25]),
+    ]
+    for body, loc in cases:
+        answer = post(ctr, {"criteo_rows": [body]})
+        assert answer.status_code == 422
+        (problem,) = InvalidRequest.model_validate_json(answer.content).detail
+        assert problem.loc == ["body", "criteo_rows", 0, *loc]
+
+
+def test_what_is_over_a_limit_says_which(ctr: Ctr) -> None:
+    answer = post(ctr, instances_of(*requests_of(2001)))
+    assert answer.status_code == 413
+    assert "2000" in Failure.model_validate_json(answer.content).detail
+    answer = post(ctr, b" " * (JSON_BYTES_MAX + 1))
+    assert answer.status_code == 413
+    assert str(JSON_BYTES_MAX) in Failure.model_validate_json(answer.content).detail
+
+
+def test_an_answer_that_json_cannot_hold_is_an_error(ctr: Ctr) -> None:
+    answer = post(ctr, changed(("instances", 1, "dense_ids"), [3e38, -3e38] * 6 + [3e38]))
+    assert answer.status_code == 503
+    assert "instance 1" in Failure.model_validate_json(answer.content).detail
+
+
+def test_without_a_model(shards: Shards, tmp_path: Path) -> None:
+    write_conf(tmp_path, shards.ports)
+    with ctr_running(tmp_path) as ctr:
+        answer = post(ctr, instances_of(*requests_of(1)))
+        assert answer.status_code == 503
+        assert "no model is loaded yet" in Failure.model_validate_json(answer.content).detail
+        assert post(ctr, {}).status_code == 422
+
+
+# -------------------------------------------------------------------------------------- schema
+
+
+def resolved(node: Any, components: dict[str, Any]) -> Any:
+    """The schema with every reference replaced by what it refers to."""
+    if isinstance(node, list):
+        return [resolved(each, components) for each in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        return resolved(components[node["$ref"].rpartition("/")[2]], components)
+    return {name: resolved(value, components) for name, value in node.items()}
+
+
+def values_of(schema: dict[str, Any], lengths: dict[str, int], name: str = "") -> Any:
+    """What a JSON schema allows; arrays named in `lengths` are as long as the model wants them."""
+    if "anyOf" in schema:
+        return st.one_of(*(values_of(each, lengths) for each in schema["anyOf"]))
+    if "oneOf" in schema:
+        required = [each["required"] for each in schema["oneOf"]]
+        plain = {key: value for key, value in schema.items() if key != "oneOf"}
+        kept = [
+            {**plain, "properties": {key: schema["properties"][key] for key in keys}}
+            for keys in required
+        ]
+        return st.one_of(*(values_of(each, lengths) for each in kept))
+    kind = schema["type"]
+    if kind == "object":
+        fields = schema["properties"].items()
+        return st.fixed_dictionaries({key: values_of(value, lengths, key) for key, value in fields})
+    if kind == "array":
+        shortest, longest = schema.get("minItems", 0), min(schema["maxItems"], 3)
+        if name in lengths:
+            shortest = longest = lengths[name]
+        longest = max(longest, shortest)
+        return st.lists(values_of(schema["items"], lengths), min_size=shortest, max_size=longest)
+    if kind == "integer":
+        return st.integers(schema["minimum"], schema["maximum"])
+    if kind == "number":
+        return st.integers(-1000, 1000) | st.floats(-1e6, 1e6)
+    if kind == "string":
+        return st.text(st.characters(codec="utf-8"), max_size=20)
+    assert kind == "null", schema
+    return st.none()
+
+
+@pytest.fixture(scope="module")
+def operation(ctr: Ctr) -> dict[str, Any]:
+    document = ctr.get("/openapi.json").json()
+    operation: dict[str, Any] = resolved(
+        document["paths"][PATH]["post"], document["components"]["schemas"]
+    )
+    return operation
+
+
+def test_the_schema_tells_every_field_and_answer(operation: dict[str, Any]) -> None:
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert set(body["properties"]) == {"instances", "criteo_rows"}
+    assert set(body["properties"]["instances"]["items"]["properties"]) == {
+        "sparse_ids",
+        "dense_ids",
+    }
+    assert body["properties"]["criteo_rows"]["items"]["properties"]["categories"]["maxItems"] == 26
+    assert set(operation["responses"]) == {"200", "413", "422", "503", "504"}
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_what_the_schema_allows_is_predicted(
+    ctr: Ctr, operation: dict[str, Any], data: st.DataObject
+) -> None:
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    lengths = {"sparse_ids": SLOTS, "dense_ids": DENSE_DIM}
+    body = data.draw(values_of(schema, lengths))
+    answer = post(ctr, body)
+    assert len(probabilities_of(answer)) == sum(map(len, body.values()))
+    PredictResponse.model_validate_json(answer.content)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    field=st.sampled_from(
+        [
+            ("instances",),
+            ("instances", 1),
+            ("instances", 0, "sparse_ids"),
+            ("instances", 0, "sparse_ids", 25),
+            ("instances", 0, "dense_ids"),
+            ("instances", 0, "dense_ids", 0),
+            ("instances", 0, "other"),
+            ("other",),
+        ]
+    ),
+    value=json_values,
+)
+def test_any_other_body_gets_an_answer_of_the_schema(
+    ctr: Ctr, field: tuple[str | int, ...], value: Any
+) -> None:
+    answer = post(ctr, changed(field, value))
+    model = MODELS_BY_STATUS[answer.status_code]
+    model.model_validate_json(answer.content)
+    if answer.status_code == 422:
+        problem = InvalidRequest.model_validate_json(answer.content).detail[0]
+        # A change that makes no JSON at all (NaN is none) is told for the whole body.
+        assert problem.loc[1:2] in ([field[0]], [])
