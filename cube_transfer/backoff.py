@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -24,12 +26,29 @@ TRANSIENT = (OSError, httpx.RequestError, RpcError)
 """What passes by itself: no connection, a peer's 5xx, a full disk."""
 
 
+class Patience:
+    """The waits between attempts, all of which can be cut short at once."""
+
+    def __init__(self) -> None:
+        self._lost = asyncio.Event()
+
+    def lose(self) -> None:
+        """Ends every wait under way; later ones last as long as ever."""
+        self._lost.set()
+        self._lost = asyncio.Event()
+
+    async def wait(self, seconds: float) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._lost.wait(), seconds)
+
+
 async def until_done(
     action: Callable[[], Awaitable[T]],
     *,
     on_failure: Callable[[BaseException, int], None],
     transient: tuple[type[BaseException], ...] = TRANSIENT,
     attempts_max: int | None = None,
+    patience: Patience | None = None,
 ) -> T:
     """Awaits `action` until it succeeds, with growing random waits between the attempts.
 
@@ -38,6 +57,7 @@ async def until_done(
             raises ends the trying.
         transient: errors that are tried again; every other one is raised at once.
         attempts_max: the last error is raised after so many attempts; None = no end.
+        patience: of whoever may want the next attempt at once.
     """
 
     def note(call: RetryCallState) -> None:
@@ -50,6 +70,7 @@ async def until_done(
         wait=wait_random_exponential(multiplier=0.2, max=WAIT_MAX_S),
         stop=stop_never if attempts_max is None else stop_after_attempt(attempts_max),
         before_sleep=note,
+        sleep=asyncio.sleep if patience is None else patience.wait,
         reraise=True,
     )
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from cube_core.command_line import USAGE_EXIT_CODE
+from cube_core.conf.transfer_conf import BuildOptions
 from cube_core.errors import BuildError
 from cube_core.versions import Version
 from cube_transfer.backoff import until_done
@@ -26,7 +27,13 @@ class _BuilderDiedError(Exception):
 
 
 async def build(
-    *, dict_name: str, version: Version, input_path: Path, output_path: Path, shard_num: int
+    *,
+    dict_name: str,
+    version: Version,
+    input_path: Path,
+    output_path: Path,
+    shard_num: int,
+    options: BuildOptions,
 ) -> None:
     """Builds `<output_path>/<version>/`.
 
@@ -43,6 +50,7 @@ async def build(
         f"--output_path={output_path}",
         f"--shard_num={shard_num}",
         "--only_build=true",
+        *(f"--{name}={value}" for name, value in options.model_dump(exclude_none=True).items()),
     ]
 
     def note(error: BaseException, attempt: int) -> None:

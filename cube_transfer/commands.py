@@ -137,13 +137,17 @@ def rollback(
 def retry_pass(
     context: typer.Context,
     pass_id: Annotated[
-        str, typer.Argument(help="The pass; the newest that failed if not given.")
+        str,
+        typer.Argument(
+            help="The pass; if not given the one under way, else the newest that failed, else the "
+            "one that is served and not by all servers."
+        ),
     ] = "",
     url: _Url = "",
     token_file: _TokenFile = "",
     wait_s: _WaitS = 0.0,
 ) -> None:
-    """Has a failed pass deployed anew.
+    """Has a failed pass deployed anew; one that waits, and servers that are behind, tried at once.
 
     Example: cube-transfer retry 11
     """
@@ -184,7 +188,7 @@ def add_commands(app: typer.Typer) -> None:
 
 def _await_end(client: DaemonClient, ordered: dict[str, str], wait_s: float) -> None:
     started = time.monotonic()
-    print(f"{ordered['id']}: {ordered['version']} is ordered")
+    print(f"{ordered['id']}: {ordered['version']} {ordered.get('did', 'is ordered')}")
     if not wait_s:
         return
     record = _final_record(client, ordered["id"], wait_s)

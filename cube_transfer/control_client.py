@@ -20,6 +20,8 @@ class ReplicaVersions:
 
     current: str
     background: str
+    wanted: str | None = None
+    """What it was told that it is to serve; None: it takes no such command."""
 
 
 class ControlClient:
@@ -33,7 +35,12 @@ class ControlClient:
 
     async def status(self) -> ReplicaVersions:
         reply = await self.command("status", timeout_s=5.0)
-        return ReplicaVersions(str(reply.get("cur_version", "")), str(reply.get("bg_version", "")))
+        wanted = reply.get("want_version")
+        return ReplicaVersions(
+            current=str(reply.get("cur_version", "")),
+            background=str(reply.get("bg_version", "")),
+            wanted=None if wanted is None else str(wanted),
+        )
 
     async def shard_num(self, version: str, *, timeout_s: float) -> int | None:
         """Shards that the server's table of a version is one of; None when it has none."""

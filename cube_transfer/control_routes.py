@@ -25,7 +25,8 @@ class RollbackCommand(BaseModel):
 
 
 class RetryCommand(BaseModel):
-    """`id` of the pass: "" for the newest that failed."""
+    """`id` of the pass: "" for the one under way, else the newest that failed, else the one that
+    is served and not by all."""
 
     model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
@@ -57,7 +58,8 @@ def control_router(daemon: Daemon, token: str) -> APIRouter:
     @router.post("/retry")
     async def retry(command: RetryCommand) -> dict[str, Any]:
         try:
-            return _answer(await daemon.retry(command.id))
+            retry = await daemon.retry(command.id)
+            return {**_answer(retry.record), "did": retry.did}
         except ControlError as error:
             raise HTTPException(409, str(error)) from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import httpx
 
@@ -22,6 +23,14 @@ from cube_transfer.together import all_together
 from cube_transfer.watch import DonefileWatch
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Retry:
+    """What was tried again: `did` goes on after the version's name."""
+
+    record: PassRecord
+    did: str
 
 
 class Daemon:
@@ -86,25 +95,45 @@ class Daemon:
         self.deployer.give_up(f"{record.version} was wanted back; `retry` deploys this pass anew")
         return record
 
-    async def retry(self, pass_id: str) -> PassRecord:
-        """Orders a failed pass to be deployed anew.
+    async def retry(self, pass_id: str) -> Retry:
+        """Has tried again at once what waits for its next attempt: the pass under way, a failed
+        pass, or servers that are behind what is served.
 
         Args:
-            pass_id: "" for the newest that failed.
+            pass_id: "" for the one under way, else the newest that failed, else the one served.
 
         Raises:
-            ControlError: there is no such pass, or it is older than what is served.
+            ControlError: there is nothing to try again of that name.
         """
         async with self._ordering:
+            under_way = self.deployer.under_way
+            if under_way is not None:
+                if pass_id not in ("", under_way.id):
+                    raise ControlError(f"{under_way.id} is under way; pass {pass_id} has to wait")
+                self.fleet.patience.lose()
+                return Retry(under_way, "is tried again at once")
             self._require_nothing_ordered()
-            record = failed_pass(self.state, pass_id)
-            if self.deployer.under_way is not None:
-                raise ControlError(
-                    f"{self.deployer.under_way.id} is under way, and tries again by itself"
-                )
+            try:
+                record = failed_pass(self.state, pass_id)
+            except ControlError:
+                behind = self._retry_behind(pass_id)
+                if behind is None:
+                    raise
+                return behind
             again = record.model_copy(update={"stage": Stage.NOTICED, "error": "", "step": ""})
             await self._order(again)
-            return again
+            return Retry(again, "is deployed anew")
+
+    def _retry_behind(self, pass_id: str) -> Retry | None:
+        """Has the servers tried again that are not at what is served; None when all are."""
+        wanted = self.state.wanted
+        served = (each for each in self.state.records() if each.version == wanted)
+        record = next((each for each in served if pass_id in ("", each.id)), None)
+        behind = [link.replica.name for link in self.fleet.links if not link.is_at(wanted)]
+        if record is None or not behind:
+            return None
+        self.watch.changed.set()
+        return Retry(record, f"is tried again at once on {', '.join(behind)}")
 
     async def set_paused(self, paused: bool) -> None:
         """Paused, the daemon begins no new pass; what is under way goes on, and so do commands."""

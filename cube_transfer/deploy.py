@@ -185,7 +185,8 @@ class Deployer:
                 log.warning("pass %s: %s: %s; trying again", record.id, step.name, self.error)
             self._give_way(record)
 
-        await self._unless_given_up(step, until_done(lambda: step.run(record), on_failure=note))
+        work = until_done(lambda: step.run(record), on_failure=note, patience=self._fleet.patience)
+        await self._unless_given_up(step, work)
         self.error = ""
 
     async def _unless_given_up(self, step: Step, work: Coroutine[Any, Any, None]) -> None:
@@ -227,6 +228,7 @@ class Deployer:
             input_path=pulled.input,
             output_path=self._settings.output_address,
             shard_num=conf.shard_num,
+            options=conf.build,
         )
         await pulled.require_unchanged()
         tables = await asyncio.to_thread(self._read_tables, record.version)
@@ -254,6 +256,8 @@ class Deployer:
             if record.kind == "rollback":
                 await link.drop_background(tables.version)
             await link.ensure_switched(tables)
+            # Not before: a server is ready as long as it serves what all others do.
+            await link.ensure_told(tables.version)
 
         late = await self._fleet.barrier("switch", switch, lambda: self._give_way(record))
         self._late_replicas = tuple(late)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import httpx
 
 from cube_core.conf.transfer_conf import Replica
-from cube_transfer.backoff import TRANSIENT, until_done
+from cube_transfer.backoff import TRANSIENT, Patience, until_done
 from cube_transfer.limits import REPLICA_DEADLINE_S
 from cube_transfer.replica_link import ReplicaLink
 from cube_transfer.tables import TableSet
@@ -39,6 +39,8 @@ class Fleet:
         replica_deadline_s: float = REPLICA_DEADLINE_S,
     ) -> None:
         self.links = tuple(ReplicaLink(replica, http) for replica in replicas)
+        self.patience = Patience()
+        """Between attempts at a server."""
         self._replica_deadline_s = replica_deadline_s
 
     async def barrier(self, name: str, step: ReplicaStep, check: Callable[[], None]) -> list[str]:
@@ -105,12 +107,14 @@ class Fleet:
             _note_failure(link, name, error)
             check()
 
-        await until_done(lambda: step(link), on_failure=note)
+        await until_done(lambda: step(link), on_failure=note, patience=self.patience)
         link.note_success()
 
     async def _reconcile(self, link: ReplicaLink, tables: TableSet | None) -> None:
         try:
             versions = await link.refresh()
+            if tables is not None:
+                await link.ensure_told(tables.version)
             if tables is not None and versions.current != tables.version:
                 if not link.attempts:
                     found = versions.current or "nothing"

@@ -32,6 +32,11 @@ class ReplicaLink:
         """`time.monotonic()` of the first of them; None = none."""
         self._client = ControlClient(replica, http)
 
+    def is_at(self, version: str) -> bool:
+        """Whether it answered from the version when it was last asked, and has not failed since."""
+        current = self.versions.current if self.versions else ""
+        return bool(version) and not self.error and current == version
+
     async def refresh(self) -> ReplicaVersions:
         self.versions = await self._client.status()
         return self.versions
@@ -97,6 +102,13 @@ class ReplicaLink:
                 f"{self.replica.name} ({self.replica.endpoint}): bg_switch: it still serves "
                 f"{versions.current or 'nothing'} and not {tables.version}"
             )
+
+    async def ensure_told(self, version: str) -> None:
+        """The server knows what it is to serve: it says that it is not ready while it serves
+        something older."""
+        versions = self.versions or await self.refresh()
+        if versions.wanted not in (None, version):
+            await self._client.command("want", version=version, timeout_s=COMMAND_TIMEOUT_S)
 
     async def drop_background(self, version: str) -> None:
         """The server holds no other version than `version` ready for a switch, so that a command of

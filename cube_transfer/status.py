@@ -68,10 +68,7 @@ def replica_status(link: ReplicaLink, wanted: str) -> dict[str, Any]:
         "reached": versions is not None,
         "cur_version": versions.current if versions else "",
         "bg_version": versions.background if versions else "",
-        "ready": bool(wanted)
-        and not link.error
-        and versions is not None
-        and versions.current == wanted,
+        "ready": link.is_at(wanted),
         "error": link.error,
         "attempts": link.attempts,
     }

@@ -6,7 +6,7 @@ import configparser
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,6 +16,7 @@ from cube_core.errors import ConfError
 _AGENT = re.compile(r"agent\d+_\d+")
 _CUBE = re.compile(r"cube(\d+)_(\d+)")
 _Path = Annotated[str, Field(min_length=1)]
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Replica(BaseModel):
@@ -32,6 +33,20 @@ class Replica(BaseModel):
     def name(self) -> str:
         """As transfer.conf names it: cube<shard>_<copy>."""
         return f"cube{self.shard}_{self.copy_index}"
+
+
+class BuildOptions(BaseModel):
+    """What `cube-builder` is told besides what it builds, as its flags of these names.
+
+    They stand in `[default]`, or in a section of the dict's name, which counts before it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    quant: Literal["none", "fp16", "int8"] = "none"
+    on_nonfinite: Literal["error", "keep"] = "error"
+    on_duplicate: Literal["last", "error"] = "last"
+    memory_mb: int | None = Field(default=None, ge=1)
 
 
 class TransferConf(BaseModel):
@@ -60,6 +75,7 @@ class TransferConf(BaseModel):
     cube_conf: str = ""
     keep_versions: int = Field(default=2, ge=1)
     poll_interval_ms: int = Field(default=1000, ge=10)
+    build: BuildOptions = BuildOptions()
     replicas: tuple[Replica, ...] = ()
 
 
@@ -72,14 +88,33 @@ def read_transfer_conf(path: Path | str) -> TransferConf:
     sections = _sections(str(path))
     if "default" not in sections:
         raise ConfError(str(path), "[default]", "the section is missing")
+    default = dict(sections["default"])
+    conf = _validated(TransferConf, default, str(path), "default")
+    changes = {
+        "build": _build_options(str(path), conf.dict_name, sections),
+        "replicas": _replicas(str(path), conf, sections.get("cube_agent", {})),
+    }
+    return conf.model_copy(update=changes)
+
+
+def _build_options(
+    path: str, dict_name: str, sections: Mapping[str, Mapping[str, str]]
+) -> BuildOptions:
+    """Those of the dict's own section, else of `[default]`."""
+    names = BuildOptions.model_fields
+    default = {name: text for name, text in sections["default"].items() if name in names}
+    _validated(BuildOptions, default, path, "default")
+    own = dict(sections[dict_name]) if dict_name in sections else {}
+    return _validated(BuildOptions, {**default, **own}, path, dict_name)
+
+
+def _validated(model: type[_Model], fields: Mapping[str, str], path: str, section: str) -> _Model:
     try:
-        conf = TransferConf.model_validate(dict(sections["default"]))
+        return model.model_validate(dict(fields))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise ConfError(str(path), f"[default] {field}", first["msg"]) from error
-    replicas = _replicas(str(path), conf, sections.get("cube_agent", {}))
-    return conf.model_copy(update={"replicas": replicas})
+        raise ConfError(path, f"[{section}] {field}", first["msg"]) from error
 
 
 def _sections(path: str) -> Mapping[str, Mapping[str, str]]:

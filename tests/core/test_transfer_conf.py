@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cube_core.conf.transfer_conf import read_transfer_conf
+from cube_core.conf.transfer_conf import BuildOptions, read_transfer_conf
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConfError
 
@@ -65,6 +65,32 @@ def test_comments(tmp_path: Path) -> None:
     conf = read_transfer_conf(write(tmp_path, text + AGENTS))
     assert (conf.mode, conf.copy_num) == ("base_delta", 2)
     assert conf.donefile_address == "http://127.0.0.1:8080/donefile"
+
+
+def test_what_builds_are_told(tmp_path: Path) -> None:
+    conf = read_transfer_conf(write(tmp_path, DEFAULT + AGENTS))
+    assert conf.build == BuildOptions()
+    text = DEFAULT + "quant: fp16\nmemory_mb: 2048\non_duplicate: error\n"
+    conf = read_transfer_conf(write(tmp_path, text + AGENTS))
+    assert conf.build == BuildOptions(quant="fp16", memory_mb=2048, on_duplicate="error")
+    # The section of the dict counts before [default]; those of other dicts do not count.
+    text += "[test_dict]\nquant: int8\n[other]\nmemory_mb: 1\n"
+    conf = read_transfer_conf(write(tmp_path, text + AGENTS))
+    assert conf.build == BuildOptions(quant="int8", memory_mb=2048, on_duplicate="error")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("quant: int4\n", r"\[default\] quant: "),
+        ("memory_mb: much\n", r"\[default\] memory_mb: "),
+        ("[test_dict]\non_duplicate: first\n", r"\[test_dict\] on_duplicate: "),
+        ("[test_dict]\nquantize: int8\n", r"\[test_dict\] quantize: "),
+    ],
+)
+def test_what_builds_cannot_be_told(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfError, match=words):
+        read_transfer_conf(write(tmp_path, DEFAULT + text + AGENTS))
 
 
 @pytest.mark.parametrize(

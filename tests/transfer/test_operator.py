@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,16 @@ from tests.waiting import wait_until
 
 
 def _command(site: Site, *arguments: str, code: int = 0, url: str = "") -> str:
-    ended = subprocess.run(
-        [sys.executable, "-m", "cube_transfer.main", *arguments, f"--url={url or site.url()}"],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == code, ended.stderr
-    return ended.stdout if code == 0 else ended.stderr
+    """What the command prints when it ends with `code`."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        command_line.run(app, [*arguments, f"--url={url or site.url()}"])
+    assert ended.value.code == code, err.getvalue()
+    return out.getvalue() if code == 0 else err.getvalue()
 
 
 def _get(site: Site, path: str) -> Any:
@@ -96,6 +98,40 @@ def test_a_rollback_gives_up_the_pass_under_way(site: Site) -> None:
         assert "3_3 is served" in _command(site, "retry", "--wait_s=20")
         site.require_served("3")
         assert "no pass has failed" in _command(site, "retry", code=2)
+
+
+def test_what_waits_is_tried_again_at_once(replicated_site: Site) -> None:
+    site = replicated_site
+    trainer, proxy = site.trainer, site.proxies["cube1_1"]
+    with site.transfer("--replica_deadline_s=0", poll_interval_ms=30_000):
+        _deploy(site, "1")
+        wait_until(lambda: site.status()["replicas"]["cube1_1"]["ready"])
+        assert "no pass has failed" in _command(site, "retry", code=2)
+        proxy.failing.add("bg_load_base")
+        _deploy(site, "2")
+        assert site.status()["passes"][0]["late_replicas"] == ["cube1_1"]
+        # It hears what the others serve, and so says itself that it is not ready.
+        wait_until(lambda: site.command("cube1_1", "status")["want_version"] == "2_2")
+        assert not site.command("cube1_1", "status")["ready"]
+        # A server that is behind is asked when the order comes, and not when its time comes.
+        assert "2: 2_2 is tried again at once on cube1_1" in _command(site, "retry", "2")
+        proxy.failing.clear()
+        _command(site, "retry")
+        wait_until(lambda: site.status()["replicas"]["cube1_1"]["ready"])
+        site.require_served("2")
+        assert all(site.command(name, "status")["ready"] for name in site.servers)
+
+    for each in site.proxies.values():
+        each.failing.add("download")
+    with site.transfer("--replica_deadline_s=0"):
+        trainer.announce(trainer.write("3"))
+        # Waits between attempts have become seconds by then.
+        wait_until(lambda: site.status()["replicas"]["cube0_0"]["attempts"] > 4)
+        assert "3 is under way; pass 2 has to wait" in _command(site, "retry", "2", code=2)
+        for each in site.proxies.values():
+            each.failing.clear()
+        assert "3_3 is served after" in _command(site, "retry", "--wait_s=20")
+        site.require_served("3")
 
 
 def test_a_paused_daemon_takes_no_new_pass(site: Site) -> None:
