@@ -61,7 +61,8 @@ def status_of(conf: EngineConf, slot: ModelSlot, counters: Counters) -> dict[str
     }
     return {
         "engine": conf.name,
-        "dict_name": conf.dict_conf.dict_name,
+        "sparse_param_service_type": conf.sparse_service,
+        "dict_name": conf.dict_name,
         "model": model,
         "problem": slot.problem,
         "switches": slot.switch_count,

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
 from ctr_serving.engine import ROWS_PER_RUN_MAX, Engine
+from ctr_serving.sources import Source
 from ctr_serving.trace import Trace
 from cube_api import (
     STATUS_FAILED,
     STATUS_MISSING,
     STATUS_WRONG_WIDTH,
-    AsyncCubeClient,
     SeekResult,
 )
 from cube_core._native import encode_ctr_response
@@ -85,13 +85,13 @@ class Batches:
     def __init__(
         self,
         conf: EngineConf,
-        cube: AsyncCubeClient,
+        source: Source,
         counters: Counters,
         *,
         queue_timeout_s: float,
     ) -> None:
         self._conf = conf
-        self._cube = cube
+        self._source = source
         self._counters = counters
         self._queue_timeout_s = queue_timeout_s
         self._batches_max = JOINED_BATCHES_MAX if conf.batch_rows_max else SINGLE_BATCHES_MAX
@@ -183,8 +183,8 @@ class Batches:
         manifest = jobs[0].engine.manifest
         keys, dense = _joined(jobs)
         start_s = time.perf_counter()
-        found = await self._cube.seek(
-            self._conf.dict_conf.dict_name,
+        found = await self._source.seek(
+            manifest.dict_name,
             keys,
             version=manifest.version,
             dim=manifest.embedding_dim,

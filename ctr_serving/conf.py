@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ctr_serving.announcement import RELOADABLE_TYPES
 from ctr_serving.defaults import Defaults, read_defaults
-from cube_core.conf.cube_conf import DictConf, read_cube_conf
+from cube_core.conf.cube_conf import read_cube_conf
 from cube_core.conf.prototxt import read_model_toolkit
 from cube_core.errors import ConfError
 
@@ -32,8 +32,10 @@ class EngineConf:
         reload_meta_path: file that announces a new model; None when the model is loaded once.
         reload_type: how it does, one of RELOADABLE_TYPES.
         batch_rows_max: rows up to which waiting requests are joined; 0: each is run alone.
-        cube_conf_path: where the shard servers stand; the client watches it.
-        dict_conf: the dict of it that holds the embedding, as it was at the start.
+        sparse_service: where vectors come from: REMOTE, LOCAL or NONE.
+        dict_name: the dict that holds the embedding; "" for NONE.
+        cube_conf_path: for REMOTE, where the shard servers stand; the client watches it.
+        tables_dir: for LOCAL, where versions of the embedding stand; else None.
         defaults: the vectors that stand for missing keys.
         degrades: whether they also stand for the keys of a shard that fails, instead of an error.
     """
@@ -43,8 +45,10 @@ class EngineConf:
     reload_meta_path: Path | None
     reload_type: str
     batch_rows_max: int
+    sparse_service: str
+    dict_name: str
     cube_conf_path: Path
-    dict_conf: DictConf
+    tables_dir: Path | None
     defaults: Defaults
     degrades: bool
 
@@ -60,14 +64,9 @@ def read_engine_conf(toolkit_path: Path | str, cube_conf_path: Path | str) -> En
         raise ConfError(str(toolkit_path), "engines", "one engine a process is served; keep one")
     engine = engines[0]
     _check(str(toolkit_path), engine)
-    dicts = read_cube_conf(cube_conf_path)
-    dict_name = engine.sparse_param_service_table_name
-    if dict_name not in dicts:
-        raise ConfError(
-            str(toolkit_path),
-            "engines[0].sparse_param_service_table_name",
-            f"{dict_name!r} is no dict of {cube_conf_path}, which has {', '.join(sorted(dicts))}",
-        )
+    table_name = engine.sparse_param_service_table_name
+    if engine.sparse_param_service_type == engine.REMOTE:
+        _check_dict(str(toolkit_path), table_name, cube_conf_path)
     return EngineConf(
         name=engine.name,
         model_path=Path(engine.model_data_path or engine.model_dir),
@@ -76,11 +75,33 @@ def read_engine_conf(toolkit_path: Path | str, cube_conf_path: Path | str) -> En
         ),
         reload_type=engine.reloadable_type,
         batch_rows_max=_batch_rows_max(engine),
+        sparse_service=engine.SparseParamServiceType.Name(engine.sparse_param_service_type),
+        dict_name=_dict_name(engine),
         cube_conf_path=Path(cube_conf_path),
-        dict_conf=dicts[dict_name],
+        tables_dir=(
+            Path(table_name).parent if engine.sparse_param_service_type == engine.LOCAL else None
+        ),
         defaults=read_defaults(str(toolkit_path), "engines[0]", engine),
         degrades=engine.failed_shards == engine.DEGRADE,
     )
+
+
+def _check_dict(file: str, dict_name: str, cube_conf_path: Path | str) -> None:
+    dicts = read_cube_conf(cube_conf_path)
+    if dict_name not in dicts:
+        raise ConfError(
+            file,
+            "engines[0].sparse_param_service_table_name",
+            f"{dict_name!r} is no dict of {cube_conf_path}, which has {', '.join(sorted(dicts))}",
+        )
+
+
+def _dict_name(engine: EngineDesc) -> str:
+    """LOCAL has it at the end of a path."""
+    name = engine.sparse_param_service_table_name
+    if engine.sparse_param_service_type == engine.NONE:
+        return ""
+    return Path(name).name if engine.sparse_param_service_type == engine.LOCAL else name
 
 
 def _batch_rows_max(engine: EngineDesc) -> int:
@@ -95,13 +116,7 @@ def _check(file: str, engine: EngineDesc) -> None:
             f"{engine.reloadable_type!r} is not supported; write one of"
             f" {', '.join(RELOADABLE_TYPES)}",
         )
-    if engine.sparse_param_service_type != engine.REMOTE:
-        raise ConfError(
-            file,
-            "engines[0].sparse_param_service_type",
-            "must be REMOTE: the embedding is asked from shard servers",
-        )
-    if not engine.sparse_param_service_table_name:
+    if engine.sparse_param_service_type != engine.NONE and not _dict_name(engine):
         raise ConfError(file, "engines[0].sparse_param_service_table_name", "is missing")
     if not 0 <= engine.runtime_thread_num <= _THREADS_MAX:
         raise ConfError(file, "engines[0].runtime_thread_num", f"must be from 0 to {_THREADS_MAX}")

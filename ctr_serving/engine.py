@@ -34,6 +34,7 @@ class Engine:
         directory: where it was loaded from, with no symbolic link in it.
         manifest: what it says of itself.
         default_rows: float32[slots, embedding_dim] for missing keys; None when they are zeros.
+        embedding: what keeps the embedding version there; set before the model is served.
         load_seconds: time that loading and trying it out took.
         onednn_rows_min: rows from which oneDNN runs them.
         sizes: how often each number of rows was run.
@@ -43,6 +44,7 @@ class Engine:
         self.directory = directory
         self.manifest = manifest
         self.default_rows: NDArray[np.float32] | None = None
+        self.embedding: object = None
         self.load_seconds = 0.0
         self.onednn_rows_min = _SWITCH_CANDIDATES[0]
         self.sizes: Counter[int] = Counter()

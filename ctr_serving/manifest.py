@@ -46,7 +46,9 @@ class Manifest(BaseModel):
     Attributes:
         dict_name, version: the embedding that the model was trained with.
         slots, embedding_dim, dense_dim: shapes of the inputs.
-        sparse_inputs: name of the input of each slot, float32[n, embedding_dim].
+            embedding_dim 0: the model takes no vectors, and instances may have ids all the same.
+        sparse_inputs: name of the input of each slot, float32[n, embedding_dim]; none when the
+            model takes no vectors.
         dense_input: name of the input float32[n, dense_dim].
         output: name of the output float32[n, 2].
         model: file names without their endings.
@@ -60,12 +62,12 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     format: Literal[1]
-    dict_name: str = Field(min_length=1)
+    dict_name: str = ""
     version: str
-    slots: int = Field(ge=1, le=4096)
-    embedding_dim: int = Field(ge=1, le=16383)
+    slots: int = Field(ge=0, le=4096)
+    embedding_dim: int = Field(ge=0, le=16383)
     dense_dim: int = Field(ge=1, le=65536)
-    sparse_inputs: tuple[str, ...]
+    sparse_inputs: tuple[str, ...] = ()
     dense_input: str
     output: str
     model: str = Field(pattern=r"^[0-9A-Za-z_.\-]+$")
@@ -75,10 +77,15 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
-        if len(self.sparse_inputs) != self.slots:
+        if len(self.sparse_inputs) != (self.slots if self.embedding_dim else 0):
             raise ValueError(
-                f"sparse_inputs: {len(self.sparse_inputs)} names for {self.slots} slots"
+                f"sparse_inputs: {len(self.sparse_inputs)} names for {self.slots} slots of"
+                f" embedding_dim={self.embedding_dim}"
             )
+        if self.embedding_dim and not (self.slots and self.dict_name):
+            raise ValueError("slots, dict_name: are needed by a model with embedding_dim")
+        if self.fused is not None and not self.embedding_dim:
+            raise ValueError("fused: is of no use to a model without embedding_dim")
         names = (*self.sparse_inputs, self.dense_input)
         if len(set(names)) != len(names):
             raise ValueError("sparse_inputs, dense_input: a name stands twice")

@@ -13,10 +13,10 @@ from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
 from ctr_serving.manifest import Manifest
 from ctr_serving.model_slot import ModelSlot
+from ctr_serving.sources import Source
 from ctr_serving.trace import Trace
-from cube_api import STATUS_WRONG_WIDTH, AsyncCubeClient
 from cube_core._native import encode_ctr_response, parse_ctr_request
-from cube_core.errors import ModelError, PredictionError
+from cube_core.errors import PredictionError
 from cube_core.wire.service import RpcContext
 
 # About 0.2 ms of parsing; larger requests are parsed in a thread.
@@ -32,17 +32,16 @@ class CtrOp:
         self,
         conf: EngineConf,
         slot: ModelSlot,
-        cube: AsyncCubeClient,
+        source: Source,
         counters: Counters,
         *,
         rows_per_request_max: int,
         queue_timeout_s: float,
     ) -> None:
-        self._dict_conf = conf.dict_conf
         self._slot = slot
-        self._cube = cube
+        self._source = source
         self._rows_max = rows_per_request_max
-        self._batches = Batches(conf, cube, counters, queue_timeout_s=queue_timeout_s)
+        self._batches = Batches(conf, source, counters, queue_timeout_s=queue_timeout_s)
 
     async def predict(
         self, payload: bytes | memoryview, context: RpcContext, trace: Trace
@@ -72,26 +71,15 @@ class CtrOp:
             return EMPTY_RESPONSE
         return await self._batches.answer(engine, features, context, trace)
 
-    async def probe(self, manifest: Manifest) -> None:
-        """Asks every shard for the embedding version of `manifest`.
+    async def probe(self, manifest: Manifest) -> object:
+        """Makes sure that the embedding version of `manifest` can be asked; see `Source.prepare`.
 
         Raises:
-            SeekError, VersionNotLoadedError: a shard cannot be asked, or has not loaded it.
-            ModelError: its values are not `embedding_dim` floats wide.
+            SeekError, VersionNotLoadedError, ModelError: it cannot.
         """
-        dict_conf = self._cube.dicts.get(self._dict_conf.dict_name, self._dict_conf)
-        one_key_a_shard = np.arange(dict_conf.shard, dtype=np.uint64)
-        found = await self._cube.seek(
-            dict_conf.dict_name,
-            one_key_a_shard,
-            version=manifest.version,
-            dim=manifest.embedding_dim,
+        return await self._source.prepare(
+            manifest.dict_name, manifest.version, manifest.embedding_dim
         )
-        if (found.status == STATUS_WRONG_WIDTH).any():
-            raise ModelError(
-                f"dict {manifest.dict_name}, version {manifest.version}: its values are not"
-                f" embedding_dim={manifest.embedding_dim} floats wide"
-            )
 
 
 def _parse(payload: bytes | memoryview, manifest: Manifest, rows_max: int) -> Features:

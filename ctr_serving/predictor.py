@@ -46,7 +46,7 @@ class Predictor:
         """
         if len(self._vectors) == 1:
             self._vectors[0].copy_from_cpu(rows)
-        else:
+        elif self._vectors:
             # Paddle takes 20 times as long for views that are not contiguous.
             by_slot = rows.reshape(len(rows), len(self._vectors), -1).transpose(1, 0, 2)
             for handle, vectors in zip(self._vectors, np.ascontiguousarray(by_slot), strict=True):

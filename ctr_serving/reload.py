@@ -21,8 +21,9 @@ _LOAD_PAUSE_MAX_S = 10.0
 _WARM_SIZES = (1, 50)
 _WARM_SIZES_MAX = 40
 
-Probe = Callable[[Manifest], Awaitable[None]]
-"""Raises a CubeError when the embedding that the manifest names cannot be asked."""
+Probe = Callable[[Manifest], Awaitable[object]]
+"""Raises a CubeError when the embedding that the manifest names cannot be asked; what it returns
+is held as long as the model."""
 
 
 class Reloader:
@@ -76,7 +77,7 @@ class Reloader:
             engine = await self._loaded()
             if engine is None:
                 return
-            await self._probe(engine.manifest)
+            engine.embedding = await self._probe(engine.manifest)
             await self._warm_up(engine)
         except CubeError as error:
             self._refuse(error)
@@ -130,10 +131,11 @@ class Reloader:
         if not directory.is_dir():
             raise ModelError(f"{self._conf.model_path}: there is no model directory")
         engine = Engine.load(directory, self._conf.defaults)
-        if engine.manifest.dict_name != self._conf.dict_conf.dict_name:
+        dict_name = self._conf.dict_name
+        if dict_name and engine.manifest.dict_name != dict_name:
             raise ModelError(
                 f"{directory}/manifest.json: dict_name: {engine.manifest.dict_name!r} is not"
-                f" {self._conf.dict_conf.dict_name!r} of sparse_param_service_table_name"
+                f" {dict_name!r} of sparse_param_service_table_name"
             )
         return engine
 

@@ -18,7 +18,7 @@ from ctr_serving.op import CtrOp
 from ctr_serving.predictor import import_paddle
 from ctr_serving.reload import Reloader
 from ctr_serving.service import PredictionService
-from cube_api import AsyncCubeClient
+from ctr_serving.sources import opened
 from cube_core.errors import ModelError
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.server import RpcServer
@@ -57,11 +57,11 @@ class CtrServer:
             ConfError: a port cannot be opened.
         """
         self._handle_signals()
-        async with AsyncCubeClient(self._conf.cube_conf_path) as cube:
+        async with opened(self._conf) as source:
             op = CtrOp(
                 self._conf,
                 self._slot,
-                cube,
+                source,
                 self._counters,
                 rows_per_request_max=self._server_conf.rows_per_request_max,
                 queue_timeout_s=self._server_conf.queue_timeout_ms / 1000,

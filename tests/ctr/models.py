@@ -44,6 +44,7 @@ def make_model(
     outputs: int = 2,
     name: str = "model",
     fused_input: str = "",
+    slots: int = SLOTS,
 ) -> None:
     """Saves a dense network of 26 vectors and 13 values with weights drawn by `seed`; with
     `fused_input`, one of that name takes the vectors side by side."""
@@ -56,13 +57,13 @@ def make_model(
     try:
         program, startup = static.Program(), static.Program()
         with static.program_guard(program, startup):
-            widths = dict.fromkeys(SPARSE_INPUTS, embedding_dim)
+            widths = dict.fromkeys(SPARSE_INPUTS[:slots], embedding_dim)
             if fused_input:
-                widths = {fused_input: SLOTS * embedding_dim}
+                widths = {fused_input: slots * embedding_dim}
             vectors = [static.data(each, [None, wide], "float32") for each, wide in widths.items()]
             dense = static.data("dense_input", [None, DENSE_DIM], "float32")
             joined = paddle.concat([*vectors, dense], axis=1)
-            width = SLOTS * embedding_dim + DENSE_DIM
+            width = slots * embedding_dim + DENSE_DIM
             first = _linear(width, hidden, rng)(joined)
             logits = _linear(hidden, outputs, rng)(paddle.nn.functional.relu(first))
             probabilities = paddle.nn.functional.softmax(logits)
@@ -102,7 +103,7 @@ def write_manifest(directory: Path, version: str, **changes: Any) -> None:
 def direct_probabilities(
     directory: Path, rows: NDArray[np.float32], dense: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """What Paddle itself answers for vectors float32[n, 26, 10] and values float32[n, 13]."""
+    """What Paddle itself answers for vectors float32[n, slots, 10] and values float32[n, 13]."""
     from paddle import inference
 
     config = inference.Config(str(directory / "model.json"), str(directory / "model.pdiparams"))
@@ -110,7 +111,7 @@ def direct_probabilities(
     config.disable_glog_info()
     config.disable_mkldnn()
     predictor = inference.create_predictor(config)
-    for slot, name in enumerate(SPARSE_INPUTS):
+    for slot, name in enumerate(SPARSE_INPUTS[: rows.shape[1]]):
         vectors = np.ascontiguousarray(rows[:, slot])
         predictor.get_input_handle(name).copy_from_cpu(vectors)
     predictor.get_input_handle("dense_input").copy_from_cpu(dense)

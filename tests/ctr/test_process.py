@@ -66,7 +66,10 @@ TOOLKIT = "model_toolkit.prototxt"
             replaced(TOOLKIT, '"ctr_embedding"', '"other"'),
             "engines[0].sparse_param_service_table_name: 'other' is no dict of cube.conf",
         ),
-        (replaced(TOOLKIT, "REMOTE", "LOCAL"), "sparse_param_service_type: must be REMOTE"),
+        (
+            replaced(TOOLKIT, '"ctr_embedding"', '""'),
+            "engines[0].sparse_param_service_table_name: is missing",
+        ),
         (
             replaced(TOOLKIT, "runtime_thread_num: 1", "runtime_thread_num: 999"),
             "runtime_thread_num: must be from 0 to 256",
