@@ -53,6 +53,7 @@ def write_table(
     shard: int,
     shard_num: int,
     value_kind: str = "bytes",
+    offsets: NDArray[np.int64] | None = None,
 ) -> TableReport:
     """Writes the immutable table of one shard (docs/table_format.md).
 
@@ -63,10 +64,13 @@ def write_table(
         path: target; written beside it under a temporary name, fsynced, then renamed.
         keys: uint64[n]; every key must satisfy `key % shard_num == shard`. The last of several
             equal keys wins.
-        values: uint8[n, width], width 1 to 65,535.
+        values: uint8[n, width], width 1 to 65,535. With `offsets` uint8[b], in which the value of
+            key i, of 1 to 65,535 bytes, is between offsets i and i + 1.
         version: "<base>_<version>".
         value_kind: what `values` are: "bytes", served as they are, or rows that are served as
-            float32: "fp16" (halves) or "int8" (float32 min, float32 max, a byte an element).
+            float32: "fp16" (halves) or "int8" (float32 min, float32 max, a byte an element);
+            or "variable": a width each, cut by `offsets`.
+        offsets: int64[n + 1], rising.
 
     Raises:
         ValueError: shapes that do not fit, a key of another shard (named), an empty name or one of
@@ -125,10 +129,14 @@ class Table:
     def key_count(self) -> int: ...
     @property
     def value_bytes(self) -> int:
-        """Width of every value as it is served."""
+        """Width of every value as it is served; 0 when their width is variable."""
+    @property
+    def value_bytes_max(self) -> int:
+        """Width of the widest value as it is served."""
     @property
     def value_kind(self) -> str:
-        """How values are stored: "bytes", "fp16" or "int8"; they are served as float32."""
+        """How values are stored: "bytes", "fp16" or "int8", which are served as float32, or
+        "variable"."""
     @property
     def file_bytes(self) -> int: ...
     @property
@@ -136,15 +144,35 @@ class Table:
         """Bytes the table holds in memory or maps."""
     def get(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """Values uint8[n, value_bytes] and status int32[n] of uint64[n] keys; the value of a
-        missing key is zeros."""
+        missing key is zeros. A ValueError when the width is variable, as of `pairs`."""
+    def get_bytes(
+        self, keys: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int32]]:
+        """Of any table: offsets int64[n + 1], values uint8[b] and status int32[n] of uint64[n]
+        keys. Value i is between offsets i and i + 1, and empty when the key is missing."""
     def pairs(
         self, start_slot: int, pairs_max: int
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint8], int]:
         """Keys uint64[m], values uint8[m, value_bytes] from `start_slot` on, m <= pairs_max, and
         the slot to go on from (equal to `slot_count` at the end)."""
+    def pairs_bytes(
+        self, start_slot: int, pairs_max: int, bytes_max: int
+    ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint8], int]:
+        """`pairs` of any table, with values as `get_bytes` gives them; ends with the one that
+        brings them to `bytes_max`."""
     @property
     def slot_count(self) -> int:
         """Rows of the table, each with a pair of its own (so as many as keys)."""
+
+def take_bytes(
+    offsets: NDArray[np.int64], values: NDArray[np.uint8], indexes: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """The values with these indexes, in their order, of values uint8[b] that int64[n + 1] offsets
+    cut.
+
+    Raises:
+        ValueError: offsets that do not rise inside the values, an index that is none.
+    """
 
 # --------------------------------------------------------------------------------- frames (PRPC)
 
@@ -333,6 +361,22 @@ class SeekPlan:
         Raises:
             WireError: malformed, or another number of values than keys asked for.
         """
+    def check_bytes(self, shard: int, body: Buffer) -> str | None:
+        """Checks that `gather_bytes` can take the DictResponse `body`, and returns and raises what
+        `decode` does."""
+    def gather_bytes(
+        self, bodies: Sequence[tuple[int, Buffer]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int32]]:
+        """The values of all keys, whatever their widths, of shards and their DictResponses.
+
+        Returns:
+            offsets int64[n + 1], values uint8[b] and status int32[n]: value i is between offsets i
+            and i + 1, and empty where status is not STATUS_FOUND. The keys of a shard without a
+            body have STATUS_FAILED.
+
+        Raises:
+            WireError: as `check_bytes`.
+        """
     def fail(self, shard: int, rows: NDArray[np.float32], status: NDArray[np.int32]) -> None:
         """Gives every key of the shard a row of zeros and STATUS_FAILED."""
 
@@ -417,6 +461,12 @@ class SequenceFileReader:
             SequenceFileError: truncated or malformed record, wrong sync marker, or a value of
                 another width than the file's first (offset and key named).
         """
+    def read_bytes(
+        self, records_max: int, bytes_max: int
+    ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint8]]:
+        """`read` for values of any width: keys uint64[m], offsets int64[m + 1] and values uint8[b];
+        value i is between offsets i and i + 1. Ends with the record that brings them to `bytes_max`
+        (or to 64 MiB)."""
 
 @final
 class SequenceFileWriter:
@@ -435,6 +485,10 @@ class SequenceFileWriter:
             ValueError: shapes that do not fit, another width than before, or a closed file.
             OSError: the file cannot be written; `close` then refuses to publish it.
         """
+    def append_bytes(
+        self, keys: NDArray[np.uint64], offsets: NDArray[np.int64], values: NDArray[np.uint8]
+    ) -> None:
+        """`append` for values of any width: value i of uint8[b] is between offsets i and i + 1."""
     def close(self) -> None:
         """Flushes, fsyncs and renames into place; without it nothing is left under `path`."""
     def __enter__(self) -> Self: ...

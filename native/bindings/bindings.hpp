@@ -11,6 +11,7 @@ void bind_errors();
 void bind_checksum(nb::module_& m);
 void bind_snappy(nb::module_& m);
 void bind_table(nb::module_& m);
+void bind_byte_values(nb::module_& m);
 void bind_frame(nb::module_& m);
 void bind_seeker(nb::module_& m);
 void bind_seek_plan(nb::module_& m);

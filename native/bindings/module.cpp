@@ -6,6 +6,7 @@ NB_MODULE(_native, m) {
     bind_checksum(m);
     bind_snappy(m);
     bind_table(m);
+    bind_byte_values(m);
     bind_frame(m);
     bind_seeker(m);
     bind_seek_plan(m);

@@ -1,6 +1,7 @@
 #include "kernels/seek_plan.hpp"
 
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
@@ -8,12 +9,15 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/output_bytes.hpp"
 #include "bindings/text.hpp"
 #include "kernels/frame.hpp"
+#include "kernels/seek_values.hpp"
 
 namespace {
 
@@ -79,6 +83,48 @@ nb::object decode(const cube::SeekPlan& plan, uint32_t shard, const BufferView& 
     return text_of(version.name);
 }
 
+nb::object check_bytes(const cube::SeekPlan& plan, uint32_t shard, const BufferView& body) {
+    const auto positions = plan.positions_of(shard);
+    std::vector<cube::SeekValue> values(plan.batch_size());
+    cube::SeekVersion version;
+    {
+        std::optional<nb::gil_scoped_release> released;
+        if (body.size() >= kReleaseBytesMin) released.emplace();
+        version = cube::decode_seek_values(body.bytes(), positions, values);
+    }
+    if (!version.present) return nb::none();
+    return text_of(version.name);
+}
+
+nb::tuple gather_bytes(const cube::SeekPlan& plan, const nb::sequence& bodies) {
+    std::vector<std::pair<uint32_t, BufferView>> answers;
+    for (nb::handle each : bodies) {
+        const auto [shard, source] = nb::cast<std::pair<uint32_t, nb::object>>(each);
+        plan.keys_of(shard);  // refuses a shard that is not in the plan
+        BufferView& body = answers.emplace_back(shard, BufferView()).second;
+        if (!body.acquire(source.ptr()))
+            throw nb::type_error("gather_bytes: a body must be bytes or a contiguous buffer");
+    }
+    std::vector<cube::SeekValue> values(plan.batch_size());
+    auto offsets = new_array<int64_t>({plan.batch_size() + 1});
+    auto status = new_array<int32_t>({plan.batch_size()});
+    size_t bytes = 0;
+    {
+        nb::gil_scoped_release released;
+        for (const auto& [shard, body] : answers) {
+            cube::decode_seek_values(body.bytes(), plan.positions_of(shard), values);
+            plan.spread(shard, std::span(values));
+        }
+        bytes = cube::sum_up_values(values, offsets.data(), status.data());
+    }
+    auto blob = new_array<uint8_t>({bytes});
+    {
+        nb::gil_scoped_release released;
+        cube::copy_values(values, blob.data());
+    }
+    return nb::make_tuple(offsets, blob, status);
+}
+
 void fail(const cube::SeekPlan& plan, uint32_t shard, const OutputArray<float>& rows,
           const OutputArray<int32_t>& status) {
     expect_rows(plan, rows, status);
@@ -119,6 +165,8 @@ void bind_seek_plan(nb::module_& m) {
             nb::arg("shard"), nb::arg("body"))
         .def("decode", &decode, nb::arg("shard"), nb::arg("body"), nb::arg("rows").noconvert(),
              nb::arg("status").noconvert())
+        .def("check_bytes", &check_bytes, nb::arg("shard"), nb::arg("body"))
+        .def("gather_bytes", &gather_bytes, nb::arg("bodies"))
         .def("fail", &fail, nb::arg("shard"), nb::arg("rows").noconvert(),
              nb::arg("status").noconvert());
 }

@@ -115,6 +115,8 @@ class Server {
         Answer& answer = answers_.emplace_back();
         answer.correlation_id = frame.correlation_id;
         try {
+            OptionalRelease released(frame.payload.size() >= kReleaseBytesMin &&
+                                     seeker_.looks_up_early());
             answer.seek = seeker_.prepare(frame.payload, room_.keys());
             payload_bytes_ += frame.payload.size();
         } catch (const cube::Error& error) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
+#include "bindings/byte_values.hpp"
 #include "bindings/text.hpp"
 
 namespace {
@@ -89,6 +90,38 @@ nb::tuple read_batch(cube::SequenceFileReader& reader, int64_t records_max) {
                                                      values_owner));
 }
 
+// A new array that owns what was in `items`.
+template <class T>
+NumpyArray<T> array_of(std::vector<T>&& items) {
+    auto held = std::make_unique<std::vector<T>>(std::move(items));
+    T* data = held->data();
+    const size_t size = held->size();
+    nb::capsule owner(held.get(),
+                      [](void* each) noexcept { delete static_cast<std::vector<T>*>(each); });
+    held.release();
+    return NumpyArray<T>(data, {size}, owner);
+}
+
+nb::tuple read_bytes(cube::SequenceFileReader& reader, size_t records_max, size_t bytes_max) {
+    if (records_max == 0 || bytes_max == 0)
+        throw std::invalid_argument("records_max and bytes_max must be over 0");
+    cube::SequenceBytesBatch batch;
+    {
+        nb::gil_scoped_release released;
+        batch = reader.read_bytes(records_max, bytes_max);
+    }
+    return nb::make_tuple(array_of(std::move(batch.keys)), array_of(std::move(batch.offsets)),
+                          array_of(std::move(batch.values)));
+}
+
+void append_bytes(cube::SequenceFileWriter& writer, const InputArray<uint64_t>& keys_array,
+                  const InputArray<int64_t>& offsets, const InputArray<uint8_t>& values) {
+    const auto keys = items_of(keys_array, "keys");
+    cut_up(offsets, values, keys.size());
+    nb::gil_scoped_release released;
+    writer.append_bytes(keys.size(), keys.data(), offsets.data(), values.data());
+}
+
 void append_batch(cube::SequenceFileWriter& writer, const KeyArray& keys,
                   const ValueMatrix& values) {
     if (keys.shape(0) != values.shape(0))
@@ -114,7 +147,8 @@ void bind_sequence_file(nb::module_& m) {
         .def_prop_ro("file_bytes", &Reader::file_bytes)
         // A read may hold the lock of the reader while a codec waits for the GIL.
         .def_prop_ro("offset", &Reader::offset, nb::call_guard<nb::gil_scoped_release>())
-        .def("read", &read_batch, nb::arg("records_max"));
+        .def("read", &read_batch, nb::arg("records_max"))
+        .def("read_bytes", &read_bytes, nb::arg("records_max"), nb::arg("bytes_max"));
 
     using Writer = cube::SequenceFileWriter;
     nb::class_<Writer>(m, "SequenceFileWriter", nb::is_final())
@@ -125,6 +159,8 @@ void bind_sequence_file(nb::module_& m) {
             },
             nb::arg("path"), nb::kw_only(), nb::arg("dialect") = "hadoop")
         .def("append", &append_batch, nb::arg("keys").noconvert(), nb::arg("values").noconvert())
+        .def("append_bytes", &append_bytes, nb::arg("keys").noconvert(),
+             nb::arg("offsets").noconvert(), nb::arg("values").noconvert())
         .def("close", &Writer::close, nb::call_guard<nb::gil_scoped_release>())
         .def("__enter__", [](nb::handle self) { return nb::borrow(self); })
         .def(

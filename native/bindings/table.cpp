@@ -1,38 +1,55 @@
 #include "kernels/table.hpp"
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
+#include "bindings/byte_values.hpp"
 #include "bindings/python_table.hpp"
 #include "bindings/text.hpp"
 #include "kernels/table_writer.hpp"
 
 namespace {
 
-constexpr const char* kKindNames[] = {"bytes", "fp16", "int8"};
+constexpr const char* kKindNames[] = {"bytes", "fp16", "int8", "variable"};
 
 cube::ValueKind kind_named(const std::string& name) {
     for (uint32_t kind = 0; kind <= cube::kValueKindMax; ++kind)
         if (name == kKindNames[kind]) return static_cast<cube::ValueKind>(kind);
-    throw std::invalid_argument("value_kind must be bytes, fp16 or int8, not \"" + name + "\"");
+    throw std::invalid_argument("value_kind must be bytes, fp16, int8 or variable, not \"" + name +
+                                "\"");
+}
+
+void set_values(cube::TableInput& input, const InputArray<uint8_t>& values,
+                const std::optional<InputArray<int64_t>>& offsets) {
+    const bool is_variable = input.value_kind == cube::ValueKind::kVariable;
+    if (is_variable != offsets.has_value())
+        throw std::invalid_argument("offsets are for value_kind variable, which needs them");
+    input.values = values.data();
+    if (is_variable) {
+        input.offsets = cut_up(*offsets, values, input.keys.size());
+        return;
+    }
+    expect_dimensions(values, 2, "values");
+    if (values.shape(0) != input.keys.size())
+        throw std::invalid_argument("values has " + std::to_string(values.shape(0)) + " rows for " +
+                                    std::to_string(input.keys.size()) + " keys");
+    input.value_bytes = values.shape(1);
 }
 
 cube::TableReport write_table(const std::string& path, const InputArray<uint64_t>& keys,
                               const InputArray<uint8_t>& values, const std::string& dict_name,
                               const std::string& version, uint32_t shard, uint32_t shard_num,
-                              const std::string& value_kind) {
+                              const std::string& value_kind,
+                              const std::optional<InputArray<int64_t>>& offsets) {
     cube::TableInput input;
     input.value_kind = kind_named(value_kind);
     input.keys = items_of(keys, "keys");
-    expect_dimensions(values, 2, "values");
-    if (values.shape(0) != input.keys.size())
-        throw std::invalid_argument("values has " + std::to_string(values.shape(0)) + " rows for " +
-                                    std::to_string(input.keys.size()) + " keys");
-    input.values = values.data();
-    input.value_bytes = values.shape(1);
+    set_values(input, values, offsets);
     input.dict_name = dict_name;
     input.version = version;
     input.shard = shard;
@@ -55,7 +72,16 @@ PythonTable attach_table(const std::string& path, int descriptor) {
     return PythonTable(cube::Table::attach(path, descriptor));
 }
 
+// Rows have one width.
+void require_one_width(const PythonTable& table) {
+    if (table->is_variable())
+        throw std::invalid_argument(table->path() +
+                                    ": values of variable width are no rows: call get_bytes and "
+                                    "pairs_bytes");
+}
+
 nb::tuple get(const PythonTable& table, const InputArray<uint64_t>& keys_array) {
+    require_one_width(table);
     const auto keys = items_of(keys_array, "keys");
     const size_t width = table->value_bytes();
     auto values = new_array<uint8_t>({keys.size(), width});
@@ -76,6 +102,7 @@ nb::tuple get(const PythonTable& table, const InputArray<uint64_t>& keys_array) 
 }
 
 nb::tuple pairs(const PythonTable& table, uint64_t start_slot, uint64_t pairs_max) {
+    require_one_width(table);
     const uint64_t begin = std::min(start_slot, table->key_count());
     const size_t count = static_cast<size_t>(std::min(pairs_max, table->key_count() - begin));
     const size_t width = table->value_bytes();
@@ -103,9 +130,12 @@ void bind_table(nb::module_& m) {
 
     m.def("write_table", &write_table, nb::arg("path"), nb::arg("keys").noconvert(),
           nb::arg("values").noconvert(), nb::kw_only(), nb::arg("dict_name"), nb::arg("version"),
-          nb::arg("shard"), nb::arg("shard_num"), nb::arg("value_kind") = "bytes");
+          nb::arg("shard"), nb::arg("shard_num"), nb::arg("value_kind") = "bytes",
+          nb::arg("offsets").noconvert() = nb::none());
 
-    nb::class_<PythonTable>(m, "Table", nb::is_final())
+    auto table = nb::class_<PythonTable>(m, "Table", nb::is_final());
+    bind_table_bytes(table);
+    table
         .def_static("open", &open_table, nb::arg("path"), nb::kw_only(),
                     nb::arg("in_memory") = true, nb::arg("shared") = false)
         .def_static("attach", &attach_table, nb::arg("path"), nb::arg("descriptor"))
@@ -118,6 +148,7 @@ void bind_table(nb::module_& m) {
         .def_prop_ro("shard_num", [](const PythonTable& t) { return t->header().shard_num; })
         .def_prop_ro("key_count", [](const PythonTable& t) { return t->key_count(); })
         .def_prop_ro("value_bytes", [](const PythonTable& t) { return t->value_bytes(); })
+        .def_prop_ro("value_bytes_max", [](const PythonTable& t) { return t->value_bytes_max(); })
         .def_prop_ro("value_kind",
                      [](const PythonTable& t) {
                          return kKindNames[static_cast<uint32_t>(t->header().value_kind)];

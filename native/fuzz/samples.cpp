@@ -67,6 +67,12 @@ void write_sample_table(const std::string& path, size_t count, size_t value_byte
     input.values = values.data();
     input.value_bytes = value_bytes;
     input.value_kind = kind;
+    std::vector<int64_t> offsets(kind == ValueKind::kVariable ? count + 1 : 0);
+    // Every third value is half as wide.
+    for (size_t i = 0; i + 1 < offsets.size(); ++i)
+        offsets[i + 1] =
+            offsets[i] + static_cast<int64_t>(i % 3 == 0 ? (value_bytes + 1) / 2 : value_bytes);
+    input.offsets = offsets;
     input.dict_name = "dict";
     input.version = "7_9";
     write_table(path, input);
@@ -122,9 +128,10 @@ std::vector<ByteVector> seek_response_samples() {
 }
 
 std::vector<ByteVector> table_samples() {
-    return {table_bytes(0, 4, ValueKind::kBytes),   table_bytes(1, 1, ValueKind::kBytes),
-            table_bytes(20, 12, ValueKind::kBytes), table_bytes(300, 8, ValueKind::kBytes),
-            table_bytes(20, 6, ValueKind::kFp16),   table_bytes(20, 11, ValueKind::kInt8)};
+    return {table_bytes(0, 4, ValueKind::kBytes),    table_bytes(1, 1, ValueKind::kBytes),
+            table_bytes(20, 12, ValueKind::kBytes),  table_bytes(300, 8, ValueKind::kBytes),
+            table_bytes(20, 6, ValueKind::kFp16),    table_bytes(20, 11, ValueKind::kInt8),
+            table_bytes(0, 9, ValueKind::kVariable), table_bytes(20, 9, ValueKind::kVariable)};
 }
 
 namespace {

@@ -4,6 +4,7 @@
 
 #include "fuzz/target.hpp"
 #include "kernels/seek_plan.hpp"
+#include "kernels/seek_values.hpp"
 
 using namespace cube;
 
@@ -21,6 +22,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
             for (const int32_t each : status) fuzz::require(each <= 0, "every key has a status");
         });
     }
+    fuzz::refuse_or_pass({ErrorKind::kWire}, [&] {
+        std::vector<SeekValue> values(keys.size());
+        decode_seek_values(body, plan.positions_of(0), values);
+        plan.spread(0, std::span(values));
+        std::vector<int64_t> offsets(keys.size() + 1);
+        std::vector<int32_t> status(keys.size());
+        std::vector<uint8_t> copied(sum_up_values(values, offsets.data(), status.data()));
+        fuzz::require(copied.size() <= 3 * size, "values are within their message");
+        copy_values(values, copied.data());
+    });
     fuzz::refuse_or_pass({ErrorKind::kWire}, [&] {
         fuzz::require(first_value_size(body) <= size, "a value is within its message");
     });

@@ -32,5 +32,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         }
         fuzz::require(pairs * 8 <= size, "every pair stands in the file");
     });
+    fuzz::refuse_or_pass({ErrorKind::kSequenceFile}, [&] {
+        SequenceFileReader reader(file.path(), [](const std::string&) { return as_it_is; });
+        for (;;) {
+            const SequenceBytesBatch batch = reader.read_bytes(64, 1 << 16);
+            if (batch.keys.empty()) break;
+            fuzz::require(batch.offsets.size() == batch.keys.size() + 1 &&
+                              batch.offsets.back() == static_cast<int64_t>(batch.values.size()),
+                          "a batch's shape");
+        }
+    });
     return 0;
 }

@@ -3,11 +3,15 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <numeric>
 #include <vector>
 
 #include "fuzz/target.hpp"
 #include "kernels/crc32c.hpp"
-#include "kernels/seek_response.hpp"
+#include "kernels/seek_plan.hpp"
+#include "kernels/seek_values.hpp"
+#include "kernels/seeker.hpp"
 #include "kernels/table.hpp"
 
 using namespace cube;
@@ -50,16 +54,26 @@ bool find_rows(const Table& table) {
     return found;
 }
 
-void serve_rows(const Table& table) {
+void serve_rows(const std::shared_ptr<const Table>& table) {
     constexpr size_t kValueBytesInAllMax = size_t{1} << 18;
     std::vector<uint64_t> keys = {0, 1, 3, 57, ~uint64_t{0}, uint64_t{1} << 63};
-    const uint64_t rows_max = std::min(kRowsMax, kValueBytesInAllMax / table.value_bytes());
-    for (uint64_t row = 0; row < std::min(table.key_count(), rows_max); ++row)
-        keys.push_back(table.row_key(row));
-    const size_t size_max = seek_response_size_max(keys.size(), table.value_bytes(), "7_9");
-    std::vector<uint8_t> response(size_max + kSeekResponseSlack);
-    const size_t size = write_seek_response(table, keys, "7_9", response.data()).bytes;
-    fuzz::require(size <= size_max, "the response is within its bound");
+    const size_t width = std::max<size_t>(1, table->value_bytes_max());
+    const uint64_t rows_max = std::min(kRowsMax, kValueBytesInAllMax / width);
+    for (uint64_t row = 0; row < std::min(table->key_count(), rows_max); ++row)
+        keys.push_back(table->row_key(row));
+    Seeker seeker(keys.size(), kValueBytesInAllMax * 2);
+    seeker.set_tables("dict", table, {});
+    std::vector<uint8_t> request(seek_request_size(keys, {"", true, ""}));
+    write_seek_request(request.data(), keys, {"", true, ""});
+    std::vector<uint64_t> parsed;
+    const PreparedSeek seek = seeker.prepare(request, parsed);
+    std::vector<uint8_t> response(seek.response_size_max + kSeekResponseSlack);
+    const size_t size = seeker.write_response(seek, response.data());
+    fuzz::require(size <= seek.response_size_max, "the response is within its bound");
+    std::vector<uint32_t> positions(keys.size());
+    std::iota(positions.begin(), positions.end(), 0);
+    std::vector<SeekValue> values(keys.size());
+    decode_seek_values({response.data(), size}, positions, values);
 }
 
 }  // namespace
@@ -80,7 +94,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
             const auto table = Table::open(file.path(), place);
             ++opened;
             fuzz::require(find_rows(*table), "a row's key is found");
-            serve_rows(*table);
+            serve_rows(table);
         });
     fuzz::require(opened == 0 || opened == 3, "a table opens in every place, or in none");
     return 0;

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/protobuf.hpp"
 #include "kernels/varint.hpp"
 
 namespace cube {
@@ -27,8 +28,21 @@ struct FoundHead {
         at = write_varint(at, value_bytes);
         size = static_cast<size_t>(at - bytes);
     }
+    static size_t size_of(size_t value_bytes) {
+        return 4 + varint_size(3 + varint_size(value_bytes) + value_bytes) +
+               varint_size(value_bytes);
+    }
     uint8_t bytes[kBytesMax] = {};
     size_t size;
 };
+
+// DictResponse.values as it came; `value` is a part of the message.
+struct DictValue {
+    uint32_t status = 0;
+    Bytes value;
+};
+
+// Throws Error(kWire) for what lacks a field, or for a status that is neither of the two.
+DictValue parse_dict_value(ProtobufReader reader);
 
 }  // namespace cube

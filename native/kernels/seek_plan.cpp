@@ -160,32 +160,6 @@ namespace {
 
 constexpr const char* kResponseName = "DictResponse";
 
-struct DictValue {
-    uint32_t status = 0;
-    Bytes value;
-};
-
-DictValue parse_value(ProtobufReader reader) {
-    DictValue value;
-    bool has_status = false;
-    bool has_value = false;
-    while (reader.next()) {
-        if (reader.is(1, WireType::kVarint)) {
-            value.status = static_cast<uint32_t>(reader.varint());
-            has_status = true;
-        } else if (reader.is(2, WireType::kBytes)) {
-            value.value = reader.bytes();
-            has_value = true;
-        } else {
-            reader.skip();
-        }
-    }
-    if (!has_status || !has_value) reader.fail("lacks its status or value");
-    if (value.status != 0 && value.status != kStatusOnWireMissing)
-        reader.fail("has the unknown status " + std::to_string(value.status));
-    return value;
-}
-
 class ResponseDecoder {
   public:
     ResponseDecoder(Bytes body, std::span<const uint32_t> positions, const SeekTarget& target)
@@ -224,7 +198,7 @@ class ResponseDecoder {
     }
     void parse_field(ProtobufReader& reader) {
         if (reader.is(1, WireType::kBytes)) {
-            place(parse_value(reader.nested("DictResponse: value")), reader);
+            place(parse_dict_value(reader.nested("DictResponse: value")), reader);
         } else if (reader.is(2, WireType::kBytes)) {
             version_ = {true, as_text(reader.bytes())};
         } else {
@@ -268,7 +242,7 @@ size_t first_value_size(Bytes body) {
             reader.skip();
             continue;
         }
-        const DictValue value = parse_value(reader.nested("DictResponse: value"));
+        const DictValue value = parse_dict_value(reader.nested("DictResponse: value"));
         if (value.status == 0) return value.value.size();
     }
     return 0;

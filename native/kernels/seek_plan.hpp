@@ -37,6 +37,14 @@ class SeekPlan {
     std::span<const uint32_t> positions_of(uint32_t shard) const;
     // Copies what was decoded for a shard to the other places of its repeated keys.
     void spread(uint32_t shard, const SeekTarget& target) const;
+    // The same for an array of one item a key of the batch.
+    template <class Item>
+    void spread(uint32_t shard, std::span<Item> items) const {
+        check_shard(shard);
+        if (repeats_.empty()) return;
+        for (size_t i = repeat_begins_[shard]; i < repeat_begins_[size_t{shard} + 1]; ++i)
+            items[repeats_[i].position] = items[repeats_[i].first];
+    }
     // Gives all keys of a shard zeros and kStatusFailed.
     void fail(uint32_t shard, const SeekTarget& target) const;
 

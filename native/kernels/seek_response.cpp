@@ -81,10 +81,20 @@ WriteValues values_writer(const TableHeader& header) {
 
 }  // namespace
 
+namespace {
+
+size_t version_size(std::string_view version) {
+    return version.empty() ? 0 : 1 + varint_size(version.size()) + version.size();
+}
+
+// Values are asked for this many keys ahead of their copy.
+constexpr size_t kValuesAhead = 16;
+
+}  // namespace
+
 size_t seek_response_size_max(size_t key_count, size_t value_bytes, std::string_view version) {
     const size_t found = FoundHead(value_bytes).size + value_bytes;
-    const size_t named = version.empty() ? 0 : 1 + varint_size(version.size()) + version.size();
-    return key_count * std::max(found, sizeof(kMissingValue)) + named;
+    return key_count * std::max(found, sizeof(kMissingValue)) + version_size(version);
 }
 
 SeekResponse write_seek_response(const Table& table, std::span<const uint64_t> keys,
@@ -93,6 +103,47 @@ SeekResponse write_seek_response(const Table& table, std::span<const uint64_t> k
     uint8_t* end = values_writer(table.header())(table, keys, target, response.missing_count);
     if (!version.empty()) end = write_version(end, version);
     response.bytes = static_cast<size_t>(end - target);
+    return response;
+}
+
+FoundValues find_values(const Table& table, std::span<const uint64_t> keys,
+                        std::string_view version) {
+    FoundValues found;
+    found.values.resize(keys.size());
+    found.response_bytes = version_size(version);
+    table.find_each(keys, [&](size_t i, const uint8_t* stored) {
+        if (stored == nullptr) {
+            found.response_bytes += sizeof(kMissingValue);
+            return;
+        }
+        const std::span<const uint8_t> value = table.heap_value(stored);
+        found.values[i] = value;
+        found.response_bytes += FoundHead::size_of(value.size()) + value.size();
+    });
+    return found;
+}
+
+SeekResponse write_found_values(const FoundValues& found, std::string_view version,
+                                uint8_t* target) {
+    SeekResponse response;
+    uint8_t* const begin = target;
+    const auto& values = found.values;
+    for (size_t i = 0; i < values.size(); ++i) {
+        if (i + kValuesAhead < values.size()) __builtin_prefetch(values[i + kValuesAhead].data());
+        const std::span<const uint8_t> value = values[i];
+        if (value.data() == nullptr) {
+            std::memcpy(target, kMissingValue, sizeof(kMissingValue));
+            target += sizeof(kMissingValue);
+            ++response.missing_count;
+            continue;
+        }
+        const FoundHead head(value.size());
+        std::memcpy(target, head.bytes, FoundHead::kBytesMax);
+        std::memcpy(target + head.size, value.data(), value.size());
+        target += head.size + value.size();
+    }
+    if (!version.empty()) target = write_version(target, version);
+    response.bytes = static_cast<size_t>(target - begin);
     return response;
 }
 

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "kernels/seek_response.hpp"
-
 namespace cube {
 
 bool Seeker::Dict::is_named(std::string_view wanted) const {
@@ -25,6 +23,13 @@ void Seeker::set_tables(std::string_view dict_name, TablePointer current,
     } else {
         *at = std::move(dict);
     }
+    looks_up_early_ = std::any_of(after->begin(), after->end(), [](const Dict& each) {
+        const auto is_variable = [](const TablePointer& table) {
+            return table != nullptr && table->is_variable();
+        };
+        return is_variable(each.current) ||
+               std::any_of(each.others.begin(), each.others.end(), is_variable);
+    });
     before = std::exchange(dicts_, std::move(after));
 }
 
@@ -79,17 +84,28 @@ PreparedSeek Seeker::parse_and_pick(Bytes payload, std::vector<uint64_t>& keys) 
     seek.keys_begin = keys.size();
     seek.request = parse_seek_request(payload, keys_per_request_max_, keys);
     seek.table = pick(seek.request);
-    const std::string& version = seek.table->header().version;
-    seek.response_size_max =
-        seek_response_size_max(seek.request.key_count, seek.table->value_bytes(),
-                               seek.request.version_required ? version : std::string_view());
+    measure(seek);
     if (seek.response_size_max > frame_bytes_max_)
         throw Error(ErrorKind::kLimit,
-                    "the values of " + std::to_string(seek.request.key_count) +
-                        " keys take up to " + std::to_string(seek.response_size_max) +
-                        " bytes, over frame_bytes_max " + std::to_string(frame_bytes_max_) +
-                        ": ask for them in several requests");
+                    "the values of " + std::to_string(seek.request.key_count) + " keys take " +
+                        (seek.table->is_variable() ? "" : "up to ") +
+                        std::to_string(seek.response_size_max) + " bytes, over frame_bytes_max " +
+                        std::to_string(frame_bytes_max_) + ": ask for them in several requests");
     return seek;
+}
+
+void Seeker::measure(PreparedSeek& seek) const {
+    const Table& table = *seek.table;
+    const std::string_view version =
+        seek.request.version_required ? table.header().version : std::string_view();
+    if (!table.is_variable()) {
+        seek.response_size_max =
+            seek_response_size_max(seek.request.key_count, table.value_bytes(), version);
+        return;
+    }
+    seek.found = find_values(
+        table, std::span(*seek.keys).subspan(seek.keys_begin, seek.request.key_count), version);
+    seek.response_size_max = seek.found.response_bytes;
 }
 
 PreparedSeek Seeker::prepare(Bytes payload, std::vector<uint64_t>& keys) {
@@ -106,10 +122,15 @@ PreparedSeek Seeker::prepare(Bytes payload, std::vector<uint64_t>& keys) {
 }
 
 size_t Seeker::write_response(const PreparedSeek& seek, uint8_t* target) {
-    const std::string& version = seek.table->header().version;
-    const SeekResponse response = write_seek_response(
-        *seek.table, std::span(*seek.keys).subspan(seek.keys_begin, seek.request.key_count),
-        seek.request.version_required ? version : std::string_view(), target);
+    const std::string_view version =
+        seek.request.version_required ? seek.table->header().version : std::string_view();
+    const SeekResponse response =
+        seek.table->is_variable()
+            ? write_found_values(seek.found, version, target)
+            : write_seek_response(
+                  *seek.table,
+                  std::span(*seek.keys).subspan(seek.keys_begin, seek.request.key_count), version,
+                  target);
     keys_.fetch_add(seek.request.key_count, std::memory_order_relaxed);
     response_bytes_.fetch_add(response.bytes, std::memory_order_relaxed);
     if (response.missing_count > 0)

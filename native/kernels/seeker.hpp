@@ -11,6 +11,7 @@
 #include "kernels/frame.hpp"
 #include "kernels/latency_histogram.hpp"
 #include "kernels/seek_request.hpp"
+#include "kernels/seek_response.hpp"
 #include "kernels/table.hpp"
 
 namespace cube {
@@ -23,6 +24,7 @@ struct PreparedSeek {
     std::vector<uint64_t>* keys = nullptr;
     size_t keys_begin = 0;
     SeekRequest request;
+    FoundValues found;  // of a table of variable width, whose lookup is done then
     size_t response_size_max = 0;
 };
 
@@ -41,6 +43,8 @@ class Seeker {
     // Parses DictRequest bytes, appends its keys to `keys` (which must outlive the result) and
     // picks the table. Throws kWire, kLimit or kVersionNotLoaded, which are counted.
     PreparedSeek prepare(Bytes payload, std::vector<uint64_t>& keys);
+    // Whether `prepare` may take as long as `write_response`: there are tables of variable width.
+    bool looks_up_early() const { return looks_up_early_.load(std::memory_order_relaxed); }
     // Writes DictResponse into `target`, which has room for response_size_max +
     // kSeekResponseSlack, and returns its size.
     size_t write_response(const PreparedSeek& seek, uint8_t* target);
@@ -65,6 +69,7 @@ class Seeker {
     using Dicts = std::vector<Dict>;
 
     PreparedSeek parse_and_pick(Bytes payload, std::vector<uint64_t>& keys) const;
+    void measure(PreparedSeek& seek) const;
     std::shared_ptr<const Dicts> dicts() const;
     TablePointer pick(const SeekRequest& request) const;
     static const Dict& dict_of(const Dicts& dicts, const SeekRequest& request);
@@ -73,6 +78,7 @@ class Seeker {
     const size_t frame_bytes_max_;
     mutable std::mutex mutex_;  // of the pointer, not of the tables
     std::shared_ptr<const Dicts> dicts_ = std::make_shared<Dicts>();
+    std::atomic<bool> looks_up_early_{false};
     std::atomic<uint64_t> requests_{0};
     std::atomic<uint64_t> keys_{0};
     std::atomic<uint64_t> missing_{0};

@@ -23,6 +23,13 @@ struct SequenceBatch {
     std::unique_ptr<uint8_t[]> values;  // [count, width]
 };
 
+// Values of any width, end to end: the i-th is between offsets i and i + 1.
+struct SequenceBytesBatch {
+    std::vector<uint64_t> keys;
+    std::vector<int64_t> offsets = {0};
+    std::vector<uint8_t> values;
+};
+
 // Finds the decompressor of a codec, named by its class.
 using CodecOf = std::function<Decompress(const std::string&)>;
 
@@ -44,6 +51,8 @@ class SequenceFileReader {
     // At most `records_max` (over 0) records, fewer where a block ends; none at the end. Throws
     // Error(kSequenceFile).
     SequenceBatch read(size_t records_max);
+    // The same for values of any width; ends with the record that brings them to `bytes_max`.
+    SequenceBytesBatch read_bytes(size_t records_max, size_t bytes_max);
 
   private:
     std::mutex mutex_;
@@ -59,6 +68,9 @@ class SequenceFileWriter {
     // `values` is [count, width]; every call must have the same width. Throws OsError, and
     // std::invalid_argument for a width that does not fit or a closed file.
     void append(size_t count, size_t width, const uint64_t* keys, const uint8_t* values);
+    // The same for values of any width, end to end, cut by count + 1 offsets that rise.
+    void append_bytes(size_t count, const uint64_t* keys, const int64_t* offsets,
+                      const uint8_t* values);
     // Makes the file durable under its name; without it nothing is left. A second call does
     // nothing.
     void close();
@@ -70,7 +82,9 @@ class SequenceFileWriter {
 
     void require_open() const;
     void require_fitting(size_t width);
-    uint8_t* write_record(uint8_t* target, uint64_t key, const uint8_t* value) const;
+    uint8_t* write_record(uint8_t* target, uint64_t key, const uint8_t* value, size_t width) const;
+    template <class ValueAt>
+    void append_records(size_t count, const uint64_t* keys, size_t width_max, ValueAt&& value_at);
     void flush(size_t size);
 
     std::mutex mutex_;

@@ -166,7 +166,23 @@ void PairDecoder::decode(const SequenceRecord& record, uint64_t& key, uint8_t* v
         if (width != width_)
             throw RecordFault("a value of " + bytes_text(width) + "; the file's first has " +
                               std::to_string(width_));
-        write_value(record.value, value);
+        write_value(record.value, width, value);
+    } catch (const RecordFault& fault) {
+        throw RecordFault("key " + std::to_string(key) + ": " + fault.what());
+    }
+}
+
+void PairDecoder::decode_any(const SequenceRecord& record, uint64_t& key,
+                             std::vector<uint8_t>& values) const {
+    key = key_of(record.key);
+    try {
+        const size_t width = width_of(record.value);
+        if (width == 0) throw RecordFault("no value");
+        if (width > kSequenceValueBytesMax)
+            throw RecordFault("a value of " + bytes_text(width) + "; supported are 1 to " +
+                              std::to_string(kSequenceValueBytesMax));
+        values.resize(values.size() + width);
+        write_value(record.value, width, values.data() + values.size() - width);
     } catch (const RecordFault& fault) {
         throw RecordFault("key " + std::to_string(key) + ": " + fault.what());
     }
@@ -218,7 +234,7 @@ size_t PairDecoder::width_of(Bytes field) const {
     return 0;
 }
 
-void PairDecoder::write_value(Bytes field, uint8_t* target) const {
+void PairDecoder::write_value(Bytes field, size_t width, uint8_t* target) const {
     if (value_form_ == ValueForm::kText) {
         each_word(content_of_text(field, "value"), [&](const char* begin, const char* end) {
             const float value = float_of(begin, end);
@@ -231,7 +247,7 @@ void PairDecoder::write_value(Bytes field, uint8_t* target) const {
             std::memcpy(target, &bits, sizeof bits);
         }
     } else {
-        std::memcpy(target, field.data() + field.size() - width_, width_);
+        std::memcpy(target, field.data() + field.size() - width, width);
     }
 }
 

@@ -5,6 +5,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace cube {
 
@@ -47,6 +48,9 @@ class PairDecoder {
     size_t width() const { return width_; }
     // Writes `width()` bytes to `value`: those of a BytesWritable, or float32 little-endian.
     void decode(const SequenceRecord& record, uint64_t& key, uint8_t* value) const;
+    // The same for a value of any width from 1 to kSequenceValueBytesMax, added to `values`.
+    void decode_any(const SequenceRecord& record, uint64_t& key,
+                    std::vector<uint8_t>& values) const;
 
   private:
     enum class KeyForm { kRaw, kBytes, kLong, kInt, kVLong, kText };
@@ -54,7 +58,7 @@ class PairDecoder {
 
     uint64_t key_of(std::span<const uint8_t> field) const;
     size_t width_of(std::span<const uint8_t> field) const;
-    void write_value(std::span<const uint8_t> field, uint8_t* target) const;
+    void write_value(std::span<const uint8_t> field, size_t width, uint8_t* target) const;
 
     KeyForm key_form_ = KeyForm::kRaw;
     ValueForm value_form_ = ValueForm::kRaw;

@@ -58,4 +58,23 @@ SequenceBatch SequenceFileReader::read(size_t records_max) {
     return batch;
 }
 
+SequenceBytesBatch SequenceFileReader::read_bytes(size_t records_max, size_t bytes_max) {
+    const std::lock_guard lock(mutex_);
+    SequenceBytesBatch batch;
+    const size_t values_max = std::min(bytes_max, kBatchBytesMax);
+    try {
+        while (batch.keys.size() < records_max && batch.values.size() < values_max &&
+               records_.at_record()) {
+            uint64_t key = 0;
+            decoder_->decode_any(records_.current(), key, batch.values);
+            batch.keys.push_back(key);
+            batch.offsets.push_back(static_cast<int64_t>(batch.values.size()));
+            records_.advance();
+        }
+    } catch (const RecordFault& fault) {
+        records_.fail(fault.what());
+    }
+    return batch;
+}
+
 }  // namespace cube

@@ -63,17 +63,17 @@ void SequenceFileWriter::require_fitting(size_t width) {
     width_ = width;
 }
 
-uint8_t* SequenceFileWriter::write_record(uint8_t* target, uint64_t key,
-                                          const uint8_t* value) const {
+uint8_t* SequenceFileWriter::write_record(uint8_t* target, uint64_t key, const uint8_t* value,
+                                          size_t width) const {
     const uint32_t inner = length_bytes(dialect_);
-    const uint32_t width = static_cast<uint32_t>(width_);
-    target = store_u32be(target, kKeyBytes + width + 2 * inner);
+    const uint32_t value_bytes = static_cast<uint32_t>(width);
+    target = store_u32be(target, kKeyBytes + value_bytes + 2 * inner);
     target = store_u32be(target, kKeyBytes + inner);
     if (inner != 0) target = store_u32be(target, kKeyBytes);
     target = store_u64le(target, key);
-    if (inner != 0) target = store_u32be(target, width);
-    std::memcpy(target, value, width_);
-    return target + width_;
+    if (inner != 0) target = store_u32be(target, value_bytes);
+    std::memcpy(target, value, width);
+    return target + width;
 }
 
 void SequenceFileWriter::flush(size_t size) {
@@ -83,29 +83,53 @@ void SequenceFileWriter::flush(size_t size) {
     state_ = State::kOpen;
 }
 
-void SequenceFileWriter::append(size_t count, size_t width, const uint64_t* keys,
-                                const uint8_t* values) {
-    const std::lock_guard lock(mutex_);
-    require_open();
-    require_fitting(width);
-    const size_t record_bytes = 8 + kKeyBytes + width_ + 2 * length_bytes(dialect_);
-    block_.resize(std::max(kBlockBytes, record_bytes + kSyncBytes));
+template <class ValueAt>
+void SequenceFileWriter::append_records(size_t count, const uint64_t* keys, size_t width_max,
+                                        ValueAt&& value_at) {
+    const size_t around = 8 + kKeyBytes + 2 * length_bytes(dialect_);
+    block_.resize(std::max(kBlockBytes, around + width_max + kSyncBytes));
     uint8_t* target = block_.data();
-    const uint8_t* const full = block_.data() + block_.size() - record_bytes - kSyncBytes;
+    const uint8_t* const full = block_.data() + block_.size() - around - width_max - kSyncBytes;
     for (size_t i = 0; i < count; ++i) {
         if (bytes_since_sync_ >= kSyncIntervalBytes) {
             target = store_u32be(target, 0xffffffff);
             target = std::copy(sync_marker_.begin(), sync_marker_.end(), target);
             bytes_since_sync_ = 0;
         }
-        target = write_record(target, keys[i], values + i * width_);
-        bytes_since_sync_ += record_bytes;
+        const std::span<const uint8_t> value = value_at(i);
+        target = write_record(target, keys[i], value.data(), value.size());
+        bytes_since_sync_ += around + value.size();
         if (target > full) {
             flush(static_cast<size_t>(target - block_.data()));
             target = block_.data();
         }
     }
     flush(static_cast<size_t>(target - block_.data()));
+}
+
+void SequenceFileWriter::append(size_t count, size_t width, const uint64_t* keys,
+                                const uint8_t* values) {
+    const std::lock_guard lock(mutex_);
+    require_open();
+    require_fitting(width);
+    append_records(count, keys, width,
+                   [&](size_t i) { return std::span(values + i * width, width); });
+}
+
+void SequenceFileWriter::append_bytes(size_t count, const uint64_t* keys, const int64_t* offsets,
+                                      const uint8_t* values) {
+    const std::lock_guard lock(mutex_);
+    require_open();
+    for (size_t i = 0; i < count; ++i) {
+        const int64_t width = offsets[i + 1] - offsets[i];
+        if (width < 1 || width > int64_t{kSequenceValueBytesMax})
+            throw std::invalid_argument("key " + std::to_string(keys[i]) + ": a value of " +
+                                        std::to_string(width) + " bytes; allowed are 1 to " +
+                                        std::to_string(kSequenceValueBytesMax));
+    }
+    append_records(count, keys, kSequenceValueBytesMax, [&](size_t i) {
+        return std::span(values + offsets[i], static_cast<size_t>(offsets[i + 1] - offsets[i]));
+    });
 }
 
 void SequenceFileWriter::close() {

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <array>
+#include <mutex>
 #include <vector>
 
 #include "kernels/crc32c.hpp"
@@ -83,6 +84,7 @@ Table::Table(const std::string& path, TableHeader header, Memory memory)
     pilots_ = memory_.data() + layout.pilots.offset;
     remap_ = memory_.data() + layout.remap.offset;
     rows_ = memory_.data() + layout.rows.offset;
+    heap_ = memory_.data() + layout.heap.offset;
     stride_ = static_cast<size_t>(header_.row_stride());
 }
 
@@ -149,6 +151,7 @@ void Table::verify_index() const {
                  std::to_string(header_.key_count));
     in_threads(header_.key_count, kRowsPerTurn,
                [&](uint64_t first, uint64_t end) { verify_rows(first, end); });
+    if (is_variable()) verify_heap();
 }
 
 void Table::verify_rows(uint64_t first, uint64_t end) const {
@@ -164,6 +167,36 @@ void Table::verify_rows(uint64_t first, uint64_t end) const {
                      std::to_string(header_.shard) + " of " + std::to_string(header_.shard_num));
         });
     }
+}
+
+void Table::verify_heap() const {
+    std::mutex mutex;
+    uint32_t longest = 0;
+    in_threads(header_.key_count, kRowsPerTurn, [&](uint64_t first, uint64_t end) {
+        const uint32_t longest_here = verify_places(first, end);
+        const std::lock_guard lock(mutex);
+        longest = std::max(longest, longest_here);
+    });
+    if (longest != header_.value_bytes_max)
+        fail("header: value_bytes_max is " + std::to_string(header_.value_bytes_max) +
+             ", but the longest value has " + std::to_string(longest) + " bytes");
+}
+
+uint32_t Table::verify_places(uint64_t first, uint64_t end) const {
+    uint32_t longest = 0;
+    uint64_t begin = first == 0 ? 0 : ValuePlace::load(row_value(first - 1)).end();
+    for (uint64_t row = first; row < end; ++row) {
+        const ValuePlace place = ValuePlace::load(row_value(row));
+        const bool is_last = row + 1 == header_.key_count;
+        if (place.offset != begin || place.bytes == 0 ||
+            (is_last ? place.end() != header_.heap_bytes : place.end() > header_.heap_bytes))
+            fail("key " + std::to_string(row_key(row)) + ": its value, " +
+                 std::to_string(place.bytes) + " bytes at " + std::to_string(place.offset) +
+                 " of the heap, is not where the one before ends, or not inside");
+        begin = place.end();
+        longest = std::max(longest, place.bytes);
+    }
+    return longest;
 }
 
 }  // namespace cube

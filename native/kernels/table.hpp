@@ -29,8 +29,10 @@ class Table {
     const std::string& path() const { return path_; }
     const TableHeader& header() const { return header_; }
     uint64_t key_count() const { return header_.key_count; }
-    // Of a value as it is served, which may be stored in fewer.
+    // Of a value as it is served, which may be stored in fewer; 0 when they are of variable width.
     size_t value_bytes() const { return header_.served_bytes(); }
+    size_t value_bytes_max() const { return header_.served_bytes_max(); }
+    bool is_variable() const { return header_.is_variable(); }
     size_t file_bytes() const { return memory_.size(); }
     size_t memory_bytes() const { return memory_.size(); }
     // What another process can attach to; -1 when the table is in memory of this one.
@@ -43,8 +45,17 @@ class Table {
     }
     // The value as stored.
     const uint8_t* row_value(uint64_t row) const { return row_at(row) + 8; }
-    // Writes the `value_bytes()` that are served for a value as stored.
+    // Bytes that are served for a value as stored.
+    size_t served_size(const uint8_t* stored) const {
+        return is_variable() ? ValuePlace::load(stored).bytes : value_bytes();
+    }
+    // Writes them.
     void serve_value(const uint8_t* stored, uint8_t* target) const;
+    // Of a table of variable width: the value whose place is stored.
+    std::span<const uint8_t> heap_value(const uint8_t* stored) const {
+        const ValuePlace place = ValuePlace::load(stored);
+        return {heap_ + place.offset, place.bytes};
+    }
 
     // Calls visit(i, value) for every key in order; value, as stored, is nullptr when the key is
     // missing.
@@ -63,6 +74,9 @@ class Table {
     Table(const std::string& path, TableHeader header, Memory memory);
     void verify_index() const;
     void verify_rows(uint64_t first, uint64_t end) const;
+    void verify_heap() const;
+    // The longest value of those rows.
+    uint32_t verify_places(uint64_t first, uint64_t end) const;
     void ask_pilots(std::span<const uint64_t> keys, Batch& batch) const;
     void ask_rows(size_t count, Batch& batch) const;
 
@@ -81,6 +95,7 @@ class Table {
     const uint8_t* pilots_;
     const uint8_t* remap_;
     const uint8_t* rows_;
+    const uint8_t* heap_;
     size_t stride_;
 };
 
@@ -95,6 +110,11 @@ inline void Table::serve_value(const uint8_t* stored, uint8_t* target) const {
         case ValueKind::kInt8:
             expand_int8(stored, value_bytes() / 4, target);
             return;
+        case ValueKind::kVariable: {
+            const std::span<const uint8_t> value = heap_value(stored);
+            std::memcpy(target, value.data(), value.size());
+            return;
+        }
     }
 }
 

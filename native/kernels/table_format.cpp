@@ -28,7 +28,7 @@ constexpr size_t kFormatVersion = 8, kHeaderBytes = 12, kTableKind = 16, kValueK
                  kSeed = 48, kParts = 56, kSlotsPerPart = 60, kBucketsPerPart = 64,
                  kDictNameBytes = 68, kVersionBytes = 72, kReserved = 76, kPilots = 80, kRemap = 96,
                  kRows = 112, kBlockCrcs = 128, kFileBytes = 144, kDictName = 160, kVersion = 320,
-                 kHeaderCrc = 508;
+                 kHeap = 488, kValueBytesMax = 504, kHeaderCrc = 508;
 constexpr size_t kFooterFileBytes = 0, kFooterHeaderCrc = 8, kFooterBlockCrcsCrc = 12,
                  kFooterMagic = 52, kFooterCrc = 60;
 }  // namespace at
@@ -109,11 +109,28 @@ TableLayout::TableLayout(const TableHeader& header) {
     pilots = {kTableHeaderBytes, header.index.bucket_count()};
     remap = {align(pilots.end()), (header.index.slot_count() - header.key_count) * 4};
     rows = {align(remap.end()), header.key_count * header.row_stride()};
-    block_crcs.offset = align(rows.end());
+    heap = {align(rows.end()), header.heap_bytes};
+    block_crcs.offset = align(heap.end());
     const uint64_t body = block_crcs.offset - kTableHeaderBytes;
     block_crcs.bytes = (body + kTableBlockBytes - 1) / kTableBlockBytes * 4;
     file_bytes = align(block_crcs.end()) + kTableFooterBytes;
 }
+
+namespace {
+
+std::string heap_fault(const TableHeader& header) {
+    if (!header.is_variable()) return "";
+    if (header.value_bytes_max > kValueBytesMax)
+        return "value_bytes_max " + std::to_string(header.value_bytes_max) + " is over 65535";
+    if (header.heap_bytes < header.key_count || header.heap_bytes > ValuePlace::kOffsetMax ||
+        header.heap_bytes > header.key_count * header.value_bytes_max)
+        return "a heap of " + std::to_string(header.heap_bytes) + " bytes does not fit " +
+               std::to_string(header.key_count) + " values of 1 to " +
+               std::to_string(header.value_bytes_max) + " bytes";
+    return "";
+}
+
+}  // namespace
 
 std::string header_fault(const TableHeader& header) {
     const HashIndex& index = header.index;
@@ -127,11 +144,13 @@ std::string header_fault(const TableHeader& header) {
                std::to_string(header.shard_num);
     if (header.value_bytes == 0 || header.value_bytes > kValueBytesMax)
         return "value_bytes " + std::to_string(header.value_bytes) + " is not 1 to 65535";
-    if (header.served_bytes() == 0 || header.served_bytes() > kValueBytesMax)
+    if (header.is_variable() ? header.value_bytes != ValuePlace::kStoredBytes
+                             : header.served_bytes() == 0 || header.served_bytes() > kValueBytesMax)
         return "value_bytes " + std::to_string(header.value_bytes) + " do not fit the value_kind";
     if (header.key_count > kKeyCountMax)
         return "key_count " + std::to_string(header.key_count) + " is over " +
                std::to_string(kKeyCountMax);
+    if (const std::string fault = heap_fault(header); !fault.empty()) return fault;
     if (empty != (index.parts == 0) || empty != (index.slots_per_part == 0) ||
         empty != (index.buckets_per_part == 0))
         return "parts, slots_per_part, buckets_per_part and key_count must be zero together";
@@ -164,6 +183,8 @@ void encode_header(const TableHeader& header, HeaderBytes target) {
     store_section(base, at::kRemap, layout.remap);
     store_section(base, at::kRows, layout.rows);
     store_section(base, at::kBlockCrcs, layout.block_crcs);
+    store_section(base, at::kHeap, header.is_variable() ? layout.heap : Section());
+    store(base, at::kValueBytesMax, header.value_bytes_max);
     store(base, at::kFileBytes, layout.file_bytes);
     std::copy(header.dict_name.begin(), header.dict_name.end(), base + at::kDictName);
     std::copy(header.version.begin(), header.version.end(), base + at::kVersion);
@@ -185,12 +206,17 @@ TableHeader decode_header(std::span<const uint8_t, kTableHeaderBytes> source, ui
     header.index.buckets_per_part = load<uint32_t>(base, at::kBucketsPerPart);
     header.dict_name = load_name(base, at::kDictNameBytes, at::kDictName, "dict_name");
     header.version = load_name(base, at::kVersionBytes, at::kVersion, "version");
+    header.heap_bytes = load_section(base, at::kHeap).bytes;
+    header.value_bytes_max = load<uint32_t>(base, at::kValueBytesMax);
+    if (!header.is_variable() && (header.heap_bytes != 0 || header.value_bytes_max != 0))
+        fail("header: a heap, although the value_kind has none (offset 488)");
     if (const std::string fault = header_fault(header); !fault.empty()) fail("header: " + fault);
 
     const TableLayout layout(header);
     expect_section(base, at::kPilots, layout.pilots, "pilots");
     expect_section(base, at::kRemap, layout.remap, "remap");
     expect_section(base, at::kRows, layout.rows, "rows");
+    expect_section(base, at::kHeap, header.is_variable() ? layout.heap : Section(), "heap");
     expect_section(base, at::kBlockCrcs, layout.block_crcs, "block_crcs");
     if (load<uint64_t>(base, at::kFileBytes) != layout.file_bytes)
         fail("header: file_bytes does not fit the counts (offset 144)");

@@ -32,9 +32,15 @@ struct TableHeader {
     ValueKind value_kind = ValueKind::kBytes;
     uint32_t value_bytes = 1;  // as stored in a row
     HashIndex index;
+    // With values of variable width only.
+    uint64_t heap_bytes = 0;
+    uint32_t value_bytes_max = 0;
 
+    bool is_variable() const { return value_kind == ValueKind::kVariable; }
     uint64_t row_stride() const { return 8 + uint64_t{value_bytes}; }
+    // Of every value; 0 when they are of variable width.
     size_t served_bytes() const { return cube::served_bytes(value_kind, value_bytes); }
+    size_t served_bytes_max() const { return is_variable() ? value_bytes_max : served_bytes(); }
 };
 
 // Where the counts of a header put its sections.
@@ -42,6 +48,7 @@ struct TableLayout {
     Section pilots;
     Section remap;
     Section rows;
+    Section heap;
     Section block_crcs;
     uint64_t file_bytes = 0;
 

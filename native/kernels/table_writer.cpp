@@ -76,6 +76,17 @@ void check_keys(const TableInput& input) {
             std::to_string(input.shard) + " of " + std::to_string(input.shard_num));
 }
 
+void check_lengths(const TableInput& input) {
+    for (size_t i = 0; i < input.keys.size(); ++i) {
+        const int64_t bytes = input.offsets[i + 1] - input.offsets[i];
+        if (bytes < 1 || bytes > int64_t{kValueBytesMax})
+            throw std::invalid_argument("keys[" + std::to_string(i) +
+                                        "] = " + std::to_string(input.keys[i]) + ": a value of " +
+                                        std::to_string(bytes) + " bytes; supported are 1 to " +
+                                        std::to_string(kValueBytesMax));
+    }
+}
+
 void write_rows(BlockWriter& writer, const TableInput& input, std::span<const uint32_t> inputs) {
     const size_t width = input.value_bytes;
     for (size_t row = 0; row < inputs.size(); ++row) {
@@ -91,13 +102,47 @@ void write_rows(BlockWriter& writer, const TableInput& input, std::span<const ui
     }
 }
 
+void write_places(BlockWriter& writer, const TableInput& input, std::span<const uint32_t> inputs) {
+    ValuePlace place;
+    uint8_t stored[ValuePlace::kStoredBytes];
+    for (size_t row = 0; row < inputs.size(); ++row) {
+        if (row + kPrefetchRows < inputs.size()) {
+            const size_t ahead = inputs[row + kPrefetchRows];
+            __builtin_prefetch(&input.keys[ahead]);
+            __builtin_prefetch(&input.offsets[ahead]);
+        }
+        const size_t source = inputs[row];
+        place = {place.end(), static_cast<uint32_t>(input.value_at(source).size())};
+        place.store(stored);
+        writer.append(&input.keys[source], 8);
+        writer.append(stored, sizeof stored);
+    }
+}
+
+void write_heap(BlockWriter& writer, const TableInput& input, std::span<const uint32_t> inputs) {
+    for (size_t row = 0; row < inputs.size(); ++row) {
+        if (row + 2 * kPrefetchRows < inputs.size())
+            __builtin_prefetch(&input.offsets[inputs[row + 2 * kPrefetchRows]]);
+        if (row + kPrefetchRows < inputs.size())
+            __builtin_prefetch(input.values + input.offsets[inputs[row + kPrefetchRows]]);
+        const std::span<const uint8_t> value = input.value_at(inputs[row]);
+        writer.append(value.data(), value.size());
+    }
+}
+
 void write_body(BlockWriter& writer, const TableLayout& layout, const TableInput& input,
                 const BuiltIndex& built) {
     writer.append(built.pilots.data(), built.pilots.size());
     writer.pad_to(layout.remap.offset);
     writer.append(built.remap.data(), built.remap.size() * sizeof(uint32_t));
     writer.pad_to(layout.rows.offset);
-    write_rows(writer, input, built.input_of_row);
+    if (input.value_kind == ValueKind::kVariable) {
+        write_places(writer, input, built.input_of_row);
+        writer.pad_to(layout.heap.offset);
+        write_heap(writer, input, built.input_of_row);
+    } else {
+        write_rows(writer, input, built.input_of_row);
+    }
     writer.pad_to(layout.block_crcs.offset);
     writer.end_block();
 }
@@ -109,8 +154,19 @@ TableHeader header_of(const TableInput& input) {
     header.shard = input.shard;
     header.shard_num = input.shard_num;
     header.value_kind = input.value_kind;
-    header.value_bytes = static_cast<uint32_t>(std::min<size_t>(input.value_bytes, UINT32_MAX));
+    header.value_bytes =
+        input.value_kind == ValueKind::kVariable
+            ? uint32_t{ValuePlace::kStoredBytes}
+            : static_cast<uint32_t>(std::min<size_t>(input.value_bytes, UINT32_MAX));
     return header;
+}
+
+void measure_heap(TableHeader& header, const TableInput& input, const BuiltIndex& built) {
+    for (const uint32_t source : built.input_of_row) {
+        const uint32_t bytes = static_cast<uint32_t>(input.value_at(source).size());
+        header.heap_bytes += bytes;
+        header.value_bytes_max = std::max(header.value_bytes_max, bytes);
+    }
 }
 
 }  // namespace
@@ -120,9 +176,13 @@ TableReport write_table(const std::string& path, const TableInput& input) {
     if (const std::string fault = header_fault(header); !fault.empty())
         throw std::invalid_argument(fault);
     check_keys(input);
+    if (header.is_variable()) check_lengths(input);
     const BuiltIndex built = build_index(input.keys);
     header.key_count = built.input_of_row.size();
     header.index = built.index;
+    if (header.is_variable()) measure_heap(header, input, built);
+    if (const std::string fault = header_fault(header); !fault.empty())
+        throw std::invalid_argument(fault);
 
     const TableLayout layout(header);
     std::array<uint8_t, kTableHeaderBytes> header_bytes;
@@ -142,10 +202,11 @@ TableReport write_table(const std::string& path, const TableInput& input) {
 
     TableReport report{header.key_count, built.duplicate_count, layout.file_bytes, 0,
                        writer.file_crc()};
+    const uint64_t payload_bytes =
+        header.is_variable() ? header.heap_bytes : header.key_count * input.value_bytes;
     if (header.key_count > 0)
-        report.overhead_bytes_per_key =
-            static_cast<double>(layout.file_bytes - header.key_count * input.value_bytes) /
-            static_cast<double>(header.key_count);
+        report.overhead_bytes_per_key = static_cast<double>(layout.file_bytes - payload_bytes) /
+                                        static_cast<double>(header.key_count);
     return report;
 }
 

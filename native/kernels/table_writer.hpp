@@ -10,13 +10,19 @@ namespace cube {
 
 struct TableInput {
     std::span<const uint64_t> keys;
-    const uint8_t* values = nullptr;  // one row of value_bytes a key
+    // One row of value_bytes a key; with variable width, key i's is between offsets i and i + 1.
+    const uint8_t* values = nullptr;
     size_t value_bytes = 0;
     std::string dict_name;
     std::string version;
     uint32_t shard = 0;
     uint32_t shard_num = 1;
     ValueKind value_kind = ValueKind::kBytes;
+    std::span<const int64_t> offsets = {};  // one more than keys, when the width is variable
+
+    std::span<const uint8_t> value_at(size_t i) const {
+        return {values + offsets[i], static_cast<size_t>(offsets[i + 1] - offsets[i])};
+    }
 };
 
 struct TableReport {
