@@ -10,8 +10,6 @@ import asyncio
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
 from ctr_serving.engine import ROWS_PER_RUN_MAX, Engine
+from ctr_serving.jobs import Features, Job, RequestJob
 from ctr_serving.sources import Source
 from ctr_serving.trace import Trace
 from cube_api import (
@@ -27,7 +26,6 @@ from cube_api import (
     STATUS_WRONG_WIDTH,
     SeekResult,
 )
-from cube_core._native import encode_ctr_response
 from cube_core.errors import (
     CubeError,
     LimitError,
@@ -47,27 +45,6 @@ SINGLE_BATCHES_MAX = 64
 _JOINED_ROWS_MULTIPLE = 8
 _SMOOTHING = 0.2
 """Weight of the last batch in the mean time of a batch."""
-
-
-class Features(NamedTuple):
-    """keys int64[n * slots], instance by instance; dense float32[n, dense_dim]."""
-
-    keys: NDArray[np.int64]
-    dense: NDArray[np.float32]
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    engine: Engine
-    features: Features
-    context: RpcContext
-    trace: Trace
-    answer: asyncio.Future[bytes]
-    queued_s: float
-
-    def fail(self, error: Exception) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
 
 
 class Batches:
@@ -95,7 +72,7 @@ class Batches:
         self._counters = counters
         self._queue_timeout_s = queue_timeout_s
         self._batches_max = JOINED_BATCHES_MAX if conf.batch_rows_max else SINGLE_BATCHES_MAX
-        self._queue: deque[_Job] = deque()
+        self._queue: deque[Job] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._start_is_due = False
         self._batch_s = 0.0
@@ -111,13 +88,16 @@ class Batches:
             SeekError, VersionNotLoadedError: the embedding could not be asked.
             PredictionError: a value is of another width, or Paddle failed.
         """
-        loop = asyncio.get_running_loop()
-        job = _Job(engine, features, context, trace, loop.create_future(), time.monotonic())
+        job = RequestJob(engine, features, context, trace)
+        self.put(job)
+        return await job.answer
+
+    def put(self, job: Job) -> None:
+        """Queues a job; it is answered later."""
         self._queue.append(job)
         if not self._start_is_due and len(self._running) < self._batches_max:
             self._start_is_due = True
-            loop.call_soon(self._start)
-        return await job.answer
+            asyncio.get_running_loop().call_soon(self._start)
 
     def _start(self) -> None:
         self._start_is_due = False
@@ -131,37 +111,41 @@ class Batches:
         if self._queue:
             self._start()
 
-    def _cut(self) -> list[_Job]:
+    def _cut(self) -> list[Job]:
         """The next requests that go together; none when nobody waits."""
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         rows = 0
         while self._queue:
             job = self._queue[0]
             if jobs and (
-                rows + len(job.features.dense) > self._conf.batch_rows_max
-                or job.engine is not jobs[0].engine
+                rows + job.rows > self._conf.batch_rows_max or job.engine is not jobs[0].engine
             ):
                 break
             self._queue.popleft()
-            if self._is_wanted(job):
+            problem = self._problem_of(job)
+            if problem is not None and job.requests > 1:
+                self._queue.extendleft(reversed(job.parts()))
+            elif problem is not None:
+                job.fail(problem)
+            elif _is_waiting(job):
                 jobs.append(job)
-                rows += len(job.features.dense)
+                rows += job.rows
         return jobs
 
-    def _is_wanted(self, job: _Job) -> bool:
-        waited_s = time.monotonic() - job.queued_s
+    def _problem_of(self, job: Job) -> CubeError | None:
+        """Why a job, or a part of it, is not to be begun."""
+        now_s = time.monotonic()
+        waited_s = now_s - job.queued_s
         job.trace.seconds["queue"] = waited_s
         if waited_s > self._queue_timeout_s:
             limit_ms = round(self._queue_timeout_s * 1000)
-            job.fail(LimitError(f"waited longer than queue_timeout_ms={limit_ms} for its turn"))
-        if job.context.deadline_s is not None:
-            left_s = job.context.deadline_s - time.monotonic()
-            # Else an overload would be spent on answers that come just too late.
-            if left_s < min(self._batch_s, waited_s):
-                job.fail(RpcTimeoutError("too little of the caller's timeout was left to answer"))
-        return _is_in_time(job)
+            return LimitError(f"waited longer than queue_timeout_ms={limit_ms} for its turn")
+        # Else an overload would be spent on answers that come just too late.
+        if job.deadline_s is not None and job.deadline_s - now_s < min(self._batch_s, waited_s):
+            return RpcTimeoutError("too little of the caller's timeout was left to answer")
+        return None
 
-    async def _run(self, jobs: list[_Job]) -> None:
+    async def _run(self, jobs: list[Job]) -> None:
         start_s = time.monotonic()
         try:
             await self._answer_together(jobs)
@@ -169,17 +153,18 @@ class Batches:
         except Exception as error:
             # What one request is at fault for must not fail the others; a shard that is too slow
             # would be so again.
-            if len(jobs) == 1 or isinstance(error, SeekTimeoutError):
+            parts = _parts_of(jobs)
+            if len(parts) == 1 or isinstance(error, SeekTimeoutError):
                 if not isinstance(error, CubeError):
-                    log.exception("a batch of %d requests failed", len(jobs))
+                    log.exception("a batch of %d requests failed", len(parts))
                 for job in jobs:
                     job.fail(error)
                 return
-            for job in jobs:
-                if _is_in_time(job):
-                    await self._run([job])
+            for part in parts:
+                if _is_in_time(part):
+                    await self._run([part])
 
-    async def _answer_together(self, jobs: list[_Job]) -> None:
+    async def _answer_together(self, jobs: list[Job]) -> None:
         manifest = jobs[0].engine.manifest
         keys, dense = _joined(jobs)
         start_s = time.perf_counter()
@@ -191,17 +176,17 @@ class Batches:
             on_failure="status" if self._conf.degrades else "raise",
         )
         seek_s = time.perf_counter() - start_s
-        self._check_found(jobs, found)
+        jobs = self._checked(jobs, found)
         rows = found.rows.reshape(len(dense), -1)
         waiting = [_is_in_time(job) for job in jobs]
         if not all(waiting):
-            wanted = np.repeat(waiting, [len(job.features.dense) for job in jobs])
+            wanted = np.repeat(waiting, [job.rows for job in jobs])
             jobs = [job for job, waits in zip(jobs, waiting, strict=True) if waits]
             if not jobs:
                 return
             rows, dense = rows[wanted], dense[wanted]
         start_s = time.perf_counter()
-        if len(jobs) > 1:
+        if len(jobs) > 1 or jobs[0].requests > 1:
             rows, dense = _padded(rows), _padded(dense)
         probabilities = await _predict(jobs[0].engine, rows, dense)
         infer_s = time.perf_counter() - start_s
@@ -209,18 +194,24 @@ class Batches:
         begin = 0
         for job in jobs:
             job.trace.seconds.update(seek=seek_s, infer=infer_s)
-            end = begin + len(job.features.dense)
-            if not job.answer.done():
-                job.answer.set_result(
-                    encode_ctr_response(probabilities[begin:end], err_msg=job.trace.degraded)
-                )
+            end = begin + job.rows
+            job.succeed(probabilities[begin:end])
             begin = end
 
-    def _check_found(self, jobs: list[_Job], found: SeekResult) -> None:
-        """Puts the default vectors for keys without a row; fails those requests that met wrong
-        values, and tells those whose shards failed."""
-        if not found.status.any():
-            return
+    def _checked(self, jobs: list[Job], found: SeekResult) -> list[Job]:
+        """The jobs, or their parts where wrong values, failed shards or deadlines were met."""
+        if found.status.any():
+            if found.errors or (found.status == STATUS_WRONG_WIDTH).any():
+                jobs = _parts_of(jobs)
+            self._check_found(jobs, found)
+        now_s = time.monotonic()
+        if any(job.deadline_s is not None and now_s > job.deadline_s for job in jobs):
+            jobs = _parts_of(jobs)
+        return jobs
+
+    def _check_found(self, jobs: list[Job], found: SeekResult) -> None:
+        """Puts the default vectors for keys without a row; fails those jobs that met wrong values,
+        and tells those whose shards failed."""
         engine = jobs[0].engine
         slots = engine.manifest.slots
         status = found.status.reshape(-1, slots)
@@ -233,7 +224,7 @@ class Batches:
             self._counters.count_failed(failed.sum(axis=0))
         begin = 0
         for job in jobs:
-            end = begin + len(job.features.dense)
+            end = begin + job.rows
             job.trace.missing = missing[begin:end]
             if found.errors:
                 job.trace.degraded = _degraded(int(failed[begin:end].sum()), found)
@@ -241,7 +232,7 @@ class Batches:
             begin = end
 
 
-def _check_widths(job: _Job, status: NDArray[np.int32]) -> None:
+def _check_widths(job: Job, status: NDArray[np.int32]) -> None:
     """Fails the request when a value is of another width; status is int32[rows, slots]."""
     wrong = np.argwhere(status == STATUS_WRONG_WIDTH)
     if not wrong.size:
@@ -264,7 +255,7 @@ def _degraded(keys_num: int, found: SeekResult) -> str:
     return f"degraded: {keys_num} keys have the default vector, for their shards failed: {reasons}"
 
 
-def _joined(jobs: list[_Job]) -> Features:
+def _joined(jobs: list[Job]) -> Features:
     if len(jobs) == 1:
         return jobs[0].features
     keys, dense = zip(*(job.features for job in jobs), strict=True)
@@ -280,14 +271,24 @@ def _padded(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([matrix, np.zeros((rows_num, matrix.shape[1]), np.float32)])
 
 
-def _is_in_time(job: _Job) -> bool:
+def _parts_of(jobs: list[Job]) -> list[Job]:
+    return [part for job in jobs for part in job.parts()]
+
+
+def _is_waiting(job: Job) -> bool:
     """Whether somebody still waits for the answer."""
-    if job.answer.done():
+    if job.is_over:
+        job.drop()
         return False
-    try:
-        job.context.check_deadline()
-    except CubeError as error:
-        job.fail(error)
+    return True
+
+
+def _is_in_time(job: Job) -> bool:
+    """Whether somebody still waits, and not longer than it wants to."""
+    if not _is_waiting(job):
+        return False
+    if job.deadline_s is not None and time.monotonic() > job.deadline_s:
+        job.fail(RpcTimeoutError("the caller's timeout passed before the answer was made"))
         return False
     return True
 

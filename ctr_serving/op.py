@@ -8,9 +8,10 @@ from functools import partial
 
 import numpy as np
 
-from ctr_serving.batches import Batches, Features
+from ctr_serving.batches import Batches
 from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
+from ctr_serving.jobs import Features
 from ctr_serving.manifest import Manifest
 from ctr_serving.model_slot import ModelSlot
 from ctr_serving.sources import Source
@@ -26,7 +27,11 @@ EMPTY_RESPONSE = encode_ctr_response(np.empty((0, 2), np.float32))
 
 
 class CtrOp:
-    """Predicts with the model in the slot; one model and one embedding version a request."""
+    """Predicts with the model in the slot; one model and one embedding version a request.
+
+    Attributes:
+        batches: the queue of its requests.
+    """
 
     def __init__(
         self,
@@ -41,7 +46,7 @@ class CtrOp:
         self._slot = slot
         self._source = source
         self._rows_max = rows_per_request_max
-        self._batches = Batches(conf, source, counters, queue_timeout_s=queue_timeout_s)
+        self.batches = Batches(conf, source, counters, queue_timeout_s=queue_timeout_s)
 
     async def predict(
         self, payload: bytes | memoryview, context: RpcContext, trace: Trace
@@ -69,7 +74,7 @@ class CtrOp:
         trace.rows = len(features.dense)
         if not trace.rows:
             return EMPTY_RESPONSE
-        return await self._batches.answer(engine, features, context, trace)
+        return await self.batches.answer(engine, features, context, trace)
 
     async def probe(self, manifest: Manifest) -> object:
         """Makes sure that the embedding version of `manifest` can be asked; see `Source.prepare`.

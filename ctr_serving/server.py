@@ -13,6 +13,7 @@ from typing import Any
 
 from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
+from ctr_serving.frame_path import FramePath
 from ctr_serving.model_slot import ModelSlot
 from ctr_serving.op import CtrOp
 from ctr_serving.predictor import import_paddle
@@ -99,6 +100,18 @@ class CtrServer:
             port=self._server_conf.port,
             grpc_port=self._server_conf.grpc_port,
             limits=limits,
+            batch_path=self._frame_path(op, limits),
+        )
+
+    def _frame_path(self, op: CtrOp, limits: WireLimits) -> FramePath:
+        return FramePath(
+            self._slot,
+            op.batches,
+            self._counters,
+            limits,
+            batch_rows_max=self._conf.batch_rows_max,
+            rows_per_request_max=self._server_conf.rows_per_request_max,
+            requests_pending_max=self._server_conf.requests_pending_max,
         )
 
     async def _watch(self, op: CtrOp, server: RpcServer) -> None:

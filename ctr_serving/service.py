@@ -9,26 +9,16 @@ from __future__ import annotations
 
 import asyncio
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
 from ctr_serving.counters import Counters
+from ctr_serving.jobs import failed_response, is_told_in_response, outcome_of
 from ctr_serving.op import CtrOp
 from ctr_serving.trace import Trace
 from cube_core._native import encode_ctr_response, parse_ctr_response
-from cube_core.errors import (
-    CubeError,
-    LimitError,
-    RpcTimeoutError,
-    WireError,
-)
+from cube_core.errors import CubeError, LimitError, WireError
 from cube_core.wire.service import RpcContext, Service
 from cube_proto import ctr_prediction_pb2
-
-FAILED_CODE = -1
-"""err_code of a Response without predictions."""
-
-_NO_PREDICTIONS = np.empty((0, 2), np.float32)
 
 
 class PredictionService:
@@ -68,19 +58,17 @@ class PredictionService:
         try:
             response = await self._admitted(payload, context, trace)
             outcome = "degraded" if trace.degraded else "ok"
-        except LimitError:
-            self._counters.requests["limit"] += 1
-            raise
-        except RpcTimeoutError:
-            self._counters.requests["timeout"] += 1
-            raise
         except WireError as error:
-            self._counters.requests["bad_request"] += 1
+            self._counters.requests[outcome_of(error)] += 1
             if not await _is_well_formed(payload):
                 raise
-            return _failure(error)
+            return failed_response(error)
         except CubeError as error:
-            response, outcome = _failure(error), "failed"
+            outcome = outcome_of(error)
+            if not is_told_in_response(error):
+                self._counters.requests[outcome] += 1
+                raise
+            response = failed_response(error)
         self._counters.requests[outcome] += 1
         self._counters.rows += trace.rows if outcome != "failed" else 0
         return response
@@ -95,10 +83,6 @@ class PredictionService:
             return await self._op.predict(payload, context, trace)
         finally:
             self._counters.pending -= 1
-
-
-def _failure(error: CubeError) -> bytes:
-    return encode_ctr_response(_NO_PREDICTIONS, err_code=FAILED_CODE, err_msg=str(error))
 
 
 async def _is_well_formed(payload: bytes | memoryview) -> bool:

@@ -404,6 +404,53 @@ def encode_ctr_response(
 def parse_ctr_response(payload: Buffer) -> tuple[NDArray[np.float32], int, str]:
     """Response bytes to probabilities float32[n, 2], err_code and err_msg ("" when absent)."""
 
+@final
+class CtrFrames:
+    """Requests for predictions that came together, their rows one after the other; len() is how
+    many."""
+
+    def __len__(self) -> int: ...
+    @property
+    def rows(self) -> int:
+        """Instances of all requests."""
+    @property
+    def timeout_ms_min(self) -> int:
+        """The smallest timeout of those that set one; 0 when none did."""
+    @property
+    def correlation_ids(self) -> list[int]: ...
+    @property
+    def keys(self) -> NDArray[np.int64]:
+        """int64[rows * slots], instance by instance; read-only, as long as this lives."""
+    @property
+    def dense(self) -> NDArray[np.float32]:
+        """float32[rows, dense]; read-only, as long as this lives."""
+    def part(self, first: int, count: int) -> CtrFrames:
+        """Some of the requests by themselves."""
+    def responses(self, probabilities: NDArray[np.float32]) -> bytes:
+        """The response frames to all requests, from float32[rows, 2]."""
+
+def take_ctr_frames(
+    data: bytes | memoryview,
+    *,
+    slots: int,
+    dense: int,
+    requests_max: int,
+    rows_max: int,
+    payload_bytes_max: int,
+    frame_bytes_max: int,
+) -> tuple[CtrFrames | None, list[Frame], int, int]:
+    """Takes plain CTRPredictionService.inference requests from the start of `data`, until there
+    are `requests_max`, or one more would make more than `rows_max` rows.
+
+    Returns:
+        the requests, None when there is none; all other frames, among them requests that are
+        malformed, have no instance, alone more than `rows_max`, or over `payload_bytes_max`; the
+        bytes taken and those needed from there for the next frame, as `parse_frames` does.
+
+    Raises:
+        WireError: the first frame is none, as of `parse_frames`.
+    """
+
 # ------------------------------------------------------------------------------ SequenceFiles
 
 @final

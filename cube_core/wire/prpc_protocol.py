@@ -16,6 +16,7 @@ from cube_core._native import (
     parse_frames,
 )
 from cube_core.errors import FormatError, WireError
+from cube_core.wire.batch_path import BatchPath
 from cube_core.wire.compression import expand_off_loop
 from cube_core.wire.connections import Connections
 from cube_core.wire.faults import fault_of, fault_text
@@ -40,8 +41,9 @@ class FastPath(Protocol):
 
 
 class PrpcProtocol(asyncio.Protocol):
-    """Answers baidu_std requests: with the fast path in the same call that brought the bytes, and
-    everything else in tasks, so that a slow request holds up nothing behind it.
+    """Answers baidu_std requests: with the fast path in the same call that brought the bytes, with
+    the batch path those of one read together, and everything else in tasks, so that a slow request
+    holds up nothing behind it.
 
     A peer that sends what is no frame is cut off; a request that cannot be taken gets an error
     frame, and the connection goes on.
@@ -53,14 +55,17 @@ class PrpcProtocol(asyncio.Protocol):
         limits: WireLimits,
         connections: Connections,
         fast_path: FastPath | None = None,
+        batch_path: BatchPath | None = None,
     ) -> None:
         self._table = table
         self._limits = limits
         self._connections = connections
         self._fast_path = fast_path
+        self._batch_path = batch_path
         self._partial = bytearray()
         self._needed_bytes = _HEADER_BYTES
         self._in_flight: set[asyncio.Task[None]] = set()
+        self._in_batches = 0
         self._in_threads = 0
         self._waiting: deque[Frame] = deque()
         self._write_paused = False
@@ -166,13 +171,22 @@ class PrpcProtocol(asyncio.Protocol):
                 )
                 if reply:
                     self._transport.write(reply)
+            elif self._batch_path is not None:
+                room = max(1, self._limits.in_flight_max - self._under_way)
+                frames, requests, taken_bytes, self._needed_bytes = self._batch_path.take(
+                    rest, room, self
+                )
+                if requests:
+                    self._in_batches += requests
+                    self._watch.busy = True
+                    self._gate_reading()
             else:
                 frames, taken_bytes, self._needed_bytes = parse_frames(
                     rest, self._limits.frame_bytes_max
                 )
-            for frame in frames:
-                self._waiting.append(frame)
-            self._go_on_waiting()
+            if frames:
+                self._waiting.extend(frames)
+                self._go_on_waiting()
             if taken_bytes == len(rest):
                 return b""
             if taken_bytes:
@@ -186,10 +200,14 @@ class PrpcProtocol(asyncio.Protocol):
         while self._waiting and not self._has_enough():
             self._begin(self._waiting.popleft())
 
+    @property
+    def _under_way(self) -> int:
+        return len(self._in_flight) + self._in_batches
+
     def _has_enough(self) -> bool:
         return (
             self._write_paused
-            or len(self._in_flight) >= self._limits.in_flight_max
+            or self._under_way >= self._limits.in_flight_max
             or self._in_threads >= self._limits.threads_per_connection_max
         )
 
@@ -199,7 +217,7 @@ class PrpcProtocol(asyncio.Protocol):
             if frame.fault:
                 raise FormatError(frame.fault)
         except Exception as error:
-            self._write(self._error_frame(frame, error))
+            self._write(self.error_frame(frame.correlation_id, error))
             return
         task = self._loop.create_task(self._answer(method, frame))
         self._in_flight.add(task)
@@ -221,7 +239,7 @@ class PrpcProtocol(asyncio.Protocol):
             payload = await method.handler(request, context)
             reply = await _encoded(frame.correlation_id, payload, context.response_attachment)
         except Exception as error:
-            reply = self._error_frame(frame, error)
+            reply = self.error_frame(frame.correlation_id, error)
         self._write(reply)
 
     def _leave_thread(self, _: asyncio.Task[None]) -> None:
@@ -229,20 +247,33 @@ class PrpcProtocol(asyncio.Protocol):
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
+        self._after_answer()
+
+    def _after_answer(self) -> None:
         if self._transport.is_closing():
             return
-        self._go_on_waiting()
-        self._watch.busy = bool(self._in_flight)
+        if self._waiting:
+            self._go_on_waiting()
+        self._watch.busy = self._under_way > 0
         if self._draining:
             self._finish_if_answered()
         else:
             self._gate_reading()
 
-    def _error_frame(self, frame: Frame, error: Exception) -> bytes:
+    # ------------------------------------------------------------------------------ as a Caller
+
+    @property
+    def is_open(self) -> bool:
+        return not self._transport.is_closing()
+
+    def answer(self, frames: bytes, requests: int) -> None:
+        self._in_batches -= requests
+        self._write(frames)
+        self._after_answer()
+
+    def error_frame(self, correlation_id: int, error: Exception) -> bytes:
         fault = fault_of(error)
-        return encode_error_frame(
-            frame.correlation_id, fault.code, fault_text(self._address, fault)
-        )
+        return encode_error_frame(correlation_id, fault.code, fault_text(self._address, fault))
 
     # ------------------------------------------------------------------------------ connection
 
@@ -309,7 +340,7 @@ class PrpcProtocol(asyncio.Protocol):
         self._transport.abort()
 
     def _finish_if_answered(self) -> None:
-        if self._in_flight or self._waiting or self._transport.is_closing():
+        if self._under_way or self._waiting or self._transport.is_closing():
             return
         # Closing at once would reset the connection when the peer has sent more meanwhile, and
         # a reset takes answers with it that the peer has not read yet.

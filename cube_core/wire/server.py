@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cube_core.errors import ConfError
+from cube_core.wire.batch_path import BatchPath
 from cube_core.wire.connections import Connections, WireCounters
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.port import HttpProtocolFactory, PortProtocol
@@ -33,6 +34,7 @@ class RpcServer:
         port: of baidu_std and HTTP; 0 for any free one.
         grpc_port: 0 for any free one, None for no gRPC.
         fast_path: a kernel that answers frames by itself on the event loop.
+        batch_path: takes the requests of one method as they come, to answer them together.
         reuse_port: share the port with other processes; the kernel deals out connections.
     """
 
@@ -46,6 +48,7 @@ class RpcServer:
         grpc_port: int | None = None,
         limits: WireLimits = _DEFAULT_LIMITS,
         fast_path: FastPath | None = None,
+        batch_path: BatchPath | None = None,
         reuse_port: bool = False,
     ) -> None:
         self._table = ServiceTable(services)
@@ -53,6 +56,7 @@ class RpcServer:
         self._host = host
         self._limits = limits
         self._fast_path = fast_path
+        self._batch_path = batch_path
         self._reuse_port = reuse_port
         self._connections = Connections(limits.connections_max, limits.unread_bytes_max)
         self._grpc: GrpcServer | None = None
@@ -114,7 +118,9 @@ class RpcServer:
         return PortProtocol(self._limits, self._connections, self._new_prpc, self._http_ready)
 
     def _new_prpc(self) -> PrpcProtocol:
-        return PrpcProtocol(self._table, self._limits, self._connections, self._fast_path)
+        return PrpcProtocol(
+            self._table, self._limits, self._connections, self._fast_path, self._batch_path
+        )
 
     def _start_grpc(self, loop: asyncio.AbstractEventLoop, port: int) -> GrpcServer:
         from cube_core.wire.grpc_server import GrpcServer

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ctr_serving.batches import JOINED_BATCHES_MAX, Batches, Features
+from ctr_serving.batches import JOINED_BATCHES_MAX
 from ctr_serving.conf import read_engine_conf
 from ctr_serving.counters import Counters
 from ctr_serving.engine import Engine
+from ctr_serving.jobs import Features
 from ctr_serving.model_slot import ModelSlot
+from ctr_serving.op import CtrOp
 from ctr_serving.trace import Trace
 from cube_api import STATUS_MISSING, STATUS_WRONG_WIDTH, SeekResult
 from cube_core._native import parse_ctr_response
@@ -64,11 +66,20 @@ class Bench:
         write_conf(root, [8001, 8002], extra=extra)
         conf = read_engine_conf(root / "model_toolkit.prototxt", root / "cube.conf")
         self.table = Table()
-        self.counters = Counters(ModelSlot())
+        self.slot = ModelSlot()
+        self.counters = Counters(self.slot)
         self.model = model
         self.engine = Engine.load(model)
         cube: Any = self.table
-        self.batches = Batches(conf, cube, self.counters, queue_timeout_s=queue_timeout_s)
+        self.op = CtrOp(
+            conf,
+            self.slot,
+            cube,
+            self.counters,
+            rows_per_request_max=1000,
+            queue_timeout_s=queue_timeout_s,
+        )
+        self.batches = self.op.batches
 
     def ask(
         self, ids: NDArray[np.int64], dense: NDArray[np.float32], deadline_s: float | None = None

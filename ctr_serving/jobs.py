@@ -1,0 +1,188 @@
+"""What waits for predictions: one request, or several that came together on one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctr_serving.counters import Counters
+from ctr_serving.engine import Engine
+from ctr_serving.trace import Trace
+from cube_core._native import CtrFrames, encode_ctr_response, encode_response_frame
+from cube_core.errors import CubeError, LimitError, RpcTimeoutError, WireError
+from cube_core.wire.batch_path import Caller
+from cube_core.wire.service import RpcContext
+
+FAILED_CODE = -1
+"""err_code of a Response without predictions."""
+
+_NO_PREDICTIONS = np.empty((0, 2), np.float32)
+
+
+class Features(NamedTuple):
+    """keys int64[n * slots], instance by instance; dense float32[n, dense_dim]."""
+
+    keys: NDArray[np.int64]
+    dense: NDArray[np.float32]
+
+
+class Job(ABC):
+    """Rows that wait for their predictions; answered, failed or dropped once.
+
+    Attributes:
+        engine: whose model and embedding version answer.
+        rows: how many instances, at least one.
+        deadline_s: on the monotonic clock, after which nobody waits; None for ever.
+        queued_s: on the monotonic clock, when it began to wait.
+        requests: how many it answers.
+    """
+
+    def __init__(
+        self, engine: Engine, features: Features, deadline_s: float | None, trace: Trace
+    ) -> None:
+        self.engine = engine
+        self.features = features
+        self.rows = len(features.dense)
+        self.deadline_s = deadline_s
+        self.queued_s = time.monotonic()
+        self.trace = trace
+        self.requests = 1
+
+    @property
+    @abstractmethod
+    def is_over(self) -> bool:
+        """Nobody waits: it was answered or failed, or who asked is gone."""
+
+    @abstractmethod
+    def succeed(self, probabilities: NDArray[np.float32]) -> None:
+        """Answers with float32[rows, 2]."""
+
+    @abstractmethod
+    def fail(self, error: Exception) -> None:
+        """Tells every request the error; does nothing when it is over."""
+
+    def parts(self) -> list[Job]:
+        """A job for each request; they stand for this one from now on."""
+        return [self]
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Forgets it, as nobody waits."""
+
+
+class RequestJob(Job):
+    """One request, answered through a future."""
+
+    def __init__(
+        self, engine: Engine, features: Features, context: RpcContext, trace: Trace
+    ) -> None:
+        super().__init__(engine, features, context.deadline_s, trace)
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_over(self) -> bool:
+        return self.answer.done()
+
+    def succeed(self, probabilities: NDArray[np.float32]) -> None:
+        if not self.answer.done():
+            response = encode_ctr_response(probabilities, err_msg=self.trace.degraded)
+            self.answer.set_result(response)
+
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+    def drop(self) -> None:
+        self.answer.cancel()
+
+
+class FramesJob(Job):
+    """Requests of one connection, answered together in frames."""
+
+    def __init__(
+        self, engine: Engine, frames: CtrFrames, caller: Caller, counters: Counters, begin_s: float
+    ) -> None:
+        timeout_ms = frames.timeout_ms_min
+        deadline_s = begin_s + timeout_ms / 1000 if timeout_ms else None
+        super().__init__(engine, Features(frames.keys, frames.dense), deadline_s, Trace())
+        self.queued_s = begin_s
+        self.requests = len(frames)
+        self._frames = frames
+        self._caller = caller
+        self._counters = counters
+        self._settled = False
+
+    @property
+    def is_over(self) -> bool:
+        return self._settled or not self._caller.is_open
+
+    def succeed(self, probabilities: NDArray[np.float32]) -> None:
+        if self._settled:
+            return
+        self._counters.rows += self.rows
+        if not self.trace.degraded:
+            self._settle("ok", self._frames.responses(probabilities))
+            return
+        # Of one request only: each has its own text.
+        response = encode_ctr_response(probabilities, err_msg=self.trace.degraded)
+        ids = self._frames.correlation_ids
+        self._settle("degraded", b"".join(encode_response_frame(each, response) for each in ids))
+
+    def fail(self, error: Exception) -> None:
+        if not self._settled:
+            ids = self._frames.correlation_ids
+            self._settle(outcome_of(error), b"".join(self._failure(each, error) for each in ids))
+
+    def parts(self) -> list[Job]:
+        if self.requests == 1:
+            return [self]
+        return [
+            FramesJob(
+                self.engine,
+                self._frames.part(number, 1),
+                self._caller,
+                self._counters,
+                self.queued_s,
+            )
+            for number in range(self.requests)
+        ]
+
+    def drop(self) -> None:
+        if not self._settled:
+            self._settled = True
+            self._counters.pending -= self.requests
+
+    def _failure(self, correlation_id: int, error: Exception) -> bytes:
+        if is_told_in_response(error):
+            return encode_response_frame(correlation_id, failed_response(error))
+        return self._caller.error_frame(correlation_id, error)
+
+    def _settle(self, outcome: str, frames: bytes) -> None:
+        self._settled = True
+        self._counters.pending -= self.requests
+        self._counters.requests[outcome] += self.requests
+        self._caller.answer(frames, self.requests)
+
+
+def outcome_of(error: Exception) -> str:
+    """As /metrics counts it."""
+    if isinstance(error, LimitError):
+        return "limit"
+    if isinstance(error, RpcTimeoutError):
+        return "timeout"
+    return "bad_request" if isinstance(error, WireError) else "failed"
+
+
+def is_told_in_response(error: Exception) -> bool:
+    """Whether it is told by err_code of a Response, not as an error of the wire."""
+    return isinstance(error, CubeError) and outcome_of(error) == "failed"
+
+
+def failed_response(error: Exception) -> bytes:
+    """A Response without predictions that tells the error."""
+    return encode_ctr_response(_NO_PREDICTIONS, err_code=FAILED_CODE, err_msg=str(error))
