@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from cube_api._async_client import AsyncCubeClient
 from cube_api._client import CubeClient
-from cube_api._result import SeekResult
+from cube_api._result import SeekBytesResult, SeekResult
 from cube_core._native import (
     STATUS_FAILED,
     STATUS_FOUND,
@@ -47,6 +47,7 @@ __all__ = [
     "MissingKeysError",
     "RpcError",
     "RpcTimeoutError",
+    "SeekBytesResult",
     "SeekError",
     "SeekResult",
     "SeekTimeoutError",

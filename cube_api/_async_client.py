@@ -9,22 +9,31 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cube_api._blocking_run import run
-from cube_api._call import Ask, SeekCall
+from cube_api._call import Ask, SeekCall, bytes_call, rows_call
 from cube_api._directory import Directory
-from cube_api._options import OnFailure, OnMissing, SeekOptions
+from cube_api._options import (
+    OnFailure,
+    OnMissing,
+    OnMissingBytes,
+    SeekOptions,
+    policy_of_bytes,
+)
 from cube_api._pool import ConnectionPool
-from cube_api._result import SeekResult
-from cube_api._topology import Topology
+from cube_api._result import SeekBytesResult, SeekResult
+from cube_api._topology import DictTopology, Topology
 from cube_core._native import Frame
 from cube_core.conf.cube_conf import DictConf
 from cube_core.endpoint import Endpoint
 from cube_core.errors import RpcError, SeekError, SeekTimeoutError
 from cube_core.wire.prpc_channel import AsyncChannel, Ticket
+
+R = TypeVar("R")
 
 KEYS_ON_LOOP_MAX = 16384
 """Larger batches are cut and put together in a thread, as they would hold up the loop."""
@@ -65,15 +74,27 @@ class AsyncCubeClient:
         on_failure: OnFailure = "raise",
     ) -> SeekResult:
         """As `CubeClient.seek`; cancelling it drops what is in flight."""
-        if self._closed:
-            raise SeekError("the client is closed")
-        begin = partial(
-            SeekCall,
-            self._topology().dict_named(dict_name),
-            keys,
-            SeekOptions(version, dim, timeout_ms, on_missing, on_failure),
-        )
-        if np.size(keys) > KEYS_ON_LOOP_MAX:
+        options = SeekOptions(version, dim, timeout_ms, on_missing, on_failure)
+        begin = partial(rows_call, self._dict_named(dict_name), keys, options)
+        return await self._run(begin, np.size(keys))
+
+    async def seek_bytes(
+        self,
+        dict_name: str,
+        keys: NDArray[np.uint64] | NDArray[np.int64],
+        *,
+        version: str | None = None,
+        timeout_ms: int | None = None,
+        on_missing: OnMissingBytes = "empty",
+        on_failure: OnFailure = "raise",
+    ) -> SeekBytesResult:
+        """As `CubeClient.seek_bytes`; cancelling it drops what is in flight."""
+        options = SeekOptions(version, None, timeout_ms, policy_of_bytes(on_missing), on_failure)
+        begin = partial(bytes_call, self._dict_named(dict_name), keys, options)
+        return await self._run(begin, np.size(keys))
+
+    async def _run(self, begin: Callable[[], SeekCall[R]], keys_num: int) -> R:
+        if keys_num > KEYS_ON_LOOP_MAX:
             return await asyncio.to_thread(lambda: run(begin(), self._pool))
         call = begin()
         await _Exchange(call, self._channel).run()
@@ -86,6 +107,11 @@ class AsyncCubeClient:
         self._pool.close()
         for channel in list(self._channels.values()):
             await channel.close()
+
+    def _dict_named(self, name: str) -> DictTopology:
+        if self._closed:
+            raise SeekError("the client is closed")
+        return self._topology().dict_named(name)
 
     def _topology(self) -> Topology:
         topology = self._directory.topology
@@ -120,7 +146,7 @@ class AsyncCubeClient:
 class _Exchange:
     """One seek's requests in flight."""
 
-    def __init__(self, call: SeekCall, channel_to: Callable[[Endpoint], AsyncChannel]) -> None:
+    def __init__(self, call: SeekCall[Any], channel_to: Callable[[Endpoint], AsyncChannel]) -> None:
         self._call = call
         self._channel_to = channel_to
         self._tickets: dict[int, Ticket] = {}

@@ -5,16 +5,18 @@ from __future__ import annotations
 import select
 import time
 from collections import deque
+from typing import Any, TypeVar
 
 from cube_api._call import Ask, SeekCall
 from cube_api._pool import ConnectionPool
-from cube_api._result import SeekResult
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError
 from cube_core.wire.prpc_blocking import BlockingConnection
 
+R = TypeVar("R")
 
-def run(call: SeekCall, pool: ConnectionPool) -> SeekResult:
+
+def run(call: SeekCall[R], pool: ConnectionPool) -> R:
     """Runs `call` to its end; raises what it raises."""
     exchange = _Exchange(call, pool)
     try:
@@ -30,7 +32,7 @@ def run(call: SeekCall, pool: ConnectionPool) -> SeekResult:
 class _Exchange:
     """The connections of one seek, and the requests in flight on them."""
 
-    def __init__(self, call: SeekCall, pool: ConnectionPool) -> None:
+    def __init__(self, call: SeekCall[Any], pool: ConnectionPool) -> None:
         self._call = call
         self._pool = pool
         self._connections: dict[Endpoint, BlockingConnection] = {}

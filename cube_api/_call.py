@@ -6,15 +6,15 @@ import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cube_api._answers import Answers, ByteAnswers, RowAnswers
 from cube_api._balancer import Replica
-from cube_api._missing import fill_missing
 from cube_api._options import SeekOptions
-from cube_api._result import SeekResult
+from cube_api._result import SeekBytesResult, SeekResult
 from cube_api._topology import DictTopology
 from cube_core._native import Frame, SeekPlan
 from cube_core.endpoint import Endpoint
@@ -33,8 +33,9 @@ VERSION_ROUNDS_MAX = 4
 
 _VERSION_NOT_LOADED_CODE = 2001
 _SERVER_STOPPING_CODE = 2003
-_FLOAT_BYTES = 4
 _METHOD = "DictService.seek"
+
+R = TypeVar("R")
 
 
 class Ask(NamedTuple):
@@ -71,36 +72,32 @@ class _Shard:
         return self.replicas[self.turn % len(self.replicas)]
 
 
-class SeekCall:
+class SeekCall(Generic[R]):
     """A seek under way. A shell sends what `start`, `on_outcome` and, at `wake_s`, `on_time`
     return, reports the outcome of each, and takes `result` once `is_done`; at `deadline_s` it
     calls `expire`. However it ends, it calls `end`.
 
     Args:
-        keys: uint64[n] or int64[n]; negative ids stand for their two's complement.
-
-    Raises:
-        TypeError: keys of another type.
-        ValueError: keys that are no vector.
+        first_key: 0 when there are no keys.
+        answers: where the answers go.
     """
 
     def __init__(
         self,
         target: DictTopology,
-        keys: NDArray[np.uint64] | NDArray[np.int64],
+        plan: SeekPlan,
+        first_key: int,
         options: SeekOptions,
+        answers: Answers[R],
     ) -> None:
-        keys = _as_uint64(keys)
         self._dict = target
         self._options = options
         self._timeout_ms = options.timeout_ms or target.timeout_ms
         self.deadline_s = time.monotonic() + self._timeout_ms / 1000
         self._version = options.version
-        self._dim = dim = options.width
-        self._keys = keys
-        self._plan = SeekPlan(keys, target.shard_num)
-        self._status = np.empty(len(keys), np.int32)
-        self._rows: NDArray[np.float32] | None = None if dim is None else self._zeros(dim)
+        self._plan = plan
+        self._first_key = first_key
+        self._answers = answers
         self._shards: dict[int, _Shard] = {}
         self._waiting: set[int] = set()
         self._rounds_num = 0
@@ -122,9 +119,8 @@ class SeekCall:
 
     def start(self) -> list[Ask]:
         """The first request to each shard that owns a key."""
-        first_key = int(self._keys[0]) if len(self._keys) else 0
         for number in self._plan.shards:
-            replicas = self._dict.shards[number].in_order(first_key)
+            replicas = self._dict.shards[number].in_order(self._first_key)
             self._shards[number] = _Shard(number, replicas, pin=self._version)
         return [self._ask(shard) for shard in self._shards.values()]
 
@@ -208,27 +204,22 @@ class SeekCall:
             self._give_up(self._shards[number], error)
         self._keep_one_version(error)
 
-    def result(self) -> SeekResult:
-        """Rows, status and version, once `is_done`.
+    def result(self) -> R:
+        """What the answers make, once `is_done`.
 
         Raises:
             MissingKeysError: keys are missing, and the options want an error then.
         """
         answered = self._answered_shards()
         failed = [shard for shard in self._shards.values() if shard.error is not None]
-        if (self._rounds_num or failed) and self._dim is None:
-            self._decode_again()
-        rows = self._rows
-        if rows is None:
-            rows = self._zeros(self._dict.dim_seen)
-        elif self._dim is None:
-            self._dict.dim_seen = rows.shape[1]
-        for shard in failed:
-            self._plan.fail(shard.number, rows if rows.shape[1] else self._zeros(1), self._status)
-        fill_missing(self._keys, rows, self._status, self._options)
-        version = answered[0].version if answered else None
         errors = {id(shard.error): shard.error for shard in failed if shard.error is not None}
-        return SeekResult(rows, self._status, version, tuple(errors.values()))
+        return self._answers.result(
+            {each.number: each.answer.payload for each in answered if each.answer is not None},
+            [shard.number for shard in failed],
+            answered[0].version if answered else None,
+            tuple(errors.values()),
+            is_mixed=bool(self._rounds_num or failed),
+        )
 
     def _ask(self, shard: _Shard) -> Ask:
         self._waiting.add(shard.number)
@@ -346,31 +337,12 @@ class SeekCall:
                 self._give_up(shard, error)
 
     def _decode(self, shard: _Shard, answer: Frame) -> str | None:
-        body = answer.payload
         try:
             if answer.compress_type:
                 raise WireError(f"compress_type {answer.compress_type} was not asked for")
-            if self._rows is None:
-                value_bytes = self._plan.value_bytes(shard.number, body)
-                if value_bytes % _FLOAT_BYTES:
-                    raise WireError(f"a value of {value_bytes} bytes is no row of float32")
-                if value_bytes:
-                    self._rows = self._zeros(value_bytes // _FLOAT_BYTES)
-            # While no value was found only status is worth keeping.
-            rows = self._zeros(1) if self._rows is None else self._rows
-            return self._plan.decode(shard.number, body, rows, self._status) or None
+            return self._answers.take(shard.number, answer.payload)
         except WireError as error:
             raise self._shard_error(shard, f"malformed answer: {error}") from error
-
-    def _decode_again(self) -> None:
-        """The first answers may have been of another version, with rows of another width."""
-        self._rows = None
-        for shard in self._shards.values():
-            if shard.answer is not None:
-                self._decode(shard, shard.answer)
-
-    def _zeros(self, dim: int) -> NDArray[np.float32]:
-        return np.zeros((len(self._keys), dim), np.float32)
 
     def _place(self, shard: _Shard) -> str:
         return f"shard {shard.number} ({', '.join(str(each.endpoint) for each in shard.replicas)})"
@@ -380,6 +352,37 @@ class SeekCall:
 
     def _shard_error(self, shard: _Shard, problem: str) -> ShardError:
         return ShardError(f"{self._name(shard)}: {problem}")
+
+
+def rows_call(
+    target: DictTopology, keys: NDArray[np.uint64] | NDArray[np.int64], options: SeekOptions
+) -> SeekCall[SeekResult]:
+    """A seek for rows of float32.
+
+    Args:
+        keys: uint64[n] or int64[n]; negative ids stand for their two's complement.
+
+    Raises:
+        TypeError: keys of another type.
+        ValueError: keys that are no vector.
+    """
+    keys = _as_uint64(keys)
+    plan = SeekPlan(keys, target.shard_num)
+    answers = RowAnswers(target, keys, plan, options)
+    return SeekCall(target, plan, _first_of(keys), options, answers)
+
+
+def bytes_call(
+    target: DictTopology, keys: NDArray[np.uint64] | NDArray[np.int64], options: SeekOptions
+) -> SeekCall[SeekBytesResult]:
+    """A seek for values of any width; as `rows_call`."""
+    keys = _as_uint64(keys)
+    plan = SeekPlan(keys, target.shard_num)
+    return SeekCall(target, plan, _first_of(keys), options, ByteAnswers(keys, plan, options))
+
+
+def _first_of(keys: NDArray[np.uint64]) -> int:
+    return int(keys[0]) if len(keys) else 0
 
 
 def _as_uint64(keys: NDArray[Any]) -> NDArray[np.uint64]:

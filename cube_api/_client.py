@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube_api._blocking_run import run
-from cube_api._call import SeekCall
+from cube_api._call import bytes_call, rows_call
 from cube_api._directory import Directory
-from cube_api._options import OnFailure, OnMissing, SeekOptions
+from cube_api._options import OnFailure, OnMissing, OnMissingBytes, SeekOptions, policy_of_bytes
 from cube_api._pool import ConnectionPool
-from cube_api._result import SeekResult
-from cube_api._topology import Topology
+from cube_api._result import SeekBytesResult, SeekResult
+from cube_api._topology import DictTopology, Topology
 from cube_core.conf.cube_conf import DictConf
 from cube_core.errors import SeekError
 
@@ -84,17 +84,44 @@ class CubeClient:
             VersionNotLoadedError: the pinned version, or any, is not loaded.
             SeekError: the shards do not come to one version; or the client is closed.
         """
-        if self._closed:
-            raise SeekError("the client is closed")
-        target = self._topology().dict_named(dict_name)
         options = SeekOptions(version, dim, timeout_ms, on_missing, on_failure)
-        return run(SeekCall(target, keys, options), self._pool)
+        return run(rows_call(self._dict_named(dict_name), keys, options), self._pool)
+
+    def seek_bytes(
+        self,
+        dict_name: str,
+        keys: NDArray[np.uint64] | NDArray[np.int64],
+        *,
+        version: str | None = None,
+        timeout_ms: int | None = None,
+        on_missing: OnMissingBytes = "empty",
+        on_failure: OnFailure = "raise",
+    ) -> SeekBytesResult:
+        """As `seek`, for values of any width: `offsets, values, status = client.seek_bytes(…)`.
+
+        Args:
+            on_missing: the value of keys that are in no table: "empty", or "raise" for an error.
+
+        Returns:
+            offsets int64[n + 1], values uint8[b] and status int32[n] (0 found, -1 missing, -3 the
+            shard failed): the value of key i is between offsets i and i + 1, or `result.value(i)`.
+
+        Raises:
+            As `seek`.
+        """
+        options = SeekOptions(version, None, timeout_ms, policy_of_bytes(on_missing), on_failure)
+        return run(bytes_call(self._dict_named(dict_name), keys, options), self._pool)
 
     def close(self) -> None:
         """Closes its connections; seeks of other threads still end well."""
         self._closed = True
         self._directory.close()
         self._pool.close()
+
+    def _dict_named(self, name: str) -> DictTopology:
+        if self._closed:
+            raise SeekError("the client is closed")
+        return self._topology().dict_named(name)
 
     def _topology(self) -> Topology:
         topology = self._directory.topology

@@ -26,10 +26,16 @@ def fill_missing(
     default_row = options.default_row
     if default_row is None and options.on_missing != "raise":
         return
-    missing = status == STATUS_MISSING
     if default_row is not None:
-        rows[missing] = default_row
-    elif missing.any():
+        rows[status == STATUS_MISSING] = default_row
+    else:
+        require_found(keys, status)
+
+
+def require_found(keys: NDArray[np.uint64], status: NDArray[np.int32]) -> None:
+    """Raises MissingKeysError when keys are missing."""
+    missing = status == STATUS_MISSING
+    if missing.any():
         raise MissingKeysError(_problem(keys[missing]), keys[missing])
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 OnMissing = Literal["zeros", "raise"] | NDArray[Any]
+OnMissingBytes = Literal["empty", "raise"]
 OnFailure = Literal["raise", "status"]
 
 
@@ -63,3 +64,14 @@ class SeekOptions:
                 f"on_missing: the default row must be a vector of dim={self.dim} floats, not of"
                 f" shape {row.shape}"
             )
+
+
+def policy_of_bytes(on_missing: OnMissingBytes) -> Literal["zeros", "raise"]:
+    """The policy of options for what `seek_bytes` is told.
+
+    Raises:
+        ValueError: neither of the two.
+    """
+    if on_missing not in ("empty", "raise"):
+        raise ValueError(f"on_missing={on_missing!r} must be 'empty' or 'raise'")
+    return "raise" if on_missing == "raise" else "zeros"

@@ -82,7 +82,9 @@ class Control:
             "shard": table.shard,
             "shard_num": table.shard_num,
             "key_count": table.key_count,
+            "value_kind": table.value_kind,
             "value_bytes": table.value_bytes,
+            "value_bytes_max": table.value_bytes_max,
             "file_bytes": table.file_bytes,
         }
 

@@ -23,7 +23,7 @@ class LoopSeeks:
         self.fit(1)
 
     def fit(self, value_bytes: int) -> None:
-        """Sets the limit for tables with values of that width."""
+        """Sets the limit for tables whose widest values have that width."""
         keys_max = _LOOP_NS_MAX / (_KEY_NS + _VALUE_BYTE_NS * value_bytes)
         self.payload_bytes_max = int(keys_max) * _KEY_BYTES_MIN
 

@@ -130,9 +130,9 @@ def dict_service(seeker: Seeker) -> Service:
 
 
 def widest(current: Table | None, others: Sequence[Table]) -> int:
-    """Width of the widest values among tables, in bytes; 1 without tables."""
+    """Width of the widest value of tables, in bytes; 1 without tables."""
     tables = [*([current] if current else []), *others]
-    return max((table.value_bytes for table in tables), default=1)
+    return max((table.value_bytes_max for table in tables), default=1)
 
 
 def ready_line(port: int, grpc_port: int | None, plane: ControlPlane) -> str:

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cube_api import AsyncCubeClient, CubeClient, DictConf, SeekResult
-from cube_api._options import OnFailure, OnMissing
+from cube_api import AsyncCubeClient, CubeClient, DictConf, SeekBytesResult, SeekResult
+from cube_api._options import OnFailure, OnMissing, OnMissingBytes
 from cube_core._native import (
     Frame,
     Seeker,
@@ -115,6 +115,17 @@ class Client(Protocol):
         on_failure: OnFailure = "raise",
     ) -> SeekResult: ...
 
+    def seek_bytes(
+        self,
+        dict_name: str,
+        keys: NDArray[np.uint64] | NDArray[np.int64],
+        *,
+        version: str | None = None,
+        timeout_ms: int | None = None,
+        on_missing: OnMissingBytes = "empty",
+        on_failure: OnFailure = "raise",
+    ) -> SeekBytesResult: ...
+
     def close(self) -> None: ...
 
 
@@ -132,6 +143,14 @@ class AsyncInThread:
         **options: Any,
     ) -> SeekResult:
         return self._thread.run(self._client.seek(dict_name, keys, **options))
+
+    def seek_bytes(
+        self,
+        dict_name: str,
+        keys: NDArray[np.uint64] | NDArray[np.int64],
+        **options: Any,
+    ) -> SeekBytesResult:
+        return self._thread.run(self._client.seek_bytes(dict_name, keys, **options))
 
     def close(self) -> None:
         self._thread.run(self._client.close())

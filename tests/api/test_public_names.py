@@ -20,6 +20,7 @@ PUBLIC_NAMES = {
     "MissingKeysError",
     "RpcError",
     "RpcTimeoutError",
+    "SeekBytesResult",
     "SeekError",
     "SeekResult",
     "SeekTimeoutError",
