@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from cube_api._balancer import Replica, Replicas
 from cube_api._health import HealthBoard
-from cube_api._hedging import HedgeBudget
 from cube_core.conf.cube_conf import DictConf
 from cube_core.conf.naming import Server
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConfError
+from cube_core.hedging import HedgeBudget
 
 _CONNECT_SHARE = 0.5
 

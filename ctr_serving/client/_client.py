@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ctr_serving.client._answer import (
+    Answer,
+    Protocol,
+    answer_of,
+    checked_protocol,
+    request_bytes,
+)
+from ctr_serving.client._async_client import AsyncCtrClient
+from ctr_serving.client._attempts import Attempts
+from ctr_serving.client._loop_thread import LoopThread
 from ctr_serving.client._routes import (
     CONNECT_TIMEOUT_MS,
+    HEDGE_COUNT,
+    NO_HEDGE,
     RETRY_COUNT,
     TIMEOUT_MS,
     Options,
@@ -27,12 +39,8 @@ from ctr_serving.client._transports import (
     PrpcTransport,
     Transport,
 )
-from cube_core._native import encode_ctr_request, parse_ctr_response
 from cube_core.endpoint import Endpoint
-from cube_core.errors import ConfError, ConnectError, PredictionError, RpcTimeoutError, WireError
-
-Protocol = Literal["baidu_std", "grpc", "http"]
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+from cube_core.errors import ConnectError
 
 _TRANSPORTS: Mapping[Protocol, Callable[[Endpoint, float], Transport]] = {
     "baidu_std": PrpcTransport,
@@ -50,6 +58,9 @@ class CtrClient:
         timeout_ms: for a prediction, retries included.
         connect_timeout_ms: for a connection (over gRPC, `timeout_ms` alone counts).
         retry_count: how often a request whose connection failed is sent again.
+        hedge_timeout_ms: a request that has no answer after so long is sent to another server too,
+            and the first answer counts; -1: it is not. At most a tenth of all requests are.
+        hedge_count: to how many others.
 
     Raises:
         ConfError: the address or the protocol is none.
@@ -63,8 +74,12 @@ class CtrClient:
         timeout_ms: int = TIMEOUT_MS,
         connect_timeout_ms: int = CONNECT_TIMEOUT_MS,
         retry_count: int = RETRY_COUNT,
+        hedge_timeout_ms: int = NO_HEDGE,
+        hedge_count: int = HEDGE_COUNT,
     ) -> None:
-        options = Options(connect_timeout_ms, timeout_ms, retry_count)
+        options = Options(
+            connect_timeout_ms, timeout_ms, retry_count, hedge_timeout_ms, hedge_count
+        )
         self._set_up(routes_of_address(address, options), protocol)
 
     @classmethod
@@ -73,8 +88,6 @@ class CtrClient:
     ) -> CtrClient:
         """A client by predictors.prototxt: each request goes to one of the predictor's variants,
         at random by weight, there to one server of the cluster after the other.
-
-        Hedging (`hedge_request_timeout_ms`) and `load_balance_strategy` have no effect.
 
         Args:
             protocol: instead of that of the file.
@@ -88,13 +101,16 @@ class CtrClient:
         return client
 
     def _set_up(self, routes: Routes, protocol: str) -> None:
-        if protocol not in _TRANSPORTS:
-            raise ConfError(
-                "command line", "protocol", f"{protocol!r} is none of {', '.join(PROTOCOLS)}"
-            )
+        self._protocol = checked_protocol(protocol)
         self._routes = routes
-        self._protocol = cast(Protocol, protocol)
         self._transports: dict[tuple[Endpoint, int], Transport] = {}
+        self._hedging: _HedgingSender | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Tags of the variants, in the order of predictors.prototxt."""
+        return self._routes.tags
 
     def predict(
         self, sparse_ids: NDArray[np.int64], dense: NDArray[np.float32]
@@ -116,38 +132,56 @@ class CtrClient:
             RpcError: the server refused the request.
             WireError: the server's answer is malformed.
         """
-        payload = encode_ctr_request(
-            np.ascontiguousarray(sparse_ids, np.int64), np.ascontiguousarray(dense, np.float32)
-        )
-        variant = self._routes.pick()
-        endpoint, response = self._call(variant, payload)
-        probabilities, err_code, err_msg = parse_ctr_response(response)
-        if err_code:
-            raise PredictionError(f"{endpoint}: err_code {err_code}: {err_msg}", err_code)
-        if len(probabilities) != len(sparse_ids):
-            raise WireError(
-                f"{endpoint}: {len(probabilities)} predictions for {len(sparse_ids)} instances"
-            )
-        return probabilities
+        return self.ask(sparse_ids, dense).probabilities
+
+    def ask(
+        self,
+        sparse_ids: NDArray[np.int64],
+        dense: NDArray[np.float32],
+        *,
+        variant: str | None = None,
+    ) -> Answer:
+        """As `predict`, with which variant and server answered, and the server's message.
+
+        Args:
+            variant: tag of the variant to ask, in place of one at random.
+
+        Raises:
+            ValueError: also when no variant has the tag.
+        """
+        payload = request_bytes(sparse_ids, dense)
+        chosen = self._routes.pick(variant)
+        endpoint, response = self._send(chosen, payload)
+        return answer_of(response, len(sparse_ids), chosen.tag, endpoint)
 
     def close(self) -> None:
         """Closes its connections."""
         while self._transports:
             self._transports.popitem()[1].close()
+        with self._lock:
+            hedging, self._hedging = self._hedging, None
+        if hedging is not None:
+            hedging.close()
 
-    def _call(self, variant: Variant, payload: bytes) -> tuple[Endpoint, bytes | memoryview]:
-        timeout_ms = variant.options.timeout_ms
-        deadline_s = time.monotonic() + timeout_ms / 1000
-        failure: ConnectError | None = None
-        for endpoint in variant.attempts():
-            remaining_s = deadline_s - time.monotonic()
-            if remaining_s <= 0:
-                raise RpcTimeoutError(f"{endpoint}: no answer within {timeout_ms} ms") from failure
+    def _send(self, variant: Variant, payload: bytes) -> tuple[Endpoint, bytes | memoryview]:
+        if variant.can_hedge:
+            return self._hedging_sender().send(variant, payload)
+        attempts = Attempts(variant, time.monotonic())
+        endpoint: Endpoint | None = attempts.first()
+        while endpoint is not None:
+            remaining_s = attempts.remaining_s(endpoint, time.monotonic())
             try:
                 return endpoint, self._transport(endpoint, variant).call(payload, remaining_s)
             except ConnectError as error:
                 failure = error
-        raise failure or ConnectError(f"variant {variant.tag!r}: nothing was tried")
+                endpoint = attempts.retry()
+        raise failure
+
+    def _hedging_sender(self) -> _HedgingSender:
+        with self._lock:
+            if self._hedging is None:
+                self._hedging = _HedgingSender(self._routes, self._protocol)
+            return self._hedging
 
     def _transport(self, endpoint: Endpoint, variant: Variant) -> Transport:
         connect_timeout_ms = variant.options.connect_timeout_ms
@@ -170,3 +204,19 @@ class CtrClient:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class _HedgingSender:
+    """Sends requests to several servers at once, on an event loop of its own: a thread that waits
+    in a blocking call cannot turn to another one."""
+
+    def __init__(self, routes: Routes, protocol: str) -> None:
+        self._thread = LoopThread()
+        self._client = AsyncCtrClient.from_routes(routes, protocol)
+
+    def send(self, variant: Variant, payload: bytes) -> tuple[Endpoint, bytes | memoryview]:
+        return self._thread.run(self._client.send(variant, payload))
+
+    def close(self) -> None:
+        self._thread.run(self._client.close())
+        self._thread.close()

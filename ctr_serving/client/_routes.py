@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cube_core.conf.prototxt import read_predictors
 from cube_core.endpoint import Endpoint, parse_endpoint_list
 from cube_core.errors import ConfError
+from cube_core.hedging import HedgeBudget
 
 if TYPE_CHECKING:
     from cube_proto.predictors_pb2 import Predictor, VariantConf
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_MS = 2000
 TIMEOUT_MS = 20_000
 RETRY_COUNT = 2
+NO_HEDGE = -1
+HEDGE_COUNT = 2
+HEDGE_SHARE_MAX = 0.1
+"""Share of all requests to a variant that may be sent a second time."""
 
 
 @dataclass(frozen=True)
@@ -28,27 +33,40 @@ class Options:
     Attributes:
         timeout_ms: for a request, retries included.
         retry_count: further endpoints (or the same again) that are tried when a connection fails.
+        hedge_timeout_ms: a request that has no answer after so long is sent to a further endpoint
+            too; NO_HEDGE: it is not.
+        hedge_count: how often it is, each after as long again.
     """
 
     connect_timeout_ms: int = CONNECT_TIMEOUT_MS
     timeout_ms: int = TIMEOUT_MS
     retry_count: int = RETRY_COUNT
+    hedge_timeout_ms: int = NO_HEDGE
+    hedge_count: int = HEDGE_COUNT
 
 
 class Variant:
-    """One variant of a predictor: endpoints that are asked in turn."""
+    """One variant of a predictor: endpoints that are asked in turn.
+
+    Attributes:
+        can_hedge: requests may be sent to a further endpoint; there is one, and it is wanted.
+        hedges: how many may be.
+    """
 
     def __init__(self, tag: str, endpoints: Sequence[Endpoint], options: Options) -> None:
         self.tag = tag
         self.options = options
+        self.can_hedge = (
+            options.hedge_timeout_ms >= 0 and options.hedge_count > 0 and len(endpoints) > 1
+        )
+        self.hedges = HedgeBudget(HEDGE_SHARE_MAX)
         self._endpoints = list(endpoints)
         self._turns = itertools.count()
 
-    def attempts(self) -> Iterator[Endpoint]:
-        """The endpoint whose turn it is, then those to retry at."""
+    def servers(self) -> Iterator[Endpoint]:
+        """The endpoint whose turn it is, and round from there without end."""
         turn = next(self._turns)
-        for attempt in range(1 + self.options.retry_count):
-            yield self._endpoints[(turn + attempt) % len(self._endpoints)]
+        return itertools.islice(itertools.cycle(self._endpoints), turn % len(self._endpoints), None)
 
 
 @dataclass(frozen=True)
@@ -59,11 +77,27 @@ class Routes:
     weights: Sequence[int]
     protocol: str = ""
 
-    def pick(self) -> Variant:
-        """A variant at random, by weight."""
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return tuple(variant.tag for variant in self.variants)
+
+    def pick(self, tag: str | None = None) -> Variant:
+        """The variant with that tag; with none, one at random, by weight.
+
+        Raises:
+            ValueError: no variant has the tag.
+        """
+        if tag is not None:
+            return self._tagged(tag)
         if len(self.variants) == 1:
             return self.variants[0]
         return random.choices(self.variants, self.weights)[0]  # noqa: S311
+
+    def _tagged(self, tag: str) -> Variant:
+        for variant in self.variants:
+            if variant.tag == tag:
+                return variant
+        raise ValueError(f"no variant has the tag {tag!r}, only {', '.join(self.tags)}")
 
 
 def routes_of_address(address: str, options: Options) -> Routes:
@@ -113,7 +147,9 @@ def _find(file: str, predictors: Sequence[Predictor], name: str) -> tuple[int, P
 
 
 def _variant(file: str, field: str, variant: VariantConf, default: VariantConf) -> Variant:
-    connection = (variant if variant.HasField("connection_conf") else default).connection_conf
+    connection = type(default.connection_conf)()
+    connection.MergeFrom(default.connection_conf)
+    connection.MergeFrom(variant.connection_conf)
     cluster = variant.naming_conf.cluster or default.naming_conf.cluster
     try:
         endpoints = parse_endpoint_list(cluster, "naming_conf.cluster")
@@ -123,6 +159,8 @@ def _variant(file: str, field: str, variant: VariantConf, default: VariantConf) 
         connect_timeout_ms=_at_least(file, field, "connect_timeout_ms", 1, connection),
         timeout_ms=_at_least(file, field, "rpc_timeout_ms", 1, connection),
         retry_count=_at_least(file, field, "connect_retry_count", 0, connection),
+        hedge_timeout_ms=_at_least(file, field, "hedge_request_timeout_ms", NO_HEDGE, connection),
+        hedge_count=_at_least(file, field, "hedge_fetch_retry_count", 0, connection),
     )
     return Variant(variant.tag, endpoints, options)
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError, RpcError, RpcTimeoutError
 from cube_core.wire.prpc_blocking import BlockingConnection
 
+if TYPE_CHECKING:
+    import httpx
+
 SERVICE = "baidu.paddle_serving.predictor.ctr_prediction.CTRPredictionService"
 METHOD = "inference"
 
 _IDLE_MAX = 100
 _INTERNAL_CODE = 2001
+GRPC_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+    # A server that came back is to be found within a second.
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
 # brpc's numbers for what a gRPC server tells by status.
 _CODES = {"INVALID_ARGUMENT": 1003, "NOT_FOUND": 1002, "RESOURCE_EXHAUSTED": 2004}
 
@@ -80,36 +90,63 @@ class HttpTransport:
     def __init__(self, endpoint: Endpoint, connect_timeout_s: float) -> None:
         import httpx
 
-        self._httpx = httpx
-        self._endpoint = endpoint
-        self._connect_timeout_s = connect_timeout_s
-        self._url = f"http://{endpoint}/{SERVICE}/{METHOD}"
-        self._client = httpx.Client(
-            headers={"content-type": "application/proto"}, trust_env=False, follow_redirects=False
-        )
+        self._wire = HttpWire(endpoint, connect_timeout_s)
+        self._client = httpx.Client(**self._wire.client_options)
 
     def call(self, payload: bytes, timeout_s: float) -> bytes:
-        timeout = self._httpx.Timeout(timeout_s, connect=min(self._connect_timeout_s, timeout_s))
+        timeout = self._wire.timeout(timeout_s)
         try:
-            answer = self._client.post(self._url, content=payload, timeout=timeout)
-        except self._httpx.ConnectTimeout as error:
-            raise ConnectError(f"{self._endpoint}: no connection in time") from error
-        except self._httpx.TimeoutException as error:
-            raise RpcTimeoutError(
-                f"{self._endpoint}: no answer within {timeout_s * 1000:.0f} ms"
-            ) from error
-        except self._httpx.TransportError as error:
-            raise ConnectError(f"{self._endpoint}: {error}") from error
-        if answer.status_code != 200:
-            code = answer.headers.get("x-bd-error-code", "")
-            raise RpcError(
-                f"{self._endpoint}: HTTP {answer.status_code}: {answer.text[:1000]}",
-                int(code) if code.isdecimal() else 0,
-            )
-        return answer.content
+            answer = self._client.post(self._wire.url, content=payload, timeout=timeout)
+        except Exception as error:
+            raise self._wire.failure(error, timeout_s) from error
+        return self._wire.content(answer)
 
     def close(self) -> None:
         self._client.close()
+
+
+class HttpWire:
+    """What the blocking and the asynchronous HTTP client have in common."""
+
+    def __init__(self, endpoint: Endpoint, connect_timeout_s: float) -> None:
+        import httpx
+
+        self._httpx = httpx
+        self._endpoint = endpoint
+        self._connect_timeout_s = connect_timeout_s
+        self.url = f"http://{endpoint}/{SERVICE}/{METHOD}"
+        self.client_options: dict[str, Any] = {
+            "headers": {"content-type": "application/proto"},
+            "trust_env": False,
+            "follow_redirects": False,
+        }
+
+    def timeout(self, timeout_s: float) -> httpx.Timeout:
+        return self._httpx.Timeout(timeout_s, connect=min(self._connect_timeout_s, timeout_s))
+
+    def failure(self, error: Exception, timeout_s: float) -> Exception:
+        """The error of this package that stands for one of httpx; any other as it is."""
+        if isinstance(error, self._httpx.ConnectTimeout):
+            return ConnectError(f"{self._endpoint}: no connection in time")
+        if isinstance(error, self._httpx.TimeoutException):
+            return no_answer(self._endpoint, timeout_s)
+        if isinstance(error, self._httpx.TransportError):
+            return ConnectError(f"{self._endpoint}: {error}")
+        return error
+
+    def content(self, answer: httpx.Response) -> bytes:
+        """The body.
+
+        Raises:
+            RpcError: the status is not 200.
+        """
+        if answer.status_code == 200:
+            return answer.content
+        code = answer.headers.get("x-bd-error-code", "")
+        raise RpcError(
+            f"{self._endpoint}: HTTP {answer.status_code}: {answer.text[:1000]}",
+            int(code) if code.isdecimal() else 0,
+        )
 
 
 class GrpcTransport:
@@ -120,15 +157,7 @@ class GrpcTransport:
 
         self._grpc = grpc
         self._endpoint = endpoint
-        self._channel = grpc.insecure_channel(
-            str(endpoint),
-            options=[
-                ("grpc.max_receive_message_length", -1),
-                ("grpc.enable_http_proxy", 0),
-                # A server that came back is to be found within a second.
-                ("grpc.max_reconnect_backoff_ms", 1000),
-            ],
-        )
+        self._channel = grpc.insecure_channel(str(endpoint), options=GRPC_OPTIONS)
         self._inference = self._channel.unary_unary(
             f"/{SERVICE}/{METHOD}", request_serializer=None, response_deserializer=None
         )
@@ -137,18 +166,22 @@ class GrpcTransport:
         try:
             answer: bytes = self._inference(payload, timeout=timeout_s)
         except self._grpc.RpcError as error:
-            raise self._told(error, timeout_s) from error
+            raise grpc_failure(error, self._endpoint, timeout_s) from error
         return answer
 
     def close(self) -> None:
         self._channel.close()
 
-    def _told(self, error: Exception, timeout_s: float) -> RpcError:
-        status, details = error.code().name, error.details()  # type: ignore[attr-defined]
-        if status == "DEADLINE_EXCEEDED":
-            return RpcTimeoutError(f"{self._endpoint}: no answer within {timeout_s * 1000:.0f} ms")
-        if status == "UNAVAILABLE":
-            return ConnectError(f"{self._endpoint}: {details}")
-        return RpcError(
-            f"{self._endpoint}: {status}: {details}", _CODES.get(status, _INTERNAL_CODE)
-        )
+
+def grpc_failure(error: Exception, endpoint: Endpoint, timeout_s: float) -> RpcError:
+    """The error of this package that stands for one of gRPC."""
+    status, details = error.code().name, error.details()  # type: ignore[attr-defined]
+    if status == "DEADLINE_EXCEEDED":
+        return no_answer(endpoint, timeout_s)
+    if status == "UNAVAILABLE":
+        return ConnectError(f"{endpoint}: {details}")
+    return RpcError(f"{endpoint}: {status}: {details}", _CODES.get(status, _INTERNAL_CODE))
+
+
+def no_answer(endpoint: Endpoint, timeout_s: float) -> RpcTimeoutError:
+    return RpcTimeoutError(f"{endpoint}: no answer within {timeout_s * 1000:.0f} ms")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
-from ctr_serving.client import CtrClient
+from ctr_serving.client import Answer, CtrClient
+from ctr_serving.client._load import ask_all
+from ctr_serving.client._report import report
 from ctr_serving.criteo import read_batches
 from cube_core.command_line import run
+from cube_core.errors import ConfError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -37,9 +40,23 @@ def predict(
     batch_size: Annotated[
         int, typer.Option("--batch_size", min=1, help="rows of one request")
     ] = 50,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="rows in all")] = None,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, help="threads; each asks for all rows")
+    ] = 1,
+    repeat: Annotated[
+        int, typer.Option("--repeat", min=1, help="how often each thread asks for all rows")
+    ] = 1,
+    enable_profiling: Annotated[
+        bool,
+        typer.Option("--enable_profiling/--noenable_profiling", help="the report, no predictions"),
+    ] = False,
+    variant: Annotated[
+        str | None,
+        typer.Option("--variant", help="tag of the variant to ask; by weight if absent"),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="rows of the file")] = None,
 ) -> None:
-    """Predicts the rows of a file: `row prob0 prob1` on stdout, a summary of latency on stderr.
+    """Predicts the rows of a file: `row prob0 prob1` on stdout, a report of latency on stderr.
 
     Example: ctr-client --conf=conf/predictors.prototxt --data=rows.tsv --batch_size=50
     """
@@ -47,29 +64,46 @@ def predict(
         client = CtrClient(address, protocol or "baidu_std")
     else:
         client = CtrClient.from_conf(conf, name, protocol)
-    row = 0
-    latencies_ms: list[float] = []
+    printed = 0
+
+    def show(answer: Answer) -> None:
+        nonlocal printed
+        if not enable_profiling:
+            sys.stdout.write(_lines(printed, answer.probabilities))
+            printed += len(answer.probabilities)
+
     with client:
-        for batch in read_batches(data, rows_per_batch=batch_size, rows_max=limit):
-            start_s = time.perf_counter()
-            probabilities = client.predict(batch.sparse_ids, batch.dense)
-            latencies_ms.append((time.perf_counter() - start_s) * 1000)
-            lines = [
-                f"{row + index}\t{prob0:.7g}\t{prob1:.7g}\n"
-                for index, (prob0, prob1) in enumerate(probabilities.tolist())
-            ]
-            sys.stdout.write("".join(lines))
-            row += len(probabilities)
+        tally = ask_all(
+            client,
+            read_batches(data, rows_per_batch=batch_size, rows_max=limit),
+            concurrency=concurrency,
+            repeat=repeat,
+            variant=_checked(client, variant),
+            on_answer=show,
+        )
     sys.stdout.flush()
-    print(_summary(row, latencies_ms), file=sys.stderr)
+    lines = report(
+        tally,
+        batch_size=batch_size,
+        concurrency=concurrency,
+        repeat=repeat,
+        profiling=enable_profiling,
+    )
+    print("\n".join(lines), file=sys.stderr)
 
 
-def _summary(rows: int, latencies_ms: list[float]) -> str:
-    p50_ms, p99_ms = np.percentile(latencies_ms, [50, 99])
-    return (
-        f"{rows} rows in {len(latencies_ms)} requests: mean {np.mean(latencies_ms):.3f} ms,"
-        f" p50 {p50_ms:.3f} ms, p99 {p99_ms:.3f} ms,"
-        f" {rows / (sum(latencies_ms) / 1000):.0f} rows/s"
+def _checked(client: CtrClient, variant: str | None) -> str | None:
+    if variant is not None and variant not in client.variants:
+        raise ConfError(
+            "command line", "--variant", f"{variant!r} is none of {', '.join(client.variants)}"
+        )
+    return variant
+
+
+def _lines(first_row: int, probabilities: NDArray[np.float32]) -> str:
+    return "".join(
+        f"{first_row + index}\t{prob0:.7g}\t{prob1:.7g}\n"
+        for index, (prob0, prob1) in enumerate(probabilities.tolist())
     )
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from cube_api import SeekTimeoutError
-from cube_api._hedging import HEDGES_BURST_MAX, HedgeBudget
 from cube_core._native import Frame, encode_error_frame
+from cube_core.hedging import HEDGES_BURST_MAX, HedgeBudget
 from tests.api.conftest import NewClient, NewPeer
 from tests.api.peers import answer_from, conf_of, expected_rows, new_seeker, write_shard
 from tests.api.slow_proxy import slow_proxy

@@ -24,7 +24,7 @@ from ctr_serving.client import (
     RpcError,
     RpcTimeoutError,
 )
-from ctr_serving.client._routes import read_routes
+from ctr_serving.client._routes import Options, read_routes
 from ctr_serving.criteo import read_rows
 from tests.ctr.models import requests_of
 from tests.ctr.service import Ctr
@@ -140,9 +140,14 @@ def test_the_sample_configuration_is_read() -> None:
     routes = read_routes(PREDICTORS, "ctr_prediction_service")
     (variant,) = routes.variants
     assert (variant.tag, routes.protocol) == ("var1", "baidu_std")
-    assert [str(endpoint) for endpoint in variant.attempts()] == ["127.0.0.1:8010"] * 3
-    assert variant.options.timeout_ms == 20_000
-    assert variant.options.connect_timeout_ms == 2000
+    assert [str(next(variant.servers())) for _ in range(3)] == ["127.0.0.1:8010"] * 3
+    assert variant.options == Options(
+        connect_timeout_ms=2000,
+        timeout_ms=20_000,
+        retry_count=2,
+        hedge_timeout_ms=-1,
+        hedge_count=2,
+    )
 
 
 def two_variants(tmp_path: Path, weights: str) -> Path:
@@ -161,8 +166,38 @@ def test_variants_are_picked_by_weight(tmp_path: Path) -> None:
     assert 0.25 < picked["var1"] / 4000 < 0.35
     routes = read_routes(two_variants(tmp_path, "0|1"), "ctr_prediction_service")
     assert {routes.pick().tag for _ in range(100)} == {"var2"}
-    first = [str(next(routes.variants[1].attempts())) for _ in range(3)]
+    first = [str(next(routes.variants[1].servers())) for _ in range(3)]
     assert first == ["h1:1", "h2:2", "h1:1"]
+
+
+def test_a_variant_changes_the_fields_that_it_names(tmp_path: Path) -> None:
+    path = two_variants(tmp_path, "1|1")
+    own = "connection_conf { rpc_timeout_ms: 100 hedge_request_timeout_ms: 7 }"
+    path.write_text(path.read_text().replace('tag: "var2"', f'tag: "var2" {own}'))
+    first, second = read_routes(path, "ctr_prediction_service").variants
+    assert (first.options.timeout_ms, first.can_hedge) == (20_000, False)
+    assert second.options == Options(
+        connect_timeout_ms=2000, timeout_ms=100, retry_count=2, hedge_timeout_ms=7, hedge_count=2
+    )
+    assert second.can_hedge
+
+
+def test_the_variant_that_answers_is_told_and_may_be_chosen(ctr: Ctr, tmp_path: Path) -> None:
+    path = two_variants(tmp_path, "1|1")
+    path.write_text(
+        path.read_text()
+        .replace("127.0.0.1:8010", closed_address())
+        .replace("h1:1,h2:2", ctr.address)
+    )
+    with CtrClient.from_conf(path) as client:
+        assert client.variants == ("var1", "var2")
+        answer = client.ask(*requests_of(3), variant="var2")
+        assert (answer.variant, answer.endpoint, answer.message) == ("var2", ctr.address, "")
+        assert answer.probabilities.shape == (3, 2)
+        with pytest.raises(ConnectError):
+            client.ask(*requests_of(3), variant="var1")
+        with pytest.raises(ValueError, match="no variant has the tag 'var3', only var1, var2"):
+            client.ask(*requests_of(3), variant="var3")
 
 
 @pytest.mark.parametrize(
@@ -176,6 +211,7 @@ def test_variants_are_picked_by_weight(tmp_path: Path) -> None:
         ("127.0.0.1:8010", "127.0.0.1", "predictors[0].variants[0]: naming_conf.cluster"),
         ("list://127", "file://127", "file:// is not supported"),
         ("rpc_timeout_ms: 20000", "rpc_timeout_ms: 0", "rpc_timeout_ms: is 0, must be 1"),
+        ("timeout_ms: -1", "timeout_ms: -2", "hedge_request_timeout_ms: is -2, must be -1"),
         ('protocol: "baidu_std"', 'protocol: "nshead"', "'nshead' is none of baidu_std"),
         ("default_variant_conf", "default_conf", "default_conf"),
     ],
@@ -222,10 +258,43 @@ def test_command_line_prints_probabilities_and_latency(ctr: Ctr, data: Path, pro
     with ctr.client() as client:
         expected = client.predict(rows.sparse_ids, rows.dense)
     np.testing.assert_allclose(found[:, 1:], expected, atol=1e-6, rtol=0)
+    assert re.search(r"^Total request : 2$", ended.stderr, re.MULTILINE), ended.stderr
+
+
+def test_the_report_is_that_of_the_original(ctr: Ctr, data: Path) -> None:
+    flags = ["--batch_size=3", "--concurrency=2", "--repeat=4", "--enable_profiling=true"]
+    ended = ctr_client(f"--address={ctr.address}", f"--data={data}", *flags)
+    assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
+    number = r"\d+\.\d+"
     assert re.fullmatch(
-        r"5 rows in 2 requests: mean [\d.]+ ms, p50 [\d.]+ ms, p99 [\d.]+ ms, \d+ rows/s",
-        ended.stderr.strip(),
-    )
+        rf"""Total request : 24
+Batch size : 3
+Max concurrency : 2
+enable_profiling: 1
+repeat count: 4
+Total time : {number}ms
+Variance : {number}ms
+Max time : {number}ms
+Min time : {number}ms
+QPS: {number}/s
+Latency statistics:\x20
+Mean time : {number}
+50 percent ms: {number}
+80 percent ms: {number}
+90 percent ms: {number}
+99 percent ms: {number}
+99.9 percent ms: {number}
+Rows: 56, {number}/s
+""",
+        ended.stderr,
+    ), ended.stderr
+
+
+def test_rows_are_printed_once_however_often_they_are_asked_for(ctr: Ctr, data: Path) -> None:
+    flags = [f"--data={data}", "--batch_size=3", "--concurrency=3", "--repeat=2"]
+    ended = ctr_client(f"--address={ctr.address}", *flags)
+    assert ended.returncode == 0, ended.stderr
+    assert [line.split("\t")[0] for line in ended.stdout.splitlines()] == list("0123456")
 
 
 def test_command_line_reads_predictors_prototxt(ctr: Ctr, data: Path, tmp_path: Path) -> None:
@@ -233,6 +302,22 @@ def test_command_line_reads_predictors_prototxt(ctr: Ctr, data: Path, tmp_path: 
     path.write_text(PREDICTORS.read_text().replace("127.0.0.1:8010", ctr.address))
     ended = ctr_client(f"--conf={path}", f"--data={data}")
     assert (ended.returncode, len(ended.stdout.splitlines())) == (0, 7), ended.stderr
+
+
+def test_command_line_tells_the_variants(ctr: Ctr, data: Path, tmp_path: Path) -> None:
+    path = two_variants(tmp_path, "1|1")
+    text = path.read_text().replace("127.0.0.1:8010", ctr.address)
+    path.write_text(text.replace("h1:1,h2:2", ctr.address))
+    flags = [f"--conf={path}", f"--data={data}", "--batch_size=1", "--repeat=5"]
+    ended = ctr_client(*flags, "--enable_profiling")
+    counts = dict(re.findall(r"^Variant (\w+): (\d+) requests$", ended.stderr, re.MULTILINE))
+    assert set(counts) == {"var1", "var2"}, ended.stderr
+    assert sum(map(int, counts.values())) == 35
+    ended = ctr_client(*flags, "--variant=var2")
+    assert (ended.returncode, "Variant" in ended.stderr) == (0, False), ended.stderr
+    ended = ctr_client(*flags, "--variant=var3")
+    assert ended.returncode == 2
+    assert "--variant: 'var3' is none of var1, var2" in ended.stderr
 
 
 def test_command_line_names_what_is_wrong(data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,215 @@
+"""The client of the CTR predictor for an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctr_serving.client._answer import (
+    Answer,
+    Protocol,
+    answer_of,
+    checked_protocol,
+    request_bytes,
+)
+from ctr_serving.client._async_transports import (
+    AsyncGrpcTransport,
+    AsyncHttpTransport,
+    AsyncPrpcTransport,
+    AsyncTransport,
+)
+from ctr_serving.client._attempts import Attempts
+from ctr_serving.client._routes import (
+    CONNECT_TIMEOUT_MS,
+    HEDGE_COUNT,
+    NO_HEDGE,
+    RETRY_COUNT,
+    TIMEOUT_MS,
+    Options,
+    Routes,
+    Variant,
+    read_routes,
+    routes_of_address,
+)
+from cube_core.endpoint import Endpoint
+from cube_core.errors import ConnectError
+
+_ON_LOOP_ROWS_MAX = 2000
+
+_TRANSPORTS: Mapping[Protocol, Callable[[Endpoint, float], AsyncTransport]] = {
+    "baidu_std": AsyncPrpcTransport,
+    "grpc": AsyncGrpcTransport,
+    "http": AsyncHttpTransport,
+}
+
+
+class AsyncCtrClient:
+    """`CtrClient` for one event loop: any number of predictions at once, over one connection to
+    each server (HTTP: a pool).
+
+    Args:
+        address: "host:port", or "list://host:port,host:port" of servers that are asked in turn.
+        protocol, timeout_ms, connect_timeout_ms, retry_count, hedge_timeout_ms, hedge_count: as of
+            `CtrClient`.
+
+    Raises:
+        ConfError: the address or the protocol is none.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        protocol: str = "baidu_std",
+        *,
+        timeout_ms: int = TIMEOUT_MS,
+        connect_timeout_ms: int = CONNECT_TIMEOUT_MS,
+        retry_count: int = RETRY_COUNT,
+        hedge_timeout_ms: int = NO_HEDGE,
+        hedge_count: int = HEDGE_COUNT,
+    ) -> None:
+        options = Options(
+            connect_timeout_ms, timeout_ms, retry_count, hedge_timeout_ms, hedge_count
+        )
+        self._set_up(routes_of_address(address, options), protocol)
+
+    @classmethod
+    def from_conf(
+        cls, path: Path | str, name: str = "ctr_prediction_service", protocol: str | None = None
+    ) -> AsyncCtrClient:
+        """As `CtrClient.from_conf`."""
+        return cls.from_routes(read_routes(path, name), protocol)
+
+    @classmethod
+    def from_routes(cls, routes: Routes, protocol: str | None = None) -> AsyncCtrClient:
+        client = cls.__new__(cls)
+        client._set_up(routes, routes.protocol if protocol is None else protocol)
+        return client
+
+    def _set_up(self, routes: Routes, protocol: str) -> None:
+        self._protocol = checked_protocol(protocol)
+        self._routes = routes
+        self._transports: dict[tuple[Endpoint, int], AsyncTransport] = {}
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """As of `CtrClient`."""
+        return self._routes.tags
+
+    async def predict(
+        self, sparse_ids: NDArray[np.int64], dense: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """As `CtrClient.predict`; cancelling it drops what is in flight."""
+        return (await self.ask(sparse_ids, dense)).probabilities
+
+    async def ask(
+        self,
+        sparse_ids: NDArray[np.int64],
+        dense: NDArray[np.float32],
+        *,
+        variant: str | None = None,
+    ) -> Answer:
+        """As `CtrClient.ask`."""
+        chosen = self._routes.pick(variant)
+        rows = len(sparse_ids)
+        if rows > _ON_LOOP_ROWS_MAX:
+            payload = await asyncio.to_thread(request_bytes, sparse_ids, dense)
+        else:
+            payload = request_bytes(sparse_ids, dense)
+        endpoint, response = await self.send(chosen, payload)
+        return answer_of(response, rows, chosen.tag, endpoint)
+
+    async def send(self, variant: Variant, payload: bytes) -> tuple[Endpoint, bytes | memoryview]:
+        """Request bytes to Response bytes, and the server that answered.
+
+        Raises:
+            ConnectError, RpcTimeoutError, RpcError: as `CtrClient.predict`.
+        """
+        attempts = Attempts(variant, time.monotonic())
+        if attempts.can_hedge:
+            return await self._send_hedged(variant, payload, attempts)
+        endpoint: Endpoint | None = attempts.first()
+        while endpoint is not None:
+            try:
+                return await self._call(variant, payload, attempts, endpoint)
+            except ConnectError as error:
+                failure = error
+                endpoint = attempts.retry()
+        raise failure
+
+    async def close(self) -> None:
+        """Closes its connections; what is in flight fails with ConnectError."""
+        while self._transports:
+            await self._transports.popitem()[1].close()
+
+    async def _send_hedged(
+        self, variant: Variant, payload: bytes, attempts: Attempts
+    ) -> tuple[Endpoint, bytes | memoryview]:
+        pending: set[asyncio.Task[tuple[Endpoint, bytes | memoryview]]] = set()
+
+        def begin(endpoint: Endpoint | None) -> None:
+            if endpoint is None:
+                return
+            task = asyncio.ensure_future(self._call(variant, payload, attempts, endpoint))
+            task.add_done_callback(_forget_error)
+            pending.add(task)
+
+        begin(attempts.first())
+        failure: ConnectError | None = None
+        try:
+            while pending:
+                done, _ = await asyncio.wait(
+                    pending,
+                    timeout=attempts.wait_s(time.monotonic()),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                begin(None if done else attempts.hedge(time.monotonic()))
+                for task in done:
+                    pending.discard(task)
+                    try:
+                        return task.result()
+                    except ConnectError as error:
+                        failure = error
+                        begin(attempts.retry())
+        finally:
+            for task in pending:
+                task.cancel()
+        raise failure or ConnectError(f"variant {variant.tag!r}: nothing was tried")
+
+    async def _call(
+        self, variant: Variant, payload: bytes, attempts: Attempts, endpoint: Endpoint
+    ) -> tuple[Endpoint, bytes | memoryview]:
+        remaining_s = attempts.remaining_s(endpoint, time.monotonic())
+        transport = self._transport(endpoint, variant.options.connect_timeout_ms)
+        return endpoint, await transport.call(payload, remaining_s)
+
+    def _transport(self, endpoint: Endpoint, connect_timeout_ms: int) -> AsyncTransport:
+        key = endpoint, connect_timeout_ms
+        transport = self._transports.get(key)
+        if transport is None:
+            make = _TRANSPORTS[self._protocol]
+            transport = self._transports[key] = make(endpoint, connect_timeout_ms / 1000)
+        return transport
+
+    async def __aenter__(self) -> AsyncCtrClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def _forget_error(task: asyncio.Task[tuple[Endpoint, bytes | memoryview]]) -> None:
+    """Two servers may fail at once; one error is told, and the loop is not to complain of the
+    other."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,84 @@
+"""Request bytes to Response bytes over each wire, on an event loop; any number at a time."""
+
+from __future__ import annotations
+
+from typing import Protocol as Interface
+
+from ctr_serving.client._transports import (
+    GRPC_OPTIONS,
+    METHOD,
+    SERVICE,
+    HttpWire,
+    grpc_failure,
+)
+from cube_core.endpoint import Endpoint
+from cube_core.wire.prpc_channel import AsyncChannel
+
+
+class AsyncTransport(Interface):
+    """One endpoint over one wire."""
+
+    async def call(self, payload: bytes, timeout_s: float) -> bytes | memoryview:
+        """As `Transport.call`."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class AsyncPrpcTransport:
+    """baidu_std; one connection for all requests."""
+
+    def __init__(self, endpoint: Endpoint, connect_timeout_s: float) -> None:
+        self._channel = AsyncChannel(endpoint, connect_timeout_s=connect_timeout_s)
+
+    async def call(self, payload: bytes, timeout_s: float) -> bytes | memoryview:
+        answer = await self._channel.call(SERVICE, METHOD, payload, timeout_s=timeout_s)
+        return answer.payload
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+class AsyncHttpTransport:
+    """HTTP with protobuf bodies."""
+
+    def __init__(self, endpoint: Endpoint, connect_timeout_s: float) -> None:
+        import httpx
+
+        self._wire = HttpWire(endpoint, connect_timeout_s)
+        self._client = httpx.AsyncClient(**self._wire.client_options)
+
+    async def call(self, payload: bytes, timeout_s: float) -> bytes:
+        timeout = self._wire.timeout(timeout_s)
+        try:
+            answer = await self._client.post(self._wire.url, content=payload, timeout=timeout)
+        except Exception as error:
+            raise self._wire.failure(error, timeout_s) from error
+        return self._wire.content(answer)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class AsyncGrpcTransport:
+    """gRPC, without protobuf objects."""
+
+    def __init__(self, endpoint: Endpoint, connect_timeout_s: float) -> None:
+        import grpc.aio
+
+        self._error_class = grpc.aio.AioRpcError
+        self._endpoint = endpoint
+        self._channel = grpc.aio.insecure_channel(str(endpoint), options=GRPC_OPTIONS)
+        self._inference = self._channel.unary_unary(
+            f"/{SERVICE}/{METHOD}", request_serializer=None, response_deserializer=None
+        )
+
+    async def call(self, payload: bytes, timeout_s: float) -> bytes:
+        try:
+            answer: bytes = await self._inference(payload, timeout=timeout_s)
+        except self._error_class as error:
+            raise grpc_failure(error, self._endpoint, timeout_s) from error
+        return answer
+
+    async def close(self) -> None:
+        await self._channel.close(grace=None)
