@@ -22,18 +22,24 @@ STATUS_WRONG_WIDTH: int
 """-2: the value is of another width than the row; its row is zeros."""
 STATUS_FAILED: int
 """-3: the shard of the key could not be asked; its row is zeros."""
+STATUS_DELETED: int
+"""-4: the key is deleted by the delta that was asked by itself; its row is zeros."""
 
 # ---------------------------------------------------------------------------------------- tables
 
 @final
 class TableReport:
-    """What `write_table` wrote."""
+    """What `write_table` or `merge_tables` wrote."""
 
     @property
-    def key_count(self) -> int: ...
+    def key_count(self) -> int:
+        """Rows; in a delta, the deleted keys among them."""
+    @property
+    def deletion_count(self) -> int:
+        """Deleted keys of a delta; 0 for a whole table."""
     @property
     def duplicate_count(self) -> int:
-        """Input keys that a later pair of the same key replaced."""
+        """Input keys that a later pair, or deletion, of the same key replaced."""
     @property
     def file_bytes(self) -> int: ...
     @property
@@ -54,8 +60,11 @@ def write_table(
     shard_num: int,
     value_kind: str = "bytes",
     offsets: NDArray[np.int64] | None = None,
+    base_version: str = "",
+    deletions: NDArray[np.uint64] | None = None,
 ) -> TableReport:
-    """Writes the immutable table of one shard (docs/table_format.md).
+    """Writes the immutable table of one shard (docs/table_format.md): a whole one, or a delta that
+    holds what changes in a base.
 
     The file depends on the set of pairs, the names and the shard alone, not on the order of the
     input. Takes some 16 bytes of memory a key besides the arguments; the GIL is released.
@@ -71,11 +80,34 @@ def write_table(
             float32: "fp16" (halves) or "int8" (float32 min, float32 max, a byte an element);
             or "variable": a width each, cut by `offsets`.
         offsets: int64[n + 1], rising.
+        base_version: the version of the base that a delta is over; "" for a whole table.
+        deletions: uint64[m], keys that the delta takes away; a key that is in `keys` too is
+            deleted. For a delta only.
 
     Raises:
         ValueError: shapes that do not fit, a key of another shard (named), an empty name or one of
-            over 160 bytes.
+            over 160 bytes (of a delta, both versions together), deletions without a base.
         TypeError: arrays of another dtype, or not C-contiguous.
+        OSError: the file cannot be written (nothing is left under `path`).
+    """
+
+def merge_tables(path: str, tables: Sequence[Table], *, version: str) -> TableReport:
+    """Writes what tables of one shard hold together, the last of equal keys being right.
+
+    A whole table and deltas over it become a whole table, without what was deleted; deltas over
+    one base become a delta, deletions included. The file is the one that `write_table` makes of the
+    same rows, byte for byte. Takes some 28 bytes of memory a row of the input besides the
+    tables, whatever the width of the values; the GIL is released.
+
+    Args:
+        path: target; written beside it under a temporary name, fsynced, then renamed.
+        tables: oldest first; all but the first are deltas. Tables made by `with_delta` are not
+            taken (their `parts` are).
+        version: of the result.
+
+    Raises:
+        ValueError: no tables, or an empty version or one that is too long.
+        TableError: tables that do not belong together (file and field named).
         OSError: the file cannot be written (nothing is left under `path`).
     """
 
@@ -112,21 +144,48 @@ class Table:
             TableError: the descriptor is of no table.
             OSError: it cannot be mapped.
         """
+    def with_delta(self, delta: Table) -> Table:
+        """The table that answers from this base and one delta over it: the delta's values replace
+        the base's, what it deletes is missing, and `version` is the delta's.
+
+        Both tables are shared, not copied; on top come 2 to 4 bytes of memory a row of the delta.
+        Every row of the delta is looked up once (some 50 ns each), so call it in a thread when the
+        delta is large; the GIL is released. Another process attaches to both `parts` and
+        calls it there.
+
+        Raises:
+            TableError: `delta` is no delta over this table (file and field named).
+        """
+    @property
+    def parts(self) -> tuple[Table, ...]:
+        """(base, delta) of a table made by `with_delta`; else the table alone."""
     @property
     def descriptor(self) -> int:
-        """What other processes can attach to, open as long as the table; -1 without."""
+        """What other processes can attach to, open as long as the table; -1 without, and for a
+        table made by `with_delta`, whose `parts` have theirs."""
     @property
-    def path(self) -> str: ...
+    def kind(self) -> str:
+        """ "whole", or "delta": what changes in a base, and answers together with it alone."""
+    @property
+    def path(self) -> str:
+        """Of its file; of the delta's, for a table made by `with_delta`."""
     @property
     def dict_name(self) -> str: ...
     @property
     def version(self) -> str: ...
     @property
+    def base_version(self) -> str:
+        """Version of the base that a delta is over; "" for a whole table."""
+    @property
     def shard(self) -> int: ...
     @property
     def shard_num(self) -> int: ...
     @property
-    def key_count(self) -> int: ...
+    def key_count(self) -> int:
+        """Keys that are answered; of a delta, its rows: the deleted keys among them."""
+    @property
+    def deletion_count(self) -> int:
+        """Deleted keys of a delta; 0 for a whole table."""
     @property
     def value_bytes(self) -> int:
         """Width of every value as it is served; 0 when their width is variable."""
@@ -144,7 +203,8 @@ class Table:
         """Bytes the table holds in memory or maps."""
     def get(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """Values uint8[n, value_bytes] and status int32[n] of uint64[n] keys; the value of a
-        missing key is zeros. A ValueError when the width is variable, as of `pairs`."""
+        missing key is zeros. What a delta deletes has STATUS_DELETED. A ValueError when the width
+        is variable, as of `pairs`."""
     def get_bytes(
         self, keys: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int32]]:
@@ -154,15 +214,19 @@ class Table:
         self, start_slot: int, pairs_max: int
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint8], int]:
         """Keys uint64[m], values uint8[m, value_bytes] from `start_slot` on, m <= pairs_max, and
-        the slot to go on from (equal to `slot_count` at the end)."""
+        the slot to go on from (equal to `slot_count` at the end). Fewer than `pairs_max`, even
+        none, where slots hold a deletion or what the delta replaces."""
     def pairs_bytes(
         self, start_slot: int, pairs_max: int, bytes_max: int
     ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint8], int]:
         """`pairs` of any table, with values as `get_bytes` gives them; ends with the one that
         brings them to `bytes_max`."""
+    def deletions(self, start_slot: int, slots_max: int) -> tuple[NDArray[np.uint64], int]:
+        """Keys uint64[m] that a delta deletes in the next `slots_max` slots, and the slot to go on
+        from; none for a whole table."""
     @property
     def slot_count(self) -> int:
-        """Rows of the table, each with a pair of its own (so as many as keys)."""
+        """Rows of the table, those of both `parts` if it has two."""
 
 def take_bytes(
     offsets: NDArray[np.int64], values: NDArray[np.uint8], indexes: NDArray[np.int64]
@@ -261,6 +325,9 @@ class Seeker:
         Args:
             dict_name: the dict whose tables they are. The first dict that was set answers requests
                 that name none; "" stands for the name in its tables.
+
+        Raises:
+            ValueError: a delta by itself, which `Table.with_delta` lays over its base.
         """
     def seek(self, payload: Buffer) -> bytes:
         """DictRequest bytes in, DictResponse bytes out.
