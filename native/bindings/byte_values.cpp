@@ -18,9 +18,10 @@ nb::tuple get_bytes(const PythonTable& table, const InputArray<uint64_t>& keys_a
         nb::gil_scoped_release released;
         table->find_each(keys, [&](size_t i, const uint8_t* value) {
             offsets.data()[i] = end;
-            status.data()[i] = value == nullptr ? -1 : 0;
+            status.data()[i] = status_of(*table, value);
+            if (status.data()[i] != cube::kStatusFound) return;
             stored[i] = value;
-            if (value != nullptr) end += static_cast<int64_t>(table->served_size(value));
+            end += static_cast<int64_t>(table->served_size(value));
         });
         offsets.data()[keys.size()] = end;
     }
@@ -34,35 +35,42 @@ nb::tuple get_bytes(const PythonTable& table, const InputArray<uint64_t>& keys_a
     return nb::make_tuple(offsets, values, status);
 }
 
-// Rows from `begin` on: at most `pairs_max`, and the one that brings them to `bytes_max` the last.
-uint64_t end_of_rows(const PythonTable& table, uint64_t begin, uint64_t pairs_max,
-                     uint64_t bytes_max) {
+// The pairs of the slots from `begin` up to `end`, which is brought down to where the values reach
+// `bytes_max`.
+std::vector<cube::AnsweredRow> rows_up_to(const cube::Table& table, uint64_t begin, uint64_t& end,
+                                          uint64_t bytes_max) {
+    std::vector<cube::AnsweredRow> rows = table.answered_rows(begin, end);
     uint64_t bytes = 0;
-    uint64_t row = begin;
-    const uint64_t end = begin + std::min(pairs_max, table->key_count() - begin);
-    while (row < end && bytes < bytes_max) bytes += table->served_size(table->row_value(row++));
-    return row;
+    size_t count = 0;
+    while (count < rows.size() && bytes < bytes_max)
+        bytes += table.served_size(rows[count++].stored());
+    if (count < rows.size()) end = rows[count].slot;
+    rows.resize(count);
+    return rows;
 }
 
 nb::tuple pairs_bytes(const PythonTable& table, uint64_t start_slot, uint64_t pairs_max,
                       uint64_t bytes_max) {
-    const uint64_t begin = std::min(start_slot, table->key_count());
-    const uint64_t end = end_of_rows(table, begin, pairs_max, bytes_max);
-    const size_t count = static_cast<size_t>(end - begin);
-    auto keys = new_array<uint64_t>({count});
-    auto offsets = new_array<int64_t>({count + 1});
-    offsets.data()[0] = 0;
-    for (size_t i = 0; i < count; ++i) {
-        keys.data()[i] = table->row_key(begin + i);
-        offsets.data()[i + 1] =
-            offsets.data()[i] +
-            static_cast<int64_t>(table->served_size(table->row_value(begin + i)));
-    }
-    auto values = new_array<uint8_t>({static_cast<size_t>(offsets.data()[count])});
+    const uint64_t begin = std::min(start_slot, table->slot_count());
+    uint64_t end = begin + std::min(pairs_max, table->slot_count() - begin);
+    std::vector<cube::AnsweredRow> rows;
     {
         nb::gil_scoped_release released;
-        for (size_t i = 0; i < count; ++i)
-            table->serve_value(table->row_value(begin + i), values.data() + offsets.data()[i]);
+        rows = rows_up_to(*table, begin, end, bytes_max);
+    }
+    auto keys = new_array<uint64_t>({rows.size()});
+    auto offsets = new_array<int64_t>({rows.size() + 1});
+    offsets.data()[0] = 0;
+    for (size_t i = 0; i < rows.size(); ++i) {
+        std::memcpy(keys.data() + i, rows[i].key, sizeof(uint64_t));
+        offsets.data()[i + 1] =
+            offsets.data()[i] + static_cast<int64_t>(table->served_size(rows[i].stored()));
+    }
+    auto values = new_array<uint8_t>({static_cast<size_t>(offsets.data()[rows.size()])});
+    {
+        nb::gil_scoped_release released;
+        for (size_t i = 0; i < rows.size(); ++i)
+            table->serve_value(rows[i].stored(), values.data() + offsets.data()[i]);
     }
     return nb::make_tuple(keys, offsets, values, end);
 }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <utility>
 
+#include "kernels/seek_plan.hpp"
 #include "kernels/table.hpp"
 
 // Giving back the memory of a large table takes long: not under the GIL.
@@ -24,3 +25,9 @@ class PythonTable {
   private:
     std::shared_ptr<const cube::Table> table_;
 };
+
+// Of a key for which a table has found `stored`.
+inline int32_t status_of(const cube::Table& table, const uint8_t* stored) {
+    if (stored == nullptr) return cube::kStatusMissing;
+    return table.is_deletion(stored) ? cube::kStatusDeleted : cube::kStatusFound;
+}

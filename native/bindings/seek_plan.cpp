@@ -138,6 +138,7 @@ void bind_seek_plan(nb::module_& m) {
     m.attr("STATUS_MISSING") = cube::kStatusMissing;
     m.attr("STATUS_WRONG_WIDTH") = cube::kStatusWrongWidth;
     m.attr("STATUS_FAILED") = cube::kStatusFailed;
+    m.attr("STATUS_DELETED") = cube::kStatusDeleted;
 
     nb::class_<cube::SeekPlan>(m, "SeekPlan", nb::is_final())
         .def(

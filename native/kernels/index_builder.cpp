@@ -71,10 +71,14 @@ void fold_tail(BuiltIndex& built, size_t key_count) {
     inputs.resize(key_count);
 }
 
-std::optional<BuiltIndex> try_seed(std::span<const uint64_t> keys, uint64_t seed) {
-    const std::vector<HashedKey> items = sorted_hashes(keys, seed);
+std::optional<BuiltIndex> try_seed(std::span<const uint64_t> keys, const IsLeftOut& is_left_out,
+                                   uint64_t seed) {
+    std::vector<HashedKey> items = sorted_hashes(keys, seed);
     BuiltIndex built;
     built.duplicate_count = keys.size() - items.size();
+    if (is_left_out != nullptr)
+        std::erase_if(items, [&](const HashedKey& item) { return is_left_out(item.input); });
+    if (items.empty()) return built;
     built.index.seed = seed;
     built.index.parts = static_cast<uint32_t>(ceil_div(items.size(), kPartKeys));
     const std::vector<size_t> starts = part_starts(built.index, items);
@@ -95,14 +99,15 @@ std::optional<BuiltIndex> try_seed(std::span<const uint64_t> keys, uint64_t seed
 
 }  // namespace
 
-BuiltIndex build_index(std::span<const uint64_t> keys) {
+BuiltIndex build_index(std::span<const uint64_t> keys, const IsLeftOut& is_left_out) {
     if (keys.size() > kKeyCountMax)
         throw std::invalid_argument("a table takes at most " + std::to_string(kKeyCountMax) +
                                     " pairs, not " + std::to_string(keys.size()) +
                                     ": use more shards");
     if (keys.empty()) return {};
     for (uint64_t attempt = 1; attempt <= kSeedsMax; ++attempt)
-        if (auto built = try_seed(keys, HashIndex::hash(attempt, 0))) return *std::move(built);
+        if (auto built = try_seed(keys, is_left_out, HashIndex::hash(attempt, 0)))
+            return *std::move(built);
     throw std::runtime_error("no seed places these " + std::to_string(keys.size()) + " keys");
 }
 

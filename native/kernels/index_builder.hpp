@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -16,11 +17,14 @@ struct BuiltIndex {
     std::vector<uint32_t> remap;
     // For every row, the position of its pair in the input.
     std::vector<uint32_t> input_of_row;
-    uint64_t duplicate_count = 0;
+    uint64_t duplicate_count = 0;  // keys that a later one replaced
 };
+
+// Whether the key at a position of the input is to be left out, when it is the one that counts.
+using IsLeftOut = std::function<bool(uint32_t input)>;
 
 // Builds the perfect hash of `keys`; of equal keys the last one counts. The result depends on the
 // set of keys only. Throws std::invalid_argument for more than kKeyCountMax keys.
-BuiltIndex build_index(std::span<const uint64_t> keys);
+BuiltIndex build_index(std::span<const uint64_t> keys, const IsLeftOut& is_left_out = nullptr);
 
 }  // namespace cube

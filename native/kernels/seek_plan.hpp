@@ -13,6 +13,7 @@ inline constexpr int32_t kStatusFound = 0;
 inline constexpr int32_t kStatusMissing = -1;
 inline constexpr int32_t kStatusWrongWidth = -2;
 inline constexpr int32_t kStatusFailed = -3;
+inline constexpr int32_t kStatusDeleted = -4;
 
 // Where the answers of a batch go: one row of `dim` float32 and one status a key.
 struct SeekTarget {

@@ -1,9 +1,20 @@
 #include "kernels/seeker.hpp"
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
 
 namespace cube {
+
+namespace {
+
+void refuse_delta(const TablePointer& table) {
+    if (table != nullptr && table->header().is_delta())
+        throw std::invalid_argument(table->path() +
+                                    ": is a delta, which answers together with its base alone");
+}
+
+}  // namespace
 
 bool Seeker::Dict::is_named(std::string_view wanted) const {
     if (!name.empty()) return name == wanted;
@@ -12,6 +23,8 @@ bool Seeker::Dict::is_named(std::string_view wanted) const {
 
 void Seeker::set_tables(std::string_view dict_name, TablePointer current,
                         std::vector<TablePointer> others) {
+    refuse_delta(current);
+    for (const TablePointer& other : others) refuse_delta(other);
     Dict dict{std::string(dict_name), std::move(current), std::move(others)};
     std::shared_ptr<const Dicts> before;  // what it replaces may be given back outside the lock
     std::lock_guard lock(mutex_);

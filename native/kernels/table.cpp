@@ -83,6 +83,7 @@ Table::Table(const std::string& path, TableHeader header, Memory memory)
     const TableLayout layout(header_);
     pilots_ = memory_.data() + layout.pilots.offset;
     remap_ = memory_.data() + layout.remap.offset;
+    deleted_ = memory_.data() + layout.deleted.offset;
     rows_ = memory_.data() + layout.rows.offset;
     heap_ = memory_.data() + layout.heap.offset;
     stride_ = static_cast<size_t>(header_.row_stride());
@@ -127,6 +128,7 @@ std::shared_ptr<const Table> Table::open(const std::string& path, TablePlace pla
         }
         std::shared_ptr<const Table> table(new Table(path, std::move(header), std::move(memory)));
         table->verify_index();
+        table->verify_deletions();
         return table;
     });
 }
@@ -152,6 +154,16 @@ void Table::verify_index() const {
     in_threads(header_.key_count, kRowsPerTurn,
                [&](uint64_t first, uint64_t end) { verify_rows(first, end); });
     if (is_variable()) verify_heap();
+}
+
+void Table::verify_deletions() const {
+    if (!header_.is_delta()) return;
+    const std::span bits(deleted_, static_cast<size_t>((row_count() + 7) / 8));
+    if (count_bits(bits) != header_.deletion_count)
+        fail(std::to_string(count_bits(bits)) + " rows are marked as deleted, the header says " +
+             std::to_string(header_.deletion_count));
+    if (row_count() % 8 != 0 && bits.back() >> (row_count() % 8) != 0)
+        fail("a row from row " + std::to_string(row_count()) + " on is marked as deleted");
 }
 
 void Table::verify_rows(uint64_t first, uint64_t end) const {
@@ -188,7 +200,7 @@ uint32_t Table::verify_places(uint64_t first, uint64_t end) const {
     for (uint64_t row = first; row < end; ++row) {
         const ValuePlace place = ValuePlace::load(row_value(row));
         const bool is_last = row + 1 == header_.key_count;
-        if (place.offset != begin || place.bytes == 0 ||
+        if (place.offset != begin || (place.bytes == 0) != is_deleted(row) ||
             (is_last ? place.end() != header_.heap_bytes : place.end() > header_.heap_bytes))
             fail("key " + std::to_string(row_key(row)) + ": its value, " +
                  std::to_string(place.bytes) + " bytes at " + std::to_string(place.offset) +

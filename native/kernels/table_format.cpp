@@ -26,9 +26,10 @@ namespace at {
 constexpr size_t kFormatVersion = 8, kHeaderBytes = 12, kTableKind = 16, kValueKind = 20,
                  kShard = 24, kShardNum = 28, kKeyCount = 32, kValueBytes = 40, kBlockBytes = 44,
                  kSeed = 48, kParts = 56, kSlotsPerPart = 60, kBucketsPerPart = 64,
-                 kDictNameBytes = 68, kVersionBytes = 72, kReserved = 76, kPilots = 80, kRemap = 96,
-                 kRows = 112, kBlockCrcs = 128, kFileBytes = 144, kDictName = 160, kVersion = 320,
-                 kHeap = 488, kValueBytesMax = 504, kHeaderCrc = 508;
+                 kDictNameBytes = 68, kVersionBytes = 72, kBaseVersionBytes = 76, kPilots = 80,
+                 kRemap = 96, kRows = 112, kBlockCrcs = 128, kFileBytes = 144, kDeletionCount = 152,
+                 kDictName = 160, kVersion = 320, kHeap = 488, kValueBytesMax = 504,
+                 kHeaderCrc = 508;
 constexpr size_t kFooterFileBytes = 0, kFooterHeaderCrc = 8, kFooterBlockCrcsCrc = 12,
                  kFooterMagic = 52, kFooterCrc = 60;
 }  // namespace at
@@ -72,20 +73,32 @@ void expect_section(const uint8_t* base, size_t offset, const Section& expected,
              std::to_string(offset) + ")");
 }
 
-bool is_zero(const uint8_t* begin, const uint8_t* end) {
-    return std::all_of(begin, end, [](uint8_t byte) { return byte == 0; });
+bool is_zero(std::span<const uint8_t> bytes) {
+    return std::all_of(bytes.begin(), bytes.end(), [](uint8_t byte) { return byte == 0; });
 }
 
-std::string load_name(const uint8_t* base, size_t size_offset, size_t offset, const char* field) {
+// A name at the start of a field; what follows it in the field is left to `rest`.
+std::string load_name(const uint8_t* base, size_t size_offset, std::span<const uint8_t>& rest,
+                      const char* field) {
     const uint32_t size = load<uint32_t>(base, size_offset);
-    if (size == 0 || size > kTableNameBytesMax)
+    if (size > rest.size())
         fail(std::string("header: ") + field + " of " + std::to_string(size) +
              " bytes is not of 1 to " + std::to_string(kTableNameBytesMax) + " bytes");
-    const uint8_t* name = base + offset;
-    if (std::find(name, name + size, 0) != name + size ||
-        !is_zero(name + size, name + kTableNameBytesMax))
+    const auto name = rest.first(size);
+    if (std::find(name.begin(), name.end(), 0) != name.end())
         fail(std::string("header: ") + field + " is not of the length that the header says");
-    return {reinterpret_cast<const char*>(name), size};
+    rest = rest.subspan(size);
+    return {name.begin(), name.end()};
+}
+
+void load_names(const uint8_t* base, TableHeader& header) {
+    std::span rest(base + at::kDictName, kTableNameBytesMax);
+    header.dict_name = load_name(base, at::kDictNameBytes, rest, "dict_name");
+    if (!is_zero(rest)) fail("header: dict_name is not of the length that the header says");
+    rest = std::span(base + at::kVersion, kTableNameBytesMax);
+    header.version = load_name(base, at::kVersionBytes, rest, "version");
+    header.base_version = load_name(base, at::kBaseVersionBytes, rest, "base_version");
+    if (!is_zero(rest)) fail("header: version is not of the length that the header says");
 }
 
 void check_kind(const uint8_t* header) {
@@ -95,12 +108,13 @@ void check_kind(const uint8_t* header) {
     expect(header, at::kHeaderBytes, kTableHeaderBytes, "header_bytes");
     if (stored_crc32c(header, at::kHeaderCrc) != load<uint32_t>(header, at::kHeaderCrc))
         fail("header: checksum mismatch (offset 508)");
-    expect(header, at::kTableKind, 0, "table_kind");
+    if (load<uint32_t>(header, at::kTableKind) > kTableKindMax)
+        fail("header: table_kind is " + std::to_string(load<uint32_t>(header, at::kTableKind)) +
+             ", only 0 and 1 are read (offset 16)");
     if (load<uint32_t>(header, at::kValueKind) > kValueKindMax)
         fail("header: value_kind is " + std::to_string(load<uint32_t>(header, at::kValueKind)) +
              ", only 0 to " + std::to_string(kValueKindMax) + " are read (offset 20)");
     expect(header, at::kBlockBytes, kTableBlockBytes, "block_bytes");
-    expect(header, at::kReserved, 0, "reserved word");
 }
 
 }  // namespace
@@ -108,7 +122,8 @@ void check_kind(const uint8_t* header) {
 TableLayout::TableLayout(const TableHeader& header) {
     pilots = {kTableHeaderBytes, header.index.bucket_count()};
     remap = {align(pilots.end()), (header.index.slot_count() - header.key_count) * 4};
-    rows = {align(remap.end()), header.key_count * header.row_stride()};
+    deleted = {align(remap.end()), header.is_delta() ? (header.key_count + 7) / 8 : 0};
+    rows = {align(deleted.end()), header.key_count * header.row_stride()};
     heap = {align(rows.end()), header.heap_bytes};
     block_crcs.offset = align(heap.end());
     const uint64_t body = block_crcs.offset - kTableHeaderBytes;
@@ -122,10 +137,11 @@ std::string heap_fault(const TableHeader& header) {
     if (!header.is_variable()) return "";
     if (header.value_bytes_max > kValueBytesMax)
         return "value_bytes_max " + std::to_string(header.value_bytes_max) + " is over 65535";
-    if (header.heap_bytes < header.key_count || header.heap_bytes > ValuePlace::kOffsetMax ||
-        header.heap_bytes > header.key_count * header.value_bytes_max)
+    const uint64_t value_count = header.key_count - header.deletion_count;
+    if (header.heap_bytes < value_count || header.heap_bytes > ValuePlace::kOffsetMax ||
+        header.heap_bytes > value_count * header.value_bytes_max)
         return "a heap of " + std::to_string(header.heap_bytes) + " bytes does not fit " +
-               std::to_string(header.key_count) + " values of 1 to " +
+               std::to_string(value_count) + " values of 1 to " +
                std::to_string(header.value_bytes_max) + " bytes";
     return "";
 }
@@ -139,6 +155,10 @@ std::string header_fault(const TableHeader& header) {
         return "dict_name must have 1 to 160 bytes";
     if (header.version.empty() || header.version.size() > kTableNameBytesMax)
         return "version must have 1 to 160 bytes";
+    if (header.is_delta() == header.base_version.empty())
+        return "base_version is for a delta, and a delta has one";
+    if (header.version.size() + header.base_version.size() > kTableNameBytesMax)
+        return "version and base_version must have at most 160 bytes together";
     if (header.shard_num == 0 || header.shard >= header.shard_num)
         return "shard " + std::to_string(header.shard) + " is not below shard_num " +
                std::to_string(header.shard_num);
@@ -150,6 +170,9 @@ std::string header_fault(const TableHeader& header) {
     if (header.key_count > kKeyCountMax)
         return "key_count " + std::to_string(header.key_count) + " is over " +
                std::to_string(kKeyCountMax);
+    if (header.deletion_count > (header.is_delta() ? header.key_count : 0))
+        return "deletion_count " + std::to_string(header.deletion_count) +
+               " is over what it may be";
     if (const std::string fault = heap_fault(header); !fault.empty()) return fault;
     if (empty != (index.parts == 0) || empty != (index.slots_per_part == 0) ||
         empty != (index.buckets_per_part == 0))
@@ -166,6 +189,7 @@ void encode_header(const TableHeader& header, HeaderBytes target) {
     std::copy(kHeaderMagic.begin(), kHeaderMagic.end(), base);
     store(base, at::kFormatVersion, kFormatVersion);
     store(base, at::kHeaderBytes, kTableHeaderBytes);
+    store(base, at::kTableKind, static_cast<uint32_t>(header.kind));
     store(base, at::kValueKind, static_cast<uint32_t>(header.value_kind));
     store(base, at::kShard, header.shard);
     store(base, at::kShardNum, header.shard_num);
@@ -178,6 +202,8 @@ void encode_header(const TableHeader& header, HeaderBytes target) {
     store(base, at::kBucketsPerPart, header.index.buckets_per_part);
     store(base, at::kDictNameBytes, static_cast<uint32_t>(header.dict_name.size()));
     store(base, at::kVersionBytes, static_cast<uint32_t>(header.version.size()));
+    store(base, at::kBaseVersionBytes, static_cast<uint32_t>(header.base_version.size()));
+    store(base, at::kDeletionCount, header.deletion_count);
     const TableLayout layout(header);
     store_section(base, at::kPilots, layout.pilots);
     store_section(base, at::kRemap, layout.remap);
@@ -187,7 +213,9 @@ void encode_header(const TableHeader& header, HeaderBytes target) {
     store(base, at::kValueBytesMax, header.value_bytes_max);
     store(base, at::kFileBytes, layout.file_bytes);
     std::copy(header.dict_name.begin(), header.dict_name.end(), base + at::kDictName);
-    std::copy(header.version.begin(), header.version.end(), base + at::kVersion);
+    const auto version_end =
+        std::copy(header.version.begin(), header.version.end(), base + at::kVersion);
+    std::copy(header.base_version.begin(), header.base_version.end(), version_end);
     store(base, at::kHeaderCrc, stored_crc32c(base, at::kHeaderCrc));
 }
 
@@ -195,6 +223,8 @@ TableHeader decode_header(std::span<const uint8_t, kTableHeaderBytes> source, ui
     const uint8_t* base = source.data();
     check_kind(base);
     TableHeader header;
+    header.kind = static_cast<TableKind>(load<uint32_t>(base, at::kTableKind));
+    header.deletion_count = load<uint64_t>(base, at::kDeletionCount);
     header.value_kind = static_cast<ValueKind>(load<uint32_t>(base, at::kValueKind));
     header.shard = load<uint32_t>(base, at::kShard);
     header.shard_num = load<uint32_t>(base, at::kShardNum);
@@ -204,8 +234,7 @@ TableHeader decode_header(std::span<const uint8_t, kTableHeaderBytes> source, ui
     header.index.parts = load<uint32_t>(base, at::kParts);
     header.index.slots_per_part = load<uint32_t>(base, at::kSlotsPerPart);
     header.index.buckets_per_part = load<uint32_t>(base, at::kBucketsPerPart);
-    header.dict_name = load_name(base, at::kDictNameBytes, at::kDictName, "dict_name");
-    header.version = load_name(base, at::kVersionBytes, at::kVersion, "version");
+    load_names(base, header);
     header.heap_bytes = load_section(base, at::kHeap).bytes;
     header.value_bytes_max = load<uint32_t>(base, at::kValueBytesMax);
     if (!header.is_variable() && (header.heap_bytes != 0 || header.value_bytes_max != 0))

@@ -23,9 +23,16 @@ struct Section {
     bool operator==(const Section&) const = default;
 };
 
+// A whole table answers by itself; a delta holds what changes in its base.
+enum class TableKind : uint32_t { kWhole = 0, kDelta = 1 };
+inline constexpr uint32_t kTableKindMax = 1;
+
 struct TableHeader {
+    TableKind kind = TableKind::kWhole;
     std::string dict_name;
     std::string version;
+    std::string base_version;     // of a delta
+    uint64_t deletion_count = 0;  // rows of a delta whose keys it deletes
     uint32_t shard = 0;
     uint32_t shard_num = 1;
     uint64_t key_count = 0;
@@ -37,6 +44,7 @@ struct TableHeader {
     uint32_t value_bytes_max = 0;
 
     bool is_variable() const { return value_kind == ValueKind::kVariable; }
+    bool is_delta() const { return kind == TableKind::kDelta; }
     uint64_t row_stride() const { return 8 + uint64_t{value_bytes}; }
     // Of every value; 0 when they are of variable width.
     size_t served_bytes() const { return cube::served_bytes(value_kind, value_bytes); }
@@ -47,6 +55,7 @@ struct TableHeader {
 struct TableLayout {
     Section pilots;
     Section remap;
+    Section deleted;  // of a delta, one bit a row
     Section rows;
     Section heap;
     Section block_crcs;

@@ -65,15 +65,16 @@ class BlockWriter {
     uint32_t file_crc_ = 0;
 };
 
-void check_keys(const TableInput& input) {
-    const auto stray = std::find_if(input.keys.begin(), input.keys.end(), [&](uint64_t key) {
+void check_keys(const TableInput& input, std::span<const uint64_t> keys, const char* name) {
+    const auto stray = std::find_if(keys.begin(), keys.end(), [&](uint64_t key) {
         return key % input.shard_num != input.shard;
     });
-    if (stray != input.keys.end())
-        throw std::invalid_argument(
-            "keys[" + std::to_string(stray - input.keys.begin()) + "] = " + std::to_string(*stray) +
-            " is of shard " + std::to_string(*stray % input.shard_num) + ", not of shard " +
-            std::to_string(input.shard) + " of " + std::to_string(input.shard_num));
+    if (stray != keys.end())
+        throw std::invalid_argument(std::string(name) + "[" + std::to_string(stray - keys.begin()) +
+                                    "] = " + std::to_string(*stray) + " is of shard " +
+                                    std::to_string(*stray % input.shard_num) + ", not of shard " +
+                                    std::to_string(input.shard) + " of " +
+                                    std::to_string(input.shard_num));
 }
 
 void check_lengths(const TableInput& input) {
@@ -87,70 +88,87 @@ void check_lengths(const TableInput& input) {
     }
 }
 
-void write_rows(BlockWriter& writer, const TableInput& input, std::span<const uint32_t> inputs) {
-    const size_t width = input.value_bytes;
+void append_rows(BlockWriter& writer, const TableHeader& header, const RowInputs& rows,
+                 std::span<const uint32_t> inputs) {
+    const std::vector<uint8_t> zeros(header.is_delta() ? header.value_bytes : 0);
     for (size_t row = 0; row < inputs.size(); ++row) {
         if (row + kPrefetchRows < inputs.size()) {
             const size_t ahead = inputs[row + kPrefetchRows];
-            __builtin_prefetch(&input.keys[ahead]);
-            __builtin_prefetch(input.values + ahead * width);
-            __builtin_prefetch(input.values + (ahead + 1) * width - 1);
+            __builtin_prefetch(&rows.keys[ahead]);
+            if (const auto value = rows.value_of(ahead); !value.empty()) {
+                __builtin_prefetch(value.data());
+                __builtin_prefetch(&value.back());
+            }
         }
-        const size_t source = inputs[row];
-        writer.append(&input.keys[source], 8);
-        writer.append(input.values + source * width, width);
+        const auto value = rows.value_of(inputs[row]);
+        writer.append(&rows.keys[inputs[row]], 8);
+        writer.append(value.empty() ? zeros.data() : value.data(), header.value_bytes);
     }
 }
 
-void write_places(BlockWriter& writer, const TableInput& input, std::span<const uint32_t> inputs) {
+// With variable width.
+void append_places(BlockWriter& writer, const RowInputs& rows, std::span<const uint32_t> inputs) {
     ValuePlace place;
     uint8_t stored[ValuePlace::kStoredBytes];
     for (size_t row = 0; row < inputs.size(); ++row) {
-        if (row + kPrefetchRows < inputs.size()) {
-            const size_t ahead = inputs[row + kPrefetchRows];
-            __builtin_prefetch(&input.keys[ahead]);
-            __builtin_prefetch(&input.offsets[ahead]);
-        }
-        const size_t source = inputs[row];
-        place = {place.end(), static_cast<uint32_t>(input.value_at(source).size())};
+        if (row + kPrefetchRows < inputs.size()) rows.ask(inputs[row + kPrefetchRows]);
+        place = {place.end(), static_cast<uint32_t>(rows.value_of(inputs[row]).size())};
         place.store(stored);
-        writer.append(&input.keys[source], 8);
+        writer.append(&rows.keys[inputs[row]], 8);
         writer.append(stored, sizeof stored);
     }
 }
 
-void write_heap(BlockWriter& writer, const TableInput& input, std::span<const uint32_t> inputs) {
+void append_heap(BlockWriter& writer, const RowInputs& rows, std::span<const uint32_t> inputs) {
     for (size_t row = 0; row < inputs.size(); ++row) {
-        if (row + 2 * kPrefetchRows < inputs.size())
-            __builtin_prefetch(&input.offsets[inputs[row + 2 * kPrefetchRows]]);
+        if (row + 2 * kPrefetchRows < inputs.size()) rows.ask(inputs[row + 2 * kPrefetchRows]);
         if (row + kPrefetchRows < inputs.size())
-            __builtin_prefetch(input.values + input.offsets[inputs[row + kPrefetchRows]]);
-        const std::span<const uint8_t> value = input.value_at(inputs[row]);
+            __builtin_prefetch(rows.value_of(inputs[row + kPrefetchRows]).data());
+        const std::span<const uint8_t> value = rows.value_of(inputs[row]);
         writer.append(value.data(), value.size());
     }
 }
 
-void write_body(BlockWriter& writer, const TableLayout& layout, const TableInput& input,
-                const BuiltIndex& built) {
+void write_body(BlockWriter& writer, const TableHeader& header, const RowInputs& rows,
+                const BuiltIndex& built, std::span<const uint8_t> deleted) {
+    const TableLayout layout(header);
     writer.append(built.pilots.data(), built.pilots.size());
     writer.pad_to(layout.remap.offset);
     writer.append(built.remap.data(), built.remap.size() * sizeof(uint32_t));
+    writer.pad_to(layout.deleted.offset);
+    writer.append(deleted.data(), deleted.size());
     writer.pad_to(layout.rows.offset);
-    if (input.value_kind == ValueKind::kVariable) {
-        write_places(writer, input, built.input_of_row);
+    if (header.is_variable()) {
+        append_places(writer, rows, built.input_of_row);
         writer.pad_to(layout.heap.offset);
-        write_heap(writer, input, built.input_of_row);
+        append_heap(writer, rows, built.input_of_row);
     } else {
-        write_rows(writer, input, built.input_of_row);
+        append_rows(writer, header, rows, built.input_of_row);
     }
     writer.pad_to(layout.block_crcs.offset);
     writer.end_block();
+}
+
+// One bit a row of a delta.
+std::vector<uint8_t> deleted_bits(const RowInputs& rows, std::span<const uint32_t> inputs) {
+    std::vector<uint8_t> bits((inputs.size() + 7) / 8, 0);
+    for (size_t row = 0; row < inputs.size(); ++row)
+        if (rows.is_deleted(inputs[row]))
+            bits[row / 8] = static_cast<uint8_t>(bits[row / 8] | 1u << (row % 8));
+    return bits;
+}
+
+BuiltIndex index_of(const TableHeader& header, const RowInputs& rows) {
+    if (header.is_delta() || !rows.has_deletions()) return build_index(rows.keys);
+    return build_index(rows.keys, [&](uint32_t input) { return rows.is_deleted(input); });
 }
 
 TableHeader header_of(const TableInput& input) {
     TableHeader header;
     header.dict_name = input.dict_name;
     header.version = input.version;
+    if (!input.base_version.empty()) header.kind = TableKind::kDelta;
+    header.base_version = input.base_version;
     header.shard = input.shard;
     header.shard_num = input.shard_num;
     header.value_kind = input.value_kind;
@@ -161,26 +179,48 @@ TableHeader header_of(const TableInput& input) {
     return header;
 }
 
-void measure_heap(TableHeader& header, const TableInput& input, const BuiltIndex& built) {
-    for (const uint32_t source : built.input_of_row) {
-        const uint32_t bytes = static_cast<uint32_t>(input.value_at(source).size());
+void measure_heap(TableHeader& header, const RowInputs& rows, const BuiltIndex& built) {
+    for (const uint32_t input : built.input_of_row) {
+        const uint32_t bytes = static_cast<uint32_t>(rows.value_of(input).size());
         header.heap_bytes += bytes;
         header.value_bytes_max = std::max(header.value_bytes_max, bytes);
     }
 }
 
+RowRun run_of(const TableInput& input) {
+    RowRun run{.values = input.values, .stride = input.value_bytes};
+    if (input.value_kind == ValueKind::kVariable) run.offsets = input.offsets.data();
+    return run;
+}
+
 }  // namespace
 
 TableReport write_table(const std::string& path, const TableInput& input) {
-    TableHeader header = header_of(input);
+    const TableHeader header = header_of(input);
     if (const std::string fault = header_fault(header); !fault.empty())
         throw std::invalid_argument(fault);
-    check_keys(input);
+    if (!input.deletions.empty() && !header.is_delta())
+        throw std::invalid_argument("deletions are for a delta, which has a base_version");
+    check_keys(input, input.keys, "keys");
+    check_keys(input, input.deletions, "deletions");
     if (header.is_variable()) check_lengths(input);
-    const BuiltIndex built = build_index(input.keys);
+    RowInputs rows{.keys = input.keys, .runs = {run_of(input)}, .width = input.value_bytes};
+    if (input.deletions.empty()) return write_rows(path, header, rows);
+    std::vector<uint64_t> keys(input.keys.begin(), input.keys.end());
+    keys.insert(keys.end(), input.deletions.begin(), input.deletions.end());
+    rows.keys = keys;
+    rows.runs.push_back({.first = input.keys.size(), .all_deleted = true});
+    return write_rows(path, header, rows);
+}
+
+TableReport write_rows(const std::string& path, TableHeader header, const RowInputs& rows) {
+    const BuiltIndex built = index_of(header, rows);
     header.key_count = built.input_of_row.size();
     header.index = built.index;
-    if (header.is_variable()) measure_heap(header, input, built);
+    std::vector<uint8_t> deleted;
+    if (header.is_delta()) deleted = deleted_bits(rows, built.input_of_row);
+    header.deletion_count = count_bits(deleted);
+    if (header.is_variable()) measure_heap(header, rows, built);
     if (const std::string fault = header_fault(header); !fault.empty())
         throw std::invalid_argument(fault);
 
@@ -190,7 +230,7 @@ TableReport write_table(const std::string& path, const TableInput& input) {
     ReplacementFile file(path);
     BlockWriter writer(file);
     writer.write_plain(header_bytes);
-    write_body(writer, layout, input, built);
+    write_body(writer, header, rows, built, deleted);
     const std::vector<uint8_t> crcs =
         writer.block_crcs(static_cast<size_t>(layout.block_crcs_padded_bytes()));
     writer.write_plain(crcs);
@@ -200,10 +240,13 @@ TableReport write_table(const std::string& path, const TableInput& input) {
     writer.write_plain(footer_bytes);
     file.commit();
 
-    TableReport report{header.key_count, built.duplicate_count, layout.file_bytes, 0,
-                       writer.file_crc()};
+    TableReport report{.key_count = header.key_count,
+                       .deletion_count = header.deletion_count,
+                       .duplicate_count = built.duplicate_count,
+                       .file_bytes = layout.file_bytes,
+                       .crc32c = writer.file_crc()};
     const uint64_t payload_bytes =
-        header.is_variable() ? header.heap_bytes : header.key_count * input.value_bytes;
+        header.is_variable() ? header.heap_bytes : header.key_count * header.value_bytes;
     if (header.key_count > 0)
         report.overhead_bytes_per_key = static_cast<double>(layout.file_bytes - payload_bytes) /
                                         static_cast<double>(header.key_count);

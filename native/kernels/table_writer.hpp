@@ -4,7 +4,8 @@
 #include <span>
 #include <string>
 
-#include "kernels/value_kind.hpp"
+#include "kernels/row_inputs.hpp"
+#include "kernels/table_format.hpp"
 
 namespace cube {
 
@@ -19,14 +20,13 @@ struct TableInput {
     uint32_t shard_num = 1;
     ValueKind value_kind = ValueKind::kBytes;
     std::span<const int64_t> offsets = {};  // one more than keys, when the width is variable
-
-    std::span<const uint8_t> value_at(size_t i) const {
-        return {values + offsets[i], static_cast<size_t>(offsets[i + 1] - offsets[i])};
-    }
+    std::string base_version;  // of a delta; then also what it deletes, whatever `keys` say
+    std::span<const uint64_t> deletions = {};
 };
 
 struct TableReport {
     uint64_t key_count = 0;
+    uint64_t deletion_count = 0;
     uint64_t duplicate_count = 0;
     uint64_t file_bytes = 0;
     double overhead_bytes_per_key = 0;
@@ -36,5 +36,9 @@ struct TableReport {
 // Writes the table of one shard to `path`, by way of a temporary file beside it. Throws
 // std::invalid_argument for input that no table can hold, OsError when writing fails.
 TableReport write_table(const std::string& path, const TableInput& input);
+
+// The same for rows of several origins; the counts and the index in `header` are filled in. A whole
+// table leaves out what is deleted.
+TableReport write_rows(const std::string& path, TableHeader header, const RowInputs& rows);
 
 }  // namespace cube
