@@ -54,7 +54,7 @@ class AsyncCubeClient:
         self._directory = Directory(conf)
         self._adopted = self._directory.topology
         self._channels: dict[Endpoint, AsyncChannel] = {}
-        self._pool = ConnectionPool(self._adopted.connect_timeout_s)
+        self._pool = ConnectionPool(self._adopted)
         self._closed = False
 
     @property
@@ -116,10 +116,10 @@ class AsyncCubeClient:
     def _topology(self) -> Topology:
         topology = self._directory.topology
         if topology is not self._adopted:
+            kept = topology.connected_alike(self._adopted)
             self._adopted = topology
-            endpoints = topology.endpoints()
-            self._pool.keep_only(endpoints, topology.connect_timeout_s)
-            for endpoint in self._channels.keys() - endpoints:
+            self._pool.adopt(topology)
+            for endpoint in self._channels.keys() - kept:
                 self._channels.pop(endpoint).retire()
         return topology
 
@@ -127,7 +127,9 @@ class AsyncCubeClient:
         channel = self._channels.get(endpoint)
         if channel is None:
             channel = self._channels[endpoint] = AsyncChannel(
-                endpoint, connect_timeout_s=self._adopted.connect_timeout_s
+                endpoint,
+                connect_timeout_s=self._adopted.connect_timeout_s,
+                tls=self._adopted.tls_of(endpoint),
             )
         return channel
 

@@ -35,7 +35,7 @@ class CubeClient:
     def __init__(self, conf: Path | str | Mapping[str, DictConf]) -> None:
         self._directory = Directory(conf)
         self._adopted = self._directory.topology
-        self._pool = ConnectionPool(self._adopted.connect_timeout_s)
+        self._pool = ConnectionPool(self._adopted)
         self._closed = False
 
     @property
@@ -127,7 +127,7 @@ class CubeClient:
         topology = self._directory.topology
         if topology is not self._adopted:
             self._adopted = topology
-            self._pool.keep_only(topology.endpoints(), topology.connect_timeout_s)
+            self._pool.adopt(topology)
         return topology
 
     def __enter__(self) -> CubeClient:

@@ -104,7 +104,8 @@ class Directory:
 
     def _probe(self, health: EndpointHealth) -> None:
         limit_s = health.answer_limit_s or self._topology.connect_timeout_s
-        succeeded = answers(health.endpoint, within_s=limit_s)
+        tls = self._topology.tls_of(health.endpoint)
+        succeeded = answers(health.endpoint, within_s=limit_s, tls=tls)
         health.probed(succeeded, time.monotonic())
         if succeeded:
             log.info("%s answers again", health.endpoint)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
-from collections.abc import Collection
 
+from cube_api._topology import Topology
 from cube_core.endpoint import Endpoint
 from cube_core.wire.prpc_blocking import BlockingConnection
 
@@ -18,11 +18,11 @@ class ConnectionPool:
     two processes cannot read from one connection.
 
     Args:
-        connect_timeout_s: for connections that have to be made.
+        topology: says how connections have to be made.
     """
 
-    def __init__(self, connect_timeout_s: float) -> None:
-        self._connect_timeout_s = connect_timeout_s
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
         self._idle: defaultdict[Endpoint, deque[BlockingConnection]] = defaultdict(deque)
         self._owner_pid = os.getpid()
         self._closed = False
@@ -42,7 +42,11 @@ class ConnectionPool:
                 # The last one used: the others may grow old and be closed by the peer.
                 connection = idle.pop()
             except IndexError:
-                return BlockingConnection(endpoint, connect_timeout_s=self._connect_timeout_s)
+                return BlockingConnection(
+                    endpoint,
+                    connect_timeout_s=self._topology.connect_timeout_s,
+                    tls=self._topology.tls_of(endpoint),
+                )
             if not connection.is_stale():
                 return connection
             connection.close()
@@ -55,11 +59,13 @@ class ConnectionPool:
         else:
             idle.append(connection)
 
-    def keep_only(self, endpoints: Collection[Endpoint], connect_timeout_s: float) -> None:
-        """Closes idle connections to all others; what is lent to them stays usable."""
-        self._connect_timeout_s = connect_timeout_s
+    def adopt(self, topology: Topology) -> None:
+        """Closes idle connections that it does not have, or not in this way; what is lent stays
+        usable."""
+        before, self._topology = self._topology, topology
+        kept = topology.connected_alike(before)
         for endpoint in list(self._idle):
-            if endpoint not in endpoints:
+            if endpoint not in kept:
                 self._close_all(self._idle.pop(endpoint, deque()))
 
     def close(self) -> None:

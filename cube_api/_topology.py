@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 from cube_api._balancer import Replica, Replicas
 from cube_api._health import HealthBoard
-from cube_core.conf.cube_conf import DictConf
+from cube_core.conf.cube_conf import DictConf, TlsConf
 from cube_core.conf.naming import Server
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConfError
 from cube_core.hedging import HedgeBudget
+from cube_core.tls import ClientTls
 
 _CONNECT_SHARE = 0.5
 
@@ -59,6 +60,7 @@ class Topology:
         self._dicts = {
             name: DictTopology(conf, self.servers[name], board) for name, conf in confs.items()
         }
+        self._tls = self._tls_clients()
         timeouts_ms = [conf.timeout_ms for conf in self.confs.values()]
         self.connect_timeout_s = _CONNECT_SHARE * min(timeouts_ms, default=1000) / 1000
         """A replica that takes longer to connect to is given up, so that time is left to ask
@@ -82,6 +84,15 @@ class Topology:
             for server in replicas
         }
 
+    def tls_of(self, endpoint: Endpoint) -> ClientTls | None:
+        """How connections to the endpoint are secured; None: not at all."""
+        return self._tls.get(endpoint)
+
+    def connected_alike(self, other: Topology) -> set[Endpoint]:
+        """Endpoints that both have, and connect to in the same way."""
+        both = self.endpoints() & other.endpoints()
+        return {each for each in both if self.tls_of(each) == other.tls_of(each)}
+
     def is_same_as(self, other: Topology) -> bool:
         """Whether it says the same about every dict and server."""
         return self.confs == other.confs and self.servers == other.servers
@@ -91,6 +102,16 @@ class Topology:
         for name, target in self._dicts.items():
             if name in other._dicts:
                 target.dim_seen = other._dicts[name].dim_seen
+
+    def _tls_clients(self) -> dict[Endpoint, ClientTls]:
+        ways: dict[Endpoint, TlsConf | None] = {}
+        for name, conf in self.confs.items():
+            for endpoint in {each.endpoint for replicas in self.servers[name] for each in replicas}:
+                if ways.setdefault(endpoint, conf.tls) != conf.tls:
+                    problem = f"is not that of another dict on {endpoint}"
+                    raise ConfError(self._origin, f"{name}: tls", problem)
+        clients = {tls: tls.client() for tls in set(ways.values()) if tls is not None}
+        return {endpoint: clients[tls] for endpoint, tls in ways.items() if tls is not None}
 
     def _servers_of(self, conf: DictConf) -> list[list[Server]]:
         try:

@@ -10,13 +10,27 @@ import logging
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from cube_core.errors import ConfError, CubeError
 
 log = logging.getLogger(__name__)
+
+# One identity a role: what its ports show, and what it shows where it connects.
+TlsCertFile = Annotated[
+    str,
+    typer.Option("--tls_cert_file", help="Certificate with its chain, PEM: ports speak TLS only"),
+]
+TlsKeyFile = Annotated[str, typer.Option("--tls_key_file", help="Its private key, PEM")]
+TlsCaFile = Annotated[
+    str,
+    typer.Option(
+        "--tls_ca_file",
+        help="Who signs the certificates of peers, PEM: clients must show one (mutual TLS)",
+    ),
+]
 
 USAGE_EXIT_CODE = 2
 _TRUE = frozenset({"true", "t", "yes", "y", "1"})

@@ -48,7 +48,7 @@ class ServedDict:
             shared=settings.workers > 1,
             keep_versions=settings.keep_versions,
         )
-        self.downloads = Downloads(self.store)
+        self.downloads = Downloads(self.store, settings.tls)
         self.control = Control(self.versions, self.downloads)
 
     @property

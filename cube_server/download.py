@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cube_core._native import Table, crc32c, crc32c_file
 from cube_core.errors import ControlError, CubeError
+from cube_core.tls import ClientTls, TlsFiles
 from cube_core.versions import Version
 from cube_server.store import DataDirectory
 
@@ -31,10 +32,15 @@ class DownloadOrder:
 
 
 class Downloads:
-    """Runs downloads in threads, one at a time for each version."""
+    """Runs downloads in threads, one at a time for each version.
 
-    def __init__(self, store: DataDirectory) -> None:
+    Args:
+        tls: of https addresses.
+    """
+
+    def __init__(self, store: DataDirectory, tls: TlsFiles) -> None:
         self._store = store
+        self._tls = tls
         self._stopping = threading.Event()
         self._running: dict[Version, tuple[DownloadOrder, asyncio.Task[Path]]] = {}
 
@@ -89,7 +95,7 @@ class Downloads:
     def _write(self, order: DownloadOrder, temporary: Path) -> None:
         size, checksum = 0, 0
         with temporary.open("wb") as file:
-            with _pieces(order.url) as pieces:
+            with _pieces(order.url, self._tls) as pieces:
                 for piece in pieces:
                     size += len(piece)
                     checksum = crc32c(piece, checksum)
@@ -123,16 +129,18 @@ def check_table(table: Table, version: Version, store: DataDirectory) -> None:
 
 
 @contextmanager
-def _pieces(url: str) -> Iterator[Iterator[bytes]]:
+def _pieces(url: str, tls: TlsFiles) -> Iterator[Iterator[bytes]]:
     # httpx takes a tenth of a second to import, which an empty server need not spend.
     import httpx
 
     timeout = httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
     try:
-        if httpx.URL(url).scheme not in ("http", "https"):
+        scheme = httpx.URL(url).scheme
+        if scheme not in ("http", "https"):
             raise ControlError("only http:// and https:// are fetched")
+        context = ClientTls(tls).context() if scheme == "https" else False
         with (
-            httpx.Client(timeout=timeout, trust_env=False) as client,
+            httpx.Client(timeout=timeout, trust_env=False, verify=context) as client,
             client.stream("GET", url, headers={"accept-encoding": "identity"}) as response,
         ):
             if response.status_code != httpx.codes.OK:

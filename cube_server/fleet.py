@@ -152,6 +152,7 @@ class Fleet:
             "port": self._port,
             "keys_per_request_max": settings.keys_per_request_max,
             "limits": asdict(settings.limits),
+            "tls": asdict(settings.tls),
         }
         try:
             await asyncio.wait_for(worker.channel.ask("start", body), _START_TIMEOUT_S)

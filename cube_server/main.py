@@ -10,6 +10,7 @@ import typer
 
 from cube_core import command_line, log
 from cube_core.errors import ConfError
+from cube_core.tls import TlsFiles
 from cube_core.wire.limits import WireLimits
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -144,6 +145,9 @@ def serve(
             "--drain_timeout_s", min=0, help="Time to answer what is under way at the end"
         ),
     ] = 10.0,
+    tls_cert_file: command_line.TlsCertFile = "",
+    tls_key_file: command_line.TlsKeyFile = "",
+    tls_ca_file: command_line.TlsCaFile = "",
     flagfile: Annotated[
         str, typer.Option("--flagfile", help="A file of flags, one a line; later flags win")
     ] = "",
@@ -182,6 +186,7 @@ def serve(
             keep_versions=keep_versions,
             keys_per_request_max=keys_per_request_max,
             workers=workers,
+            tls=TlsFiles(tls_cert_file, tls_key_file, tls_ca_file),
             drain_timeout_s=drain_timeout_s,
             limits=WireLimits(
                 frame_bytes_max=frame_bytes_max,

@@ -85,6 +85,7 @@ class ShardServer:
             grpc_port=settings.grpc_port,
             limits=settings.limits,
             fast_path=self._loop_seeks,
+            tls=settings.server_tls(),
         )
         self._plane.on_change(self._server.set_serving)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from cube_core.tls import ServerTls, TlsFiles
 from cube_core.wire.limits import WireLimits
 
 
@@ -24,6 +25,7 @@ class ServerSettings:
         keep_versions: versions kept, in memory and on disk, the current one counted.
         keys_per_request_max: keys of one seek.
         workers: processes that answer seeks; with one, that is the process itself.
+        tls: with a certificate, ports speak TLS only; tables are fetched with it over https.
         drain_timeout_s: what is not answered that long after SIGTERM is cut off.
     """
 
@@ -37,8 +39,17 @@ class ServerSettings:
     keep_versions: int = 2
     keys_per_request_max: int = 1_000_000
     workers: int = 1
+    tls: TlsFiles = field(default_factory=TlsFiles)
     drain_timeout_s: float = 10.0
     limits: WireLimits = field(default_factory=WireLimits)
+
+    def server_tls(self) -> ServerTls | None:
+        """What the ports speak; None: no TLS.
+
+        Raises:
+            ConfError: a file cannot be used.
+        """
+        return ServerTls(self.tls) if self.tls.cert_file else None
 
     def limits_by_name(self) -> dict[str, int]:
         """Every limit, as `/status` tells them."""

@@ -98,7 +98,10 @@ class Supervisor:
         from cube_core.wire.grpc_server import GrpcServer
 
         services = (dict_service(self._seeker), control_service(self._plane.command))
-        server = GrpcServer(services, self._settings.limits, loop, self._settings.host, port)
+        settings = self._settings
+        server = GrpcServer(
+            services, settings.limits, loop, settings.host, port, settings.server_tls()
+        )
         server.set_serving(False)
         return server
 

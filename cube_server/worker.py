@@ -16,6 +16,7 @@ import uvloop
 
 from cube_core import log as logs
 from cube_core._native import Seeker, Table
+from cube_core.tls import ServerTls, TlsFiles
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.server import RpcServer
 from cube_server.control import control_service
@@ -54,7 +55,12 @@ class Worker:
         raise ValueError(f"nobody asks a worker for {what!r}")
 
     async def _start(
-        self, host: str, port: int, keys_per_request_max: int, limits: dict[str, int]
+        self,
+        host: str,
+        port: int,
+        keys_per_request_max: int,
+        limits: dict[str, int],
+        tls: dict[str, str],
     ) -> None:
         self._limits = WireLimits(**limits)
         allow_files(self._limits.connections_max + _OTHER_FILES)
@@ -68,6 +74,7 @@ class Worker:
             port=port,
             limits=self._limits,
             fast_path=self._loop_seeks,
+            tls=ServerTls(TlsFiles(**tls)) if tls["cert_file"] else None,
             reuse_port=True,
         )
         await self._server.start()

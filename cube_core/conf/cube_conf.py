@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cube_core.conf.naming import Server, check_address, servers_of
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConfError
+from cube_core.tls import ClientTls, TlsFiles
 
 
 class Node(BaseModel):
@@ -21,6 +22,34 @@ class Node(BaseModel):
     ip: str | None = None
     port: int | None = Field(default=None, ge=1, le=65535)
     ipport_list: str | None = None
+
+
+class TlsConf(BaseModel):
+    """How connections to the servers of a dict are secured; paths may be relative to the directory
+    of `cube.conf`. `ca_file`: who may sign the servers' certificates, "" for whom the system
+    trusts; `cert_file` and `key_file`: what servers that ask for one get; `server_name`: what their
+    certificates must hold, "" for the host that is connected to.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    server_name: str = ""
+
+    def client(self) -> ClientTls:
+        """Raises ConfError that names the file that cannot be used."""
+        return ClientTls(TlsFiles(self.cert_file, self.key_file, self.ca_file), self.server_name)
+
+    def relative_to(self, directory: Path) -> TlsConf:
+        """The same with paths that do not depend on the working directory."""
+        files = {
+            name: str(directory / path)
+            for name in ("ca_file", "cert_file", "key_file")
+            if (path := getattr(self, name))
+        }
+        return self.model_copy(update=files)
 
 
 class DictConf(BaseModel):
@@ -42,6 +71,7 @@ class DictConf(BaseModel):
     type: Literal["ipport", "ipport_list", "ipport_parallel"] = "ipport"
     load_balancer: Literal["", "rr", "random", "wr", "la", "c_murmurhash"] = "rr"
     nodes: list[Node]
+    tls: TlsConf | None = None
 
     @model_validator(mode="after")
     def _one_node_a_shard(self) -> DictConf:
@@ -133,6 +163,8 @@ def read_cube_conf(path: Path | str) -> dict[str, DictConf]:
         conf = _validated(str(path), index, entry)
         if conf.dict_name in dicts:
             raise ConfError(str(path), f"{index}.dict_name", f"{conf.dict_name!r} stands twice")
+        if conf.tls is not None:
+            conf = conf.model_copy(update={"tls": conf.tls.relative_to(Path(path).parent)})
         dicts[conf.dict_name] = conf
     return dicts
 

@@ -9,6 +9,7 @@ import asyncio
 import concurrent.futures
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
 from cube_core.errors import ConfError, RpcTimeoutError
+from cube_core.tls import ServerTls
 from cube_core.wire.faults import fault_of
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.service import Method, RpcContext, Service
@@ -41,6 +43,7 @@ class GrpcServer:
         loop: asyncio.AbstractEventLoop,
         host: str,
         port: int,
+        tls: ServerTls | None = None,
     ) -> None:
         self._loop = loop
         self._server = grpc.server(
@@ -60,7 +63,7 @@ class GrpcServer:
             [*self._names[1:], health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
         )
         try:
-            self.port: int = self._server.add_insecure_port(f"{host}:{port}")
+            self.port: int = self._open_port(f"{host}:{port}", tls)
         except RuntimeError as error:
             raise ConfError(
                 "command line",
@@ -68,6 +71,19 @@ class GrpcServer:
                 f"cannot listen on {host}:{port}: in use, or no address of this machine",
             ) from error
         self._server.start()
+
+    def _open_port(self, address: str, tls: ServerTls | None) -> int:
+        if tls is None:
+            return self._server.add_insecure_port(address)
+        certificates = _Certificates(tls)
+        return self._server.add_secure_port(
+            address,
+            grpc.dynamic_ssl_server_credentials(
+                certificates.configuration,
+                certificates.changed,  # type: ignore[arg-type]  # None, for no change, is allowed
+                tls.wants_client_certificates,
+            ),
+        )
 
     def set_serving(self, serving: bool) -> None:
         """What the health service says of the server and of each of its services."""
@@ -116,6 +132,32 @@ class GrpcServer:
         except concurrent.futures.TimeoutError as error:
             answer.cancel()
             raise RpcTimeoutError("no answer within the caller's timeout") from error
+
+
+class _Certificates:
+    """The certificates of the port, asked for by gRPC at every handshake."""
+
+    def __init__(self, tls: ServerTls) -> None:
+        self._tls = tls
+        self._context = tls.newest()
+        self.configuration = self._read()
+
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """What to use from now on; None to go on with what there is."""
+        # What TLS on the other port could not use is not offered here either.
+        context = self._tls.newest()
+        if context is self._context:
+            return None
+        self._context = context
+        self.configuration = self._read()
+        return self.configuration
+
+    def _read(self) -> grpc.ServerCertificateConfiguration:
+        files = self._tls.files
+        key = Path(files.key_file or files.cert_file).read_bytes()
+        pair = (key, Path(files.cert_file).read_bytes())
+        ca = Path(files.ca_file).read_bytes() if files.ca_file else None
+        return grpc.ssl_server_certificate_configuration([pair], root_certificates=ca)
 
 
 async def _awaited(method: Method, payload: bytes, context: RpcContext) -> bytes:

@@ -18,6 +18,7 @@ class WireLimits:
             closed; 0 for never.
         frame_timeout_ms: a frame or HTTP request must come whole within this after its first
             byte, else its connection is cut off; 0 for any time.
+        handshake_timeout_ms: for a peer to complete its TLS handshake, else it is cut off.
         in_flight_max: requests of one baidu_std connection that are answered off the event loop;
             at this number no more is read from the connection until one is answered.
         threads_per_connection_max: requests of one baidu_std connection that are in threads; at
@@ -40,6 +41,7 @@ class WireLimits:
     connections_max: int = 10_000
     idle_timeout_ms: int = 600_000
     frame_timeout_ms: int = 30_000
+    handshake_timeout_ms: int = 10_000
     in_flight_max: int = 256
     threads_per_connection_max: int = 8
     write_buffer_bytes_max: int = 256 << 20

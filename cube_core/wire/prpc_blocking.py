@@ -6,16 +6,20 @@ import math
 import os
 import select
 import socket
+import ssl
 import time
+from typing import cast
 
 from cube_core._native import Frame, encode_request_frame
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError, RpcTimeoutError, WireError
+from cube_core.tls import ClientTls
 from cube_core.wire.frame_reader import FRAME_BYTES_MAX, FrameReader
 from cube_core.wire.prpc_channel import CONNECT_TIMEOUT_S, error_of, next_correlation_id
 
 _RECEIVE_BYTES_MIN = 64 << 10
 _RECEIVE_BYTES_MAX = 1 << 20
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class BlockingConnection:
@@ -35,13 +39,16 @@ class BlockingConnection:
         *,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         frame_bytes_max: int = FRAME_BYTES_MAX,
+        tls: ClientTls | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._tls = tls
         self._connect_timeout_s = connect_timeout_s
         self._connect_deadline_s = time.monotonic() + connect_timeout_s
         self._reader = FrameReader(frame_bytes_max)
         self._unsent: list[memoryview] = []
         self._connecting = True
+        self._handshake_events = 0
         self._socket: socket.socket | None = None
         try:
             self._addresses = socket.getaddrinfo(
@@ -60,7 +67,7 @@ class BlockingConnection:
     def events(self) -> int:
         """What to poll `fileno()` for."""
         if self._connecting:
-            return select.POLLOUT
+            return self._handshake_events or select.POLLOUT
         return select.POLLIN | select.POLLOUT if self._unsent else select.POLLIN
 
     def fileno(self) -> int:
@@ -176,14 +183,46 @@ class BlockingConnection:
     def _finish_connecting(self) -> None:
         error_number = self._open_socket().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error_number:
+            self._handshake_events = 0
             self._connect_to_next_address(os.strerror(error_number))
-        elif self._is_writable():
+        elif self._is_made():
             self._connecting = False
             self._flush()
         elif time.monotonic() >= self._connect_deadline_s:
             self.close()
             limit_ms = self._connect_timeout_s * 1000
             raise ConnectError(f"{self.endpoint}: no connection within {limit_ms:.0f} ms")
+
+    def _is_made(self) -> bool:
+        if self._tls is None:
+            return self._is_writable()
+        if self._handshake_events:
+            return self._shake_hands()
+        return self._is_writable() and self._begin_tls(self._tls)
+
+    def _begin_tls(self, tls: ClientTls) -> bool:
+        self._socket = tls.context().wrap_socket(
+            self._open_socket(),
+            server_hostname=tls.name_of(self.endpoint.host),
+            do_handshake_on_connect=False,
+        )
+        return self._shake_hands()
+
+    def _shake_hands(self) -> bool:
+        """Whether the handshake is done; else `events` says what it waits for."""
+        secured = cast(ssl.SSLSocket, self._open_socket())
+        try:
+            secured.do_handshake()
+        except ssl.SSLWantReadError:
+            self._handshake_events = select.POLLIN
+        except ssl.SSLWantWriteError:
+            self._handshake_events = select.POLLOUT
+        except OSError as error:
+            self.close()
+            raise ConnectError(f"{self.endpoint}: no TLS connection: {error}") from error
+        else:
+            return True
+        return False
 
     def _is_writable(self) -> bool:
         poll = select.poll()
@@ -202,15 +241,15 @@ class BlockingConnection:
     def _send_some(self, data: bytes | memoryview) -> int:
         try:
             return self._open_socket().send(data)
-        except BlockingIOError:
+        except _WOULD_BLOCK:
             return 0
         except OSError as error:
             raise self._lost(error.strerror or str(error)) from error
 
     def _receive(self) -> list[Frame]:
         try:
-            data = self._open_socket().recv(self._receive_bytes())
-        except BlockingIOError:
+            data = self._received()
+        except _WOULD_BLOCK:
             return []
         except OSError as error:
             raise self._lost(error.strerror or str(error)) from error
@@ -224,6 +263,14 @@ class BlockingConnection:
             self.close()
             raise ConnectError(f"{self.endpoint}: it sent what is no answer: {error}") from error
         return frames
+
+    def _received(self) -> bytes:
+        data = self._open_socket().recv(self._receive_bytes())
+        if isinstance(self._socket, ssl.SSLSocket):
+            # What is decrypted already does not wake a poll.
+            while pending_bytes := self._socket.pending():
+                data += self._socket.recv(pending_bytes)
+        return data
 
     def _receive_bytes(self) -> int:
         return min(max(_RECEIVE_BYTES_MIN, self._reader.missing_bytes), _RECEIVE_BYTES_MAX)

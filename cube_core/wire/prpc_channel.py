@@ -12,6 +12,7 @@ from typing import cast
 from cube_core._native import Frame, encode_request_frame
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError, RpcError, RpcTimeoutError, WireError
+from cube_core.tls import ClientTls
 from cube_core.wire.frame_reader import FRAME_BYTES_MAX, FrameReader
 
 CONNECT_TIMEOUT_S = 1.0
@@ -58,8 +59,10 @@ class AsyncChannel:
         *,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         frame_bytes_max: int = FRAME_BYTES_MAX,
+        tls: ClientTls | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._tls = tls
         self._connect_timeout_s = connect_timeout_s
         self._frame_bytes_max = frame_bytes_max
         self._current: _Connection | None = None
@@ -119,7 +122,7 @@ class AsyncChannel:
         `submit` returned."""
         connection = self._current
         if connection is None:
-            connection = _Connection(self, self._frame_bytes_max)
+            connection = _Connection(self, self._frame_bytes_max, self._tls)
             if self._closed:
                 connection.fail(self._closed_error())
             else:
@@ -183,8 +186,9 @@ class Ticket:
 class _Connection(asyncio.Protocol):
     """One TCP connection of a channel, from before it is made until it is lost."""
 
-    def __init__(self, channel: AsyncChannel, frame_bytes_max: int) -> None:
+    def __init__(self, channel: AsyncChannel, frame_bytes_max: int, tls: ClientTls | None) -> None:
         self._channel = channel
+        self._tls = tls
         self._reader = FrameReader(frame_bytes_max)
         self._transport: asyncio.Transport | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -203,15 +207,25 @@ class _Connection(asyncio.Protocol):
         endpoint = self._channel.endpoint
         loop = asyncio.get_running_loop()
         try:
-            await asyncio.wait_for(
-                loop.create_connection(lambda: self, endpoint.host, endpoint.port), timeout_s
-            )
+            await asyncio.wait_for(self._open(loop, endpoint), timeout_s)
         except asyncio.TimeoutError:
             self._connecting = None
             self.fail(ConnectError(f"{endpoint}: no connection within {timeout_s * 1000:.0f} ms"))
         except (OSError, ValueError) as error:
             self._connecting = None
             self.fail(ConnectError(f"{endpoint}: no connection: {error}"))
+
+    async def _open(self, loop: asyncio.AbstractEventLoop, endpoint: Endpoint) -> None:
+        if self._tls is None:
+            await loop.create_connection(lambda: self, endpoint.host, endpoint.port)
+            return
+        await loop.create_connection(
+            lambda: self,
+            endpoint.host,
+            endpoint.port,
+            ssl=self._tls.context(),
+            server_hostname=self._tls.name_of(endpoint.host),
+        )
 
     def submit(self, frame: bytes, correlation_id: int, receiver: Receiver) -> None:
         self._pending[correlation_id] = (receiver, self._frames_received)

@@ -344,7 +344,8 @@ class PrpcProtocol(asyncio.Protocol):
             return
         # Closing at once would reset the connection when the peer has sent more meanwhile, and
         # a reset takes answers with it that the peer has not read yet.
-        self._transport.write_eof()
+        if self._transport.can_write_eof():  # not over TLS
+            self._transport.write_eof()
         self._loop.call_later(_LINGER_S, self._transport.close)
 
 

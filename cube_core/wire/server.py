@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cube_core.errors import ConfError
+from cube_core.tls import ServerTls
 from cube_core.wire.batch_path import BatchPath
 from cube_core.wire.connections import Connections, WireCounters
 from cube_core.wire.limits import WireLimits
@@ -36,6 +37,7 @@ class RpcServer:
         fast_path: a kernel that answers frames by itself on the event loop.
         batch_path: takes the requests of one method as they come, to answer them together.
         reuse_port: share the port with other processes; the kernel deals out connections.
+        tls: what all ports speak then, and nothing else.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class RpcServer:
         fast_path: FastPath | None = None,
         batch_path: BatchPath | None = None,
         reuse_port: bool = False,
+        tls: ServerTls | None = None,
     ) -> None:
         self._table = ServiceTable(services)
         self._http_app_factory = http_app_factory
@@ -58,6 +61,7 @@ class RpcServer:
         self._fast_path = fast_path
         self._batch_path = batch_path
         self._reuse_port = reuse_port
+        self._tls = tls
         self._connections = Connections(limits.connections_max, limits.unread_bytes_max)
         self._grpc: GrpcServer | None = None
         self._serving = False
@@ -80,6 +84,7 @@ class RpcServer:
         """
         loop = asyncio.get_running_loop()
         self._http_ready: asyncio.Future[HttpProtocolFactory] = loop.create_future()
+        handshake_timeout_s = self._limits.handshake_timeout_ms / 1000 if self._tls else None
         try:
             self._listener = await loop.create_server(
                 self._new_connection,
@@ -87,6 +92,8 @@ class RpcServer:
                 self.port,
                 backlog=_BACKLOG,
                 reuse_port=self._reuse_port or None,
+                ssl=self._tls.context if self._tls else None,
+                ssl_handshake_timeout=handshake_timeout_s,
             )
         except OSError as error:
             raise ConfError(
@@ -125,7 +132,7 @@ class RpcServer:
     def _start_grpc(self, loop: asyncio.AbstractEventLoop, port: int) -> GrpcServer:
         from cube_core.wire.grpc_server import GrpcServer
 
-        server = GrpcServer(self._table.services, self._limits, loop, self._host, port)
+        server = GrpcServer(self._table.services, self._limits, loop, self._host, port, self._tls)
         server.set_serving(self._serving)
         return server
 
