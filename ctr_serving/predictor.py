@@ -19,7 +19,7 @@ _PROGRAM_SUFFIXES = (".json", ".pdmodel")
 _ONEDNN_SHAPES_MAX = 320
 """Numbers of rows for which oneDNN keeps what it prepared: all that there are, by engine.py."""
 
-FLAGS = {"FLAGS_eager_delete_tensor_gb": -1.0}
+FLAGS: dict[str, bool | str | float] = {"FLAGS_eager_delete_tensor_gb": -1.0}
 """Intermediate tensors stay for the next run. Freeing them after each operator wakes a thread as
 often, which is a quarter of the CPU time of a run of 50 rows of the Criteo network."""
 
