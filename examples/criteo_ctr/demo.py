@@ -27,7 +27,15 @@ from examples.criteo_ctr.run_directory import DEFAULT_PORTS, prepare
 from examples.criteo_ctr.service import Service
 from examples.criteo_ctr.takeover import takeover_problems, takeover_table, watch_takeover
 from examples.criteo_ctr.training_job import TrainingJob, progress_bar
-from examples.criteo_ctr.verify import TOLERANCE, ask, comparison, differences
+from examples.criteo_ctr.verify import (
+    AUC_TOLERANCE,
+    TOLERANCE,
+    ask,
+    auc_table,
+    aucs,
+    comparison,
+    differences,
+)
 
 _ROWS_ASKED_MAX = 2000
 _SERVED_TIMEOUT_S = 60.0
@@ -57,8 +65,9 @@ def demo(
 ) -> None:
     """Trains two passes of the Criteo CTR network and serves them, all on this machine.
 
-    Exit code 1: an answer differs from Paddle's own by 1e-5 or more, a process or a request fails,
-    or a request is answered with neither pass while the second is taken over.
+    Exit code 1: an answer differs from Paddle's own by 1e-5 or more, or the AUC on held-out rows by
+    1e-6 or more; a process or a request fails; or a request is answered with neither pass while the
+    second is taken over.
     """
     interrupts.install()
     # Importing Paddle sets the root logger to tell every HTTP request.
@@ -108,6 +117,8 @@ def _serve_passes(
     )
     reference = unsplit_probabilities(first.unsplit_dir, asked)
     check_answers(console, service, asked, reference)
+    _, held_out = first_rows.held_out()
+    check_auc(console, service, held_out, unsplit_probabilities(first.unsplit_dir, held_out))
     console.print("training pass 2 while requests go on over every protocol")
     tally, second = watch_takeover(
         service, asked, reference, lambda: job.run_pass("2", second_rows)
@@ -165,6 +176,28 @@ def check_answers(
     console: Console, service: Service, rows: Rows, reference: NDArray[np.float32]
 ) -> None:
     """Prints the service's answers beside Paddle's own; raises DemoError when they differ."""
+    served = _ask_all(console, service, rows)
+    console.print(comparison(reference, served))
+    for name, difference in differences(reference, served).items():
+        if not difference < TOLERANCE:
+            raise DemoError(f"{name} differs from Paddle by {difference:.1e}, over {TOLERANCE}")
+
+
+def check_auc(
+    console: Console, service: Service, rows: Rows, reference: NDArray[np.float32]
+) -> None:
+    """Prints the AUC through the service beside that of Paddle's own answers; raises DemoError when
+    they differ."""
+    served = _ask_all(console, service, rows)
+    console.print(auc_table(rows.labels, {**served, "Paddle, unsplit model": reference}))
+    expected = aucs(rows.labels, {"": reference})[""]
+    for name, auc in aucs(rows.labels, served).items():
+        if not abs(auc - expected) < AUC_TOLERANCE:
+            raise DemoError(f"AUC over {name} is {auc:.7f}, that of Paddle {expected:.7f}")
+
+
+def _ask_all(console: Console, service: Service, rows: Rows) -> dict[str, NDArray[np.float32]]:
+    """Probabilities float32[n, 2] of all rows over each protocol."""
     served: dict[str, NDArray[np.float32]] = {}
     with progress_bar(console) as bar:
         for protocol in PROTOCOLS:
@@ -172,10 +205,7 @@ def check_answers(
             served[protocol] = ask(
                 rows, service.connector(protocol), functools.partial(bar.advance, task)
             )
-    console.print(comparison(reference, served))
-    for name, difference in differences(reference, served).items():
-        if not difference < TOLERANCE:
-            raise DemoError(f"{name} differs from Paddle by {difference:.1e}, over {TOLERANCE}")
+    return served
 
 
 def main() -> None:

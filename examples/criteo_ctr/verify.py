@@ -1,4 +1,5 @@
-"""The same rows answered by the service and by Paddle directly, side by side."""
+"""The same rows answered by the service and by Paddle directly, side by side: each probability,
+and how well all of them together tell clicks apart."""
 
 from __future__ import annotations
 
@@ -10,8 +11,10 @@ from rich.table import Table
 
 from examples.criteo_ctr.features import Rows
 from examples.criteo_ctr.load import Predictor, largest_difference
+from examples.criteo_ctr.quality import quality
 
 TOLERANCE = 1e-5
+AUC_TOLERANCE = 1e-6
 
 _BATCH_ROWS = 100
 _ROWS_SHOWN = 6
@@ -59,3 +62,18 @@ def comparison(reference: NDArray[np.float32], served: Mapping[str, NDArray[np.f
     worst = [f"{value:.1e}" for value in differences(reference, served).values()]
     table.add_row("max |Δ|", *worst, "")
     return table
+
+
+def auc_table(labels: NDArray[np.int64], answers: Mapping[str, NDArray[np.float32]]) -> Table:
+    """AUC of probabilities float32[n, 2] for labels[n], by who gave them."""
+    table = Table(title=f"AUC on {len(labels)} rows held out")
+    table.add_column("by")
+    table.add_column("AUC", justify="right")
+    for name, auc in aucs(labels, answers).items():
+        table.add_row(name, f"{auc:.7f}")
+    return table
+
+
+def aucs(labels: NDArray[np.int64], answers: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:
+    """AUC of each answer float32[n, 2] for labels[n]."""
+    return {name: quality(labels, answer[:, 1]).auc for name, answer in answers.items()}

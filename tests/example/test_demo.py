@@ -88,6 +88,9 @@ def test_demo_on_real_criteo_rows(tmp_path: Path) -> None:
     assert counts["answered with pass 1"] > 0, output
     assert counts["answered with pass 2"] > 0, output
     assert counts["answered with anything else"] == counts["failed"] == 0, output
+    aucs = re.findall(r"(baidu_std|grpc|http|Paddle, unsplit model)\s+│\s+([\d.]+) │", output)
+    assert len(aucs) == 4, output
+    assert max(float(auc) for _, auc in aucs) - min(float(auc) for _, auc in aucs) < 1e-6
     assert re.search(r"donefile to first answer of pass 2\s+│\s+\d+\.\d+ s", output), output
     assert str(run_dir) in output
     for role in ROLES:

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
-from examples.criteo_ctr.demo import DemoError, check_answers
+from examples.criteo_ctr.demo import DemoError, check_answers, check_auc
 from examples.criteo_ctr.features import Rows
 from examples.criteo_ctr.load import Tally
 from examples.criteo_ctr.service import Service
@@ -56,6 +56,15 @@ def test_answers_off_by_1e_5_fail_and_name_the_protocol(protocol: str) -> None:
         check_answers(console, _service(2e-5, protocol), ROWS, REFERENCE)
     with pytest.raises(DemoError, match=f"{protocol} differs from Paddle"):
         check_answers(console, _service(float("nan"), protocol), ROWS, REFERENCE)
+
+
+@pytest.mark.parametrize("protocol", ["baidu_std", "grpc", "http"])
+def test_another_auc_than_that_of_paddle_fails_and_names_the_protocol(protocol: str) -> None:
+    console = Console(quiet=True)
+    rows = Rows(ROWS.sparse_ids, ROWS.dense, (np.arange(len(ROWS)) % 3 == 0).astype(np.int64))
+    check_auc(console, _service(0.0, protocol), rows, REFERENCE)
+    with pytest.raises(DemoError, match=rf"AUC over {protocol} is 0\.50"):
+        check_auc(console, _service(1e-6, protocol), rows, REFERENCE)
 
 
 @pytest.mark.parametrize(
