@@ -43,7 +43,7 @@ async def build(
     """
     arguments = [
         f"--dict_name={dict_name}",
-        "--job_mode=base",
+        f"--job_mode={'base' if version.is_base else 'delta'}",
         f"--cur_version={version.version}",
         f"--depend_version={version.base}",
         f"--input_path={input_path}",

@@ -90,6 +90,9 @@ def status(context: typer.Context, url: _Url = "", as_json: _Json = False) -> No
         print(f"deploying {deploying['id']} ({deploying['version']}): {deploying['step']}")
     problems = [answer["error"], answer["donefile"]["error"], *answer["donefile"]["bad_lines"]]
     problems.insert(0, deploying["error"] if deploying else "")
+    patch_file = answer["patch_file"] or {"error": "", "bad_lines": [], "waiting": []}
+    problems += [patch_file["error"], *patch_file["bad_lines"]]
+    problems += [f"{each['version']} waits for {each['for']}" for each in patch_file["waiting"]]
     for problem in filter(None, problems):
         print(f"  {problem}")
     table = Table("server", "address", "serves", "background", "ready", "error")

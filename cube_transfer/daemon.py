@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import httpx
 
 from cube_core.errors import BuildError, ControlError
 from cube_transfer.deploy import Deployer
-from cube_transfer.donefile import DonefileEntry
+from cube_transfer.donefiles import Donefiles, ListedPatches
 from cube_transfer.fleet import Fleet
+from cube_transfer.listing import new_bases, next_patch, outdated_patches
 from cube_transfer.reshard import reshard_record
 from cube_transfer.rollback import rollback_record, rolled_back_passes
 from cube_transfer.settings import Settings
 from cube_transfer.state import PassRecord, Stage, State
-from cube_transfer.tables import TableSet
+from cube_transfer.tables import TableStack
 from cube_transfer.tidy import tidy
 from cube_transfer.together import all_together
-from cube_transfer.watch import DonefileWatch
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ class Daemon:
         conf = settings.conf
         self.settings = settings
         self.state = state
-        self.watch = DonefileWatch(conf.donefile_address, conf.poll_interval_ms, source_http)
+        self.donefiles = Donefiles(conf, source_http)
         self.fleet = Fleet(conf.replicas, control_http, settings.replica_deadline_s)
         self.deployer = Deployer(settings, state, self.fleet, source_http, self._newer_listed)
         self.reconcile_error = ""
@@ -60,17 +59,17 @@ class Daemon:
 
     async def run(self) -> None:
         """Runs until cancelled."""
-        await all_together([self.watch.run(), self._deploy_for_ever()])
+        await all_together([self.donefiles.run(), self._deploy_for_ever()])
 
     async def _deploy_for_ever(self) -> None:
         await asyncio.to_thread(tidy, self.settings, self.state)
         await self._take_up()
         while True:
-            self.watch.changed.clear()
+            self.donefiles.changed.clear()
             self.deployer.forget_give_up()
             record = await self._take_ordered()
             if record is None and not self.state.paused:
-                record = await self._take_newest()
+                record = await self._take_new()
             if record is not None:
                 await self.deployer.deploy(record)
                 continue
@@ -120,7 +119,8 @@ class Daemon:
                 if behind is None:
                     raise
                 return behind
-            again = record.model_copy(update={"stage": Stage.NOTICED, "error": "", "step": ""})
+            changes = {"stage": Stage.NOTICED, "error": "", "step": ""}
+            again = record.model_copy(update={**changes, "order": self.state.next_order()})
             await self._order(again)
             return Retry(again, "is deployed anew")
 
@@ -132,14 +132,14 @@ class Daemon:
         behind = [link.replica.name for link in self.fleet.links if not link.is_at(wanted)]
         if record is None or not behind:
             return None
-        self.watch.changed.set()
+        self.donefiles.changed.set()
         return Retry(record, f"is tried again at once on {', '.join(behind)}")
 
     async def set_paused(self, paused: bool) -> None:
         """Paused, the daemon begins no new pass; what is under way goes on, and so do commands."""
         await self.deployer.record(paused=paused)
         log.info("paused" if paused else "resumed")
-        self.watch.changed.set()
+        self.donefiles.changed.set()
 
     def _require_nothing_ordered(self) -> None:
         if self._ordered is not None:
@@ -148,7 +148,7 @@ class Daemon:
     async def _order(self, record: PassRecord) -> None:
         await self.deployer.record(record)
         self._ordered = record
-        self.watch.changed.set()
+        self.donefiles.changed.set()
 
     async def _take_up(self) -> None:
         """Goes on with what was under way when the daemon ended."""
@@ -174,14 +174,14 @@ class Daemon:
         if record.kind == "rollback":
             await self.deployer.record(*rolled_back_passes(self.state, record))
 
-    async def _take_newest(self) -> PassRecord | None:
-        """Records the passes that are new in the donefile: the newest is to be deployed, the
-        others are superseded by it."""
-        entries = new_entries(self.watch.reading.entries, self.state)
-        if not entries:
-            return None
+    async def _take_new(self) -> PassRecord | None:
+        """Records what is new in the donefiles: the newest base is to be deployed, and the others
+        are superseded by it; without a new base, the next patch of the one that is served."""
+        bases = new_bases(self.donefiles.bases.reading.entries, self.state)
+        if not bases:
+            return await self._take_patch()
         order = self.state.next_order()
-        *older, newest = entries
+        *older, newest = bases
         superseded = [
             PassRecord.of(entry, order + place, stage=Stage.SUPERSEDED)
             for place, entry in enumerate(older)
@@ -190,12 +190,41 @@ class Daemon:
         await self.deployer.record(*superseded, record)
         return record
 
+    async def _take_patch(self) -> PassRecord | None:
+        entries = self.listed_patches().entries
+        order = self.state.next_order()
+        skipped = [
+            PassRecord.of(
+                entry,
+                order + place,
+                previous=f"{entry.base}_{entry.base}",
+                stage=Stage.SUPERSEDED,
+                error=f"skipped: its base {entry.base}_{entry.base} is not current any more",
+            )
+            for place, entry in enumerate(outdated_patches(entries, self.state))
+        ]
+        for each in skipped:
+            log.warning("patch %s: %s", each.id, each.error)
+        entry = next_patch(entries, self.state)
+        previous = self.state.newest_of_base(entry.base) if entry else None
+        taken = None
+        if entry is not None and previous is not None:
+            taken = PassRecord.of(entry, order + len(skipped), previous=previous.version)
+        if skipped or taken:
+            await self.deployer.record(*skipped, *([taken] if taken else []))
+        return taken
+
+    def listed_patches(self) -> ListedPatches:
+        """What patch.txt names, with the base of each."""
+        bases = (each for each in reversed(self.state.records()) if each.is_base)
+        return self.donefiles.listed_patches({each.key: each.parsed_version.base for each in bases})
+
     def _newer_listed(self, record: PassRecord) -> bool:
         if self.state.paused:
             return False
-        return bool(new_entries(self.watch.reading.entries, self.state))
+        return bool(new_bases(self.donefiles.bases.reading.entries, self.state))
 
-    async def _serving_tables(self) -> TableSet | None:
+    async def _serving_tables(self) -> TableStack | None:
         try:
             tables = await self.deployer.serving_tables()
             self.reconcile_error = ""
@@ -210,7 +239,7 @@ class Daemon:
         """Returns when the interval is over; at once when there is something new, which a server
         that is long in coming back must not hold up."""
         reconciling = asyncio.ensure_future(self._reconcile())
-        changed = asyncio.ensure_future(self.watch.changed.wait())
+        changed = asyncio.ensure_future(self.donefiles.changed.wait())
         try:
             await asyncio.wait({reconciling, changed}, return_when=asyncio.FIRST_COMPLETED)
             if not changed.done():
@@ -226,34 +255,25 @@ class Daemon:
         await self.fleet.reconcile(await self._serving_tables())
 
 
-def new_entries(entries: Sequence[DonefileEntry], state: State) -> Sequence[DonefileEntry]:
-    """The lines below the last one that is known. A pass that failed and whose line was changed
-    since counts as new, so that it can be repaired in place."""
-    for position in range(len(entries), 0, -1):
-        entry = entries[position - 1]
-        record = state.get(entry.id)
-        if record is not None and not _is_repaired(record, entry):
-            return entries[position:]
-    return entries
-
-
 def failed_pass(state: State, pass_id: str) -> PassRecord:
     """The pass that failed, or the newest that did.
+
+    Args:
+        pass_id: its id, or its version.
 
     Raises:
         ControlError: there is none, or a newer one is served.
     """
     failed = [each for each in state.records() if each.stage is Stage.FAILED]
-    failed = [each for each in failed if each.kind == "pass" and pass_id in ("", each.id)]
+    failed = [
+        each for each in failed if each.kind == "pass" and pass_id in ("", each.id, each.version)
+    ]
     if not failed:
         raise ControlError(f"pass {pass_id} has not failed" if pass_id else "no pass has failed")
-    passes = (each for each in state.records() if each.kind == "pass")
-    served = [each.order for each in passes if each.version == state.wanted]
     newest = failed[0]
-    if newest.order < max(served, default=0):
+    stack = state.stack_of(state.wanted)
+    # A base takes the place of another with all patches over it.
+    newer = stack[-1:] if newest.previous else stack[:1]
+    if any(newest.order < each.order for each in newer):
         raise ControlError(f"pass {newest.id} is older than {state.wanted}, which is served")
     return newest
-
-
-def _is_repaired(record: PassRecord, entry: DonefileEntry) -> bool:
-    return record.stage is Stage.FAILED and record.fields != dict(entry.fields)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +43,26 @@ def parse_dense_manifest(data: bytes, where: str) -> DenseManifest:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ModelError(f"{where}: {field}: {first['msg']}") from error
+
+
+def relabel_dense(model: Path, target: Path, version: str) -> None:
+    """Copies a model to `target` as that of another version: a patch that changes embeddings alone
+    is served with the network of what it is laid over, whose seeks must ask for the patch.
+
+    Raises:
+        ModelError: `model` has no manifest that can be read.
+        OSError: it cannot be copied.
+    """
+    name = f"{model}/{DENSE_MANIFEST_NAME}"
+    data = (model / DENSE_MANIFEST_NAME).read_bytes()
+    parse_dense_manifest(data, name)
+    part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(model, part)
+    fields = {**json.loads(data), "version": version}
+    (part / DENSE_MANIFEST_NAME).write_text(json.dumps(fields), encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
 
 
 def check_dense(

@@ -20,18 +20,19 @@ from typing import Any
 import httpx
 import lmdb
 
+from cube_builder.job import BuildReport
 from cube_core.errors import BuildError, CubeError, DeployError
 from cube_transfer.backoff import until_done
 from cube_transfer.build import build
 from cube_transfer.cube_conf_file import update_cube_conf
 from cube_transfer.dense_manifest import check_dense
 from cube_transfer.fleet import Fleet
-from cube_transfer.publish import publish, republish
+from cube_transfer.publisher import Publisher
 from cube_transfer.replica_link import ReplicaLink
 from cube_transfer.reshard import has_other_shards
 from cube_transfer.settings import Settings
 from cube_transfer.state import PassRecord, Stage, State
-from cube_transfer.tables import TableSet, read_tables
+from cube_transfer.tables import TableStack, read_stack
 from cube_transfer.tidy import tidy
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Deployer:
     """Deploys one pass at a time.
 
     Args:
-        newer_listed: whether the donefile names a newer pass than the given one by now.
+        newer_listed: whether a donefile names what is to take the place of the given pass by now.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Deployer:
         self._fleet = fleet
         self._http = http
         self._newer_listed = newer_listed
+        self._publisher = Publisher(settings, state, http)
         self._serves_own_shards = True
         self._late_replicas: tuple[str, ...] = ()
         self._given_up = asyncio.Event()
@@ -121,7 +123,7 @@ class Deployer:
             self.error = ""
         return record
 
-    async def serving_tables(self) -> TableSet | None:
+    async def serving_tables(self) -> TableStack | None:
         """What all servers are to serve; None before the first switch.
 
         Raises:
@@ -132,7 +134,7 @@ class Deployer:
         if others:
             # Served by the servers of another topology, which this one does not name.
             return None
-        return await asyncio.to_thread(self._read_tables, wanted) if wanted else None
+        return await asyncio.to_thread(self._read_stack, wanted) if wanted else None
 
     async def record(
         self,
@@ -167,7 +169,7 @@ class Deployer:
         self.under_way = record
         if record.stage in (Stage.BUILT, Stage.SHIPPED, Stage.LOADED):
             try:
-                await asyncio.to_thread(self._read_tables, record.version)
+                await asyncio.to_thread(self._read_stack, record.version)
                 return record
             except BuildError as error:
                 if record.kind == "rollback":
@@ -212,33 +214,57 @@ class Deployer:
         if may_give_way and self._newer_listed(record):
             raise SupersededError(f"a newer pass is listed, and {record.step} does not get on")
 
+    def _layers(self, record: PassRecord) -> list[PassRecord]:
+        """What is to be pulled and built: the pass alone, but for new shards also all that it is
+        laid over."""
+        return self._state.stack_of(record.version) if record.kind == "reshard" else [record]
+
     async def _pull(self, record: PassRecord) -> None:
-        pulled = self._settings.pulled(record.version)
-        if record.dense:
-            # The small part first: a model of another pass need not cost the large one.
-            await pulled.pull_dense(record.dense, self._http)
-            await asyncio.to_thread(self._check_dense, record, None)
-        await pulled.pull_input(record.input, self._http)
+        for layer in self._layers(record):
+            pulled = self._settings.pulled(layer.version)
+            if layer.dense:
+                # The small part first: a model of another pass need not cost the large one.
+                await pulled.pull_dense(layer.dense, self._http)
+                await asyncio.to_thread(self._check_dense, layer, None)
+            await pulled.pull_input(layer.input, self._http)
 
     async def _build(self, record: PassRecord) -> None:
+        for layer in self._layers(record):
+            await self._build_layer(layer)
+
+    async def _build_layer(self, record: PassRecord) -> None:
         conf, pulled = self._settings.conf, self._settings.pulled(record.version)
+        options, base = conf.build, None
+        if record.previous:
+            base = await asyncio.to_thread(self._read_base, record)
+            # What a patch changes is stored as the rest is, whatever the configuration says since.
+            options = options.model_copy(update={"quant": base.quant})
         await build(
             dict_name=conf.dict_name,
             version=record.parsed_version,
             input_path=pulled.input,
             output_path=self._settings.output_address,
             shard_num=conf.shard_num,
-            options=conf.build,
+            options=options,
         )
         await pulled.require_unchanged()
-        tables = await asyncio.to_thread(self._read_tables, record.version)
+        tables = (await asyncio.to_thread(self._read_stack, record.version)).top
+        if base is not None and tables.value_bytes != base.value_bytes:
+            raise BuildError(
+                f"{record.input}: values of {tables.value_bytes} bytes; those of its base "
+                f"{base.version} have {base.value_bytes}"
+            )
         if record.dense:
             await asyncio.to_thread(self._check_dense, record, tables.value_bytes)
 
+    def _read_base(self, record: PassRecord) -> BuildReport:
+        base = record.parsed_version.base
+        return BuildReport.read(self._settings.output_address / f"{base}_{base}")
+
     async def _ship(self, record: PassRecord) -> None:
-        async def ship(link: ReplicaLink, tables: TableSet) -> None:
+        async def ship(link: ReplicaLink, tables: TableStack) -> None:
             if not self._serves_own_shards:
-                await link.require_shards(len(tables.tables))
+                await link.require_shards(self._settings.conf.shard_num)
             await link.ensure_shipped(tables)
 
         wanted = self._state.wanted
@@ -250,7 +276,7 @@ class Deployer:
         await self._prepare(record, "load", ReplicaLink.ensure_loaded)
 
     async def _switch(self, record: PassRecord) -> None:
-        tables = await asyncio.to_thread(self._read_tables, record.version)
+        tables = await asyncio.to_thread(self._read_stack, record.version)
 
         async def switch(link: ReplicaLink) -> None:
             if record.kind == "rollback":
@@ -265,17 +291,7 @@ class Deployer:
     async def _publish(self, record: PassRecord) -> None:
         if self._settings.cube_conf is not None:
             await asyncio.to_thread(update_cube_conf, self._settings.cube_conf, self._settings.conf)
-        target = self._settings.model_deploy_path
-        if target is not None and record.dense and record.kind == "rollback":
-            await asyncio.to_thread(republish, target, record.version)
-            return
-        if target is None or not record.dense:
-            missing = "model_deploy_path is not set" if target is None else "the pass has none"
-            log.warning("pass %s: no dense model is published: %s", record.id, missing)
-            return
-        pulled = self._settings.pulled(record.version)
-        await pulled.pull_dense(record.dense, self._http)
-        await asyncio.to_thread(publish, pulled.dense, target, record.version)
+        await self._publisher.publish(record)
 
     async def _tidy(self, record: PassRecord) -> None:
         await asyncio.to_thread(tidy, self._settings, self._state)
@@ -284,10 +300,10 @@ class Deployer:
         self,
         record: PassRecord,
         name: str,
-        step: Callable[[ReplicaLink, TableSet], Awaitable[None]],
+        step: Callable[[ReplicaLink, TableStack], Awaitable[None]],
     ) -> None:
         """A barrier before the switch; a server that lost what it served gets that back first."""
-        tables = await asyncio.to_thread(self._read_tables, record.version)
+        tables = await asyncio.to_thread(self._read_stack, record.version)
         # A rollback does not wait for a server to take what it leads away from, and new servers
         # have nothing to get back.
         serving = None if record.kind != "pass" else await self._serving_tables_or_none()
@@ -299,22 +315,15 @@ class Deployer:
 
         await self._fleet.barrier(name, prepare, lambda: self._give_way(record))
 
-    async def _serving_tables_or_none(self) -> TableSet | None:
+    async def _serving_tables_or_none(self) -> TableStack | None:
         try:
             return await self.serving_tables()
         except BuildError as error:
             log.warning("servers that lost %s cannot get it back: %s", self._state.wanted, error)
             return None
 
-    def _read_tables(self, version: str) -> TableSet:
-        conf = self._settings.conf
-        return read_tables(
-            self._settings.output_address,
-            version,
-            dict_name=conf.dict_name,
-            shard_num=conf.shard_num,
-            files_url=self._settings.files_url,
-        )
+    def _read_stack(self, version: str) -> TableStack:
+        return read_stack(self._settings, self._state, version)
 
     def _check_dense(self, record: PassRecord, value_bytes: int | None) -> None:
         check_dense(

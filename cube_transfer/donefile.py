@@ -1,4 +1,7 @@
-"""Donefiles: one JSON object a line, appended by the trainer when a pass is complete."""
+"""Donefiles: one JSON object a line, appended by the trainer when a pass is complete.
+
+base.txt names the bases; patch.txt beside it the patches, each by the `key` of its base.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,38 @@ from cube_core.versions import Version
 from cube_transfer.remote import child_url, relative_url, scheme_of
 
 BASE_FILE_NAME = "base.txt"
+PATCH_FILE_NAME = "patch.txt"
 LINE_BYTES_MAX = 16 << 10
 
 
 @dataclass(frozen=True)
 class DonefileEntry:
-    """One usable line: a base pass. Locations are resolved against the donefile's directory."""
+    """One usable line: a base or a patch. Locations are resolved against the donefile's
+    directory."""
 
-    line_number: int
+    where: str
+    """`address:line`."""
     id: str
     key: str
-    version: Version
+    base: str
+    """Id of the base: its own, or that of the base with the patch's key; "" while nobody has
+    looked that up."""
     input: str
     dense: str
     """"" when the pass has no dense model."""
     fields: Mapping[str, Any]
     """The line's object as it stands, unknown fields included."""
+
+    @property
+    def version(self) -> Version:
+        return Version(self.base, self.id)
+
+    def require_version_said(self) -> None:
+        """Raises DonefileError when the line has a `version`, and it is another one."""
+        said = self.fields.get("version", "")
+        if said and said != str(self.version):
+            kind = "a base must be <id>_<id>" if self.version.is_base else "this patch must be"
+            raise DonefileError(f"{self.where}: version {said!r} of {kind}, here {self.version}")
 
 
 @dataclass(frozen=True)
@@ -63,6 +82,11 @@ def donefile_address(address: str) -> str:
     return str(local if is_file else local / BASE_FILE_NAME)
 
 
+def patch_file_address(donefile: str) -> str:
+    """Path or URL of the patches' donefile, beside that of the bases."""
+    return resolve(PATCH_FILE_NAME, donefile)
+
+
 def resolve(location: str, donefile: str) -> str:
     """An absolute path or a URL stays as it is; anything else is relative to the donefile's
     directory."""
@@ -73,22 +97,24 @@ def resolve(location: str, donefile: str) -> str:
     return str(Path(donefile).parent / location)
 
 
-def parse_donefile(data: bytes, address: str) -> DonefileReading:
+def parse_donefile(data: bytes, address: str, *, of_patches: bool = False) -> DonefileReading:
     """Reads the lines of a donefile.
 
     A bad line is reported and does not hide the others. Passes only get newer down the file: an
-    id that is listed twice, or a numeric id below an earlier one, is an error of its line.
+    id that is listed twice, or a numeric id below an earlier one, is an error of its line; among
+    patches, of those with the same key.
     """
     entries: list[DonefileEntry] = []
     errors: list[DonefileError] = []
-    order = _Order(address)
+    orders: dict[str, _Order] = {}
     *complete, rest = data.split(b"\n")
     for line_number, line in enumerate(complete, start=1):
         if not line.strip():
             continue
         try:
-            entry = _parse_line(line, line_number, address)
-            order.admit(entry)
+            entry = _parse_line(line, f"{address}:{line_number}", address, of_patches)
+            group = entry.key if of_patches else ""
+            orders.setdefault(group, _Order()).admit(entry, line_number)
             entries.append(entry)
         except DonefileError as error:
             errors.append(error)
@@ -96,57 +122,55 @@ def parse_donefile(data: bytes, address: str) -> DonefileReading:
     return DonefileReading(tuple(entries), tuple(errors), incomplete_line)
 
 
-def _parse_line(line: bytes, line_number: int, address: str) -> DonefileEntry:
-    where = f"{address}:{line_number}"
+def _parse_line(line: bytes, where: str, address: str, of_patches: bool) -> DonefileEntry:
     if len(line) > LINE_BYTES_MAX:
         raise DonefileError(f"{where}: longer than LINE_BYTES_MAX = {LINE_BYTES_MAX} bytes")
     try:
         parsed = _Line.model_validate_json(line)
-        version = Version.parse(f"{parsed.id}_{parsed.id}")
+        Version.parse(f"{parsed.id}_{parsed.id}")
     except ValidationError as error:
         raise DonefileError(f"{where}: {'; '.join(_problems(error))}") from error
     except ControlError as error:
         raise DonefileError(
             f"{where}: id {parsed.id!r} is not 1 to 64 letters, digits, '.' and '-'"
         ) from error
-    if parsed.version and parsed.version != str(version):
-        raise DonefileError(
-            f"{where}: version {parsed.version!r} of a base must be <id>_<id>, here {version}"
-        )
-    return DonefileEntry(
-        line_number=line_number,
+    if of_patches and not parsed.key:
+        raise DonefileError(f"{where}: key: a patch needs the key of its base")
+    entry = DonefileEntry(
+        where=where,
         id=parsed.id,
         key=parsed.key or parsed.id,
-        version=version,
+        base="" if of_patches else parsed.id,
         input=resolve(parsed.input, address),
         dense=resolve(parsed.dense, address) if parsed.dense else "",
         fields=parsed.model_dump(exclude_unset=True),
     )
+    if not of_patches:
+        entry.require_version_said()
+    return entry
 
 
 class _Order:
     """Lines seen so far: ids are unique, and numeric ones only grow."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self) -> None:
         self._lines: dict[str, int] = {}
-        self._newest: DonefileEntry | None = None
+        self._newest_id = ""
 
-    def admit(self, entry: DonefileEntry) -> None:
-        where = f"{self._address}:{entry.line_number}"
+    def admit(self, entry: DonefileEntry, line_number: int) -> None:
         if entry.id in self._lines:
             raise DonefileError(
-                f"{where}: id {entry.id} is already in line {self._lines[entry.id]}"
+                f"{entry.where}: id {entry.id} is already in line {self._lines[entry.id]}"
             )
         if entry.id.isdecimal():
-            newest = self._newest
-            if newest is not None and int(entry.id) < int(newest.id):
+            newest = self._newest_id
+            if newest and int(entry.id) < int(newest):
                 raise DonefileError(
-                    f"{where}: out of order: id {entry.id} is below id {newest.id} of line "
-                    f"{newest.line_number}"
+                    f"{entry.where}: out of order: id {entry.id} is below id {newest} of line "
+                    f"{self._lines[newest]}"
                 )
-            self._newest = entry
-        self._lines[entry.id] = entry.line_number
+            self._newest_id = entry.id
+        self._lines[entry.id] = line_number
 
 
 def _problems(error: ValidationError) -> Iterator[str]:

@@ -14,7 +14,7 @@ from cube_core.conf.transfer_conf import Replica
 from cube_transfer.backoff import TRANSIENT, Patience, until_done
 from cube_transfer.limits import REPLICA_DEADLINE_S
 from cube_transfer.replica_link import ReplicaLink
-from cube_transfer.tables import TableSet
+from cube_transfer.tables import TableStack
 from cube_transfer.together import all_together
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Fleet:
             if all(link.error for link in links)
         ]
 
-    async def reconcile(self, tables: TableSet | None) -> None:
+    async def reconcile(self, tables: TableStack | None) -> None:
         """Brings every replica that does not serve `tables` to it, one attempt each; None: only
         asks them what they serve."""
         await all_together(self._reconcile(link, tables) for link in self.links)
@@ -110,7 +110,7 @@ class Fleet:
         await until_done(lambda: step(link), on_failure=note, patience=self.patience)
         link.note_success()
 
-    async def _reconcile(self, link: ReplicaLink, tables: TableSet | None) -> None:
+    async def _reconcile(self, link: ReplicaLink, tables: TableStack | None) -> None:
         try:
             versions = await link.refresh()
             if tables is not None:

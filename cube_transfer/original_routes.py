@@ -102,7 +102,7 @@ def _version_info(conf: TransferConf, record: PassRecord) -> dict[str, Any]:
         "dict_name": conf.dict_name,
         "version": _number(version.version),
         "depend": _number(version.base),
-        "id": _number(record.id),
+        "id": _number(version.version if record.previous else record.id),
         "key": _number(record.key),
         "mode": "base" if version.is_base else "delta",
         "source": record.input,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import httpx
 
 from cube_core.conf.transfer_conf import Replica
-from cube_core.errors import ConnectError, DeployError, RpcError
+from cube_core.errors import BuildError, ConnectError, DeployError, RpcError
 from cube_transfer.control_client import ControlClient, ReplicaVersions
-from cube_transfer.tables import TableSet
+from cube_transfer.tables import TableSet, TableStack
 
 # A server that is slower than this is taken for hung.
 DOWNLOAD_BYTES_PER_S_MIN = 5_000_000
@@ -41,9 +42,12 @@ class ReplicaLink:
         self.versions = await self._client.status()
         return self.versions
 
-    async def ensure_shipped(self, tables: TableSet) -> None:
+    async def ensure_shipped(self, tables: TableStack) -> None:
         """The server has its table of the version on disk, verified; it checks for itself whether
-        it has it already."""
+        it has it already. What the version is laid over is not shipped again."""
+        await self._ship(tables.top)
+
+    async def _ship(self, tables: TableSet) -> None:
         table = tables.tables[self.replica.shard]
         await self._client.command(
             "download",
@@ -67,29 +71,45 @@ class ReplicaLink:
                 f"shards, not {shard_num}; give the new topology servers of its own"
             )
 
-    async def ensure_loaded(self, tables: TableSet) -> None:
+    async def ensure_loaded(self, tables: TableStack) -> None:
         """The version is in the server's memory, beside the one it serves."""
         versions = await self.refresh()
         if versions.current == tables.version:
             return
         try:
-            await self._load(tables)
+            await self._load(tables.top, tables.previous)
         except ConnectError:
             raise
         except RpcError:
-            # A server that lost its disk since the version was shipped gets it again.
-            await self.ensure_shipped(tables)
-            await self._load(tables)
+            # A server that lost its disk since the version was shipped, or has not got what the
+            # version is laid over.
+            await self._load_from_below(tables, versions.current)
 
-    async def _load(self, tables: TableSet) -> None:
+    async def _load_from_below(self, tables: TableStack, current: str) -> None:
+        """Ships and loads, in order, what lies over `current`; from the base on when that is none
+        of the version's own."""
+        start = tables.versions.index(current) + 1 if current in tables.versions else 0
+        for version in tables.versions[start:]:
+            try:
+                layer = await asyncio.to_thread(tables.read, version)
+            except BuildError as error:
+                raise RpcError(
+                    f"{self.replica.name} ({self.replica.endpoint}): needs {version} to be brought "
+                    f"to {tables.version}, and that is not kept any more: {error}"
+                ) from error
+            await self._ship(layer)
+            await self._load(layer, tables.below(version))
+
+    async def _load(self, tables: TableSet, previous: str) -> None:
         table = tables.tables[self.replica.shard]
         await self._client.command(
-            "bg_load_base",
+            "bg_load_patch" if previous else "bg_load_base",
             version=tables.version,
+            **({"previous": previous} if previous else {}),
             timeout_s=COMMAND_TIMEOUT_S + table.file_bytes / LOAD_BYTES_PER_S_MIN,
         )
 
-    async def ensure_switched(self, tables: TableSet) -> None:
+    async def ensure_switched(self, tables: TableStack) -> None:
         """The server serves the version."""
         versions = await self.refresh()
         if versions.current == tables.version:

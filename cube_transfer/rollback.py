@@ -8,7 +8,7 @@ from cube_core.errors import BuildError, ControlError
 from cube_core.versions import Version
 from cube_transfer.settings import Settings
 from cube_transfer.state import PassRecord, Stage, State
-from cube_transfer.tables import read_tables
+from cube_transfer.tables import read_stack
 
 
 def rollback_record(
@@ -24,7 +24,7 @@ def rollback_record(
         ControlError: there is no such version, or it is not kept any more.
     """
     target = _named(state, version) if version else _previous(state, under_way)
-    _require_kept(settings, target)
+    _require_kept(settings, state, target)
     order = state.next_order()
     return target.model_copy(
         update={
@@ -79,20 +79,16 @@ def _previous(state: State, under_way: PassRecord | None) -> PassRecord:
     raise ControlError(f"no version was served before {current.version}")
 
 
-def _require_kept(settings: Settings, target: PassRecord) -> None:
-    conf = settings.conf
+def _require_kept(settings: Settings, state: State, target: PassRecord) -> None:
+    models = settings.model_deploy_path
     try:
-        read_tables(
-            settings.output_address,
-            target.version,
-            dict_name=conf.dict_name,
-            shard_num=conf.shard_num,
-            files_url=settings.files_url,
-        )
+        stack = read_stack(settings, state, target.version)
+        for version in stack.versions:
+            stack.read(version)
     except BuildError as error:
         raise ControlError(f"version {target.version} is not kept any more: {error}") from error
-    models = settings.model_deploy_path
-    if models is not None and target.dense and not (models / target.version).is_dir():
+    has_model = any(record.dense for record in state.stack_of(target.version))
+    if models is not None and has_model and not (models / target.version).is_dir():
         raise ControlError(
             f"version {target.version} is not kept any more: {models / target.version} is missing"
         )

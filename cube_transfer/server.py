@@ -119,8 +119,6 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _warn_of(conf: TransferConf, listen_host: str) -> None:
-    if conf.mode != "base_only":
-        log.warning("mode %s: bases are deployed, patch.txt is not read", conf.mode)
     if conf.buildtool_local:
         log.warning("buildtool_local is not used: the daemon runs its own cube-builder")
     if conf.download_mode != "http":

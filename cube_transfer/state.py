@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
@@ -49,13 +49,16 @@ class Stage(str, Enum):
 
 
 class PassRecord(BaseModel):
-    """One pass of the donefile and its way into production, or a rollback to one."""
+    """One pass of a donefile and its way into production, or a rollback to one."""
 
     model_config = ConfigDict(frozen=True)
 
     id: str
+    """Of a base the id of its line; of a patch, whose id others may have, its version."""
     key: str
     version: str
+    previous: str = ""
+    """Of a patch the version that it is laid over; "" of a base."""
     input: str
     dense: str
     fields: dict[str, Any]
@@ -77,10 +80,11 @@ class PassRecord(BaseModel):
 
     @classmethod
     def of(cls, entry: DonefileEntry, order: int, **fields: Any) -> PassRecord:
+        version = entry.version
         return cls(
-            id=entry.id,
+            id=_record_id(version),
             key=entry.key,
-            version=str(entry.version),
+            version=str(version),
             input=entry.input,
             dense=entry.dense,
             fields=dict(entry.fields),
@@ -91,6 +95,11 @@ class PassRecord(BaseModel):
     @property
     def parsed_version(self) -> Version:
         return Version.parse(self.version)
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is a base of the donefile, and so no patch and no command."""
+        return self.kind == "pass" and not self.previous
 
 
 class State:
@@ -130,6 +139,26 @@ class State:
     def get(self, pass_id: str) -> PassRecord | None:
         return self._records.get(pass_id)
 
+    def pass_of(self, version: Version) -> PassRecord | None:
+        """The pass of the donefile that has this version."""
+        return self._records.get(_record_id(version))
+
+    def stack_of(self, version: str) -> list[PassRecord]:
+        """The passes that a version consists of: its base, the patches over it in order, itself
+        last. Shorter, or empty, where that is not known any more."""
+        return _stack(self._records, version)
+
+    def newest_of_base(self, base: str) -> PassRecord | None:
+        """The pass of the base that was served last; the base itself when no patch was."""
+        return next(
+            (
+                each
+                for each in self.records()
+                if each.kind == "pass" and each.stage.is_served and each.parsed_version.base == base
+            ),
+            None,
+        )
+
     def records(self) -> list[PassRecord]:
         """All records, newest first."""
         return sorted(self._records.values(), key=lambda record: -record.order)
@@ -152,8 +181,7 @@ class State:
 
     def _save(self, records: Sequence[PassRecord], wanted: str | None, paused: bool | None) -> None:
         known = {**self._records, **{record.id: record for record in records}}
-        newest_first = sorted(known.values(), key=lambda record: -record.order)
-        forgotten = {record.id: record for record in newest_first[RECORDS_KEPT:]}
+        forgotten = self._forgotten(known, self._wanted if wanted is None else wanted)
         with self._env.begin(write=True) as transaction:
             for record in records:
                 if record.id not in forgotten:
@@ -167,6 +195,18 @@ class State:
         self._records = {id: record for id, record in known.items() if id not in forgotten}
         self._wanted = self._wanted if wanted is None else wanted
         self._paused = self._paused if paused is None else paused
+
+    def _forgotten(self, known: Mapping[str, PassRecord], wanted: str) -> dict[str, PassRecord]:
+        """The oldest bases and the oldest others, but for what `wanted` consists of. A base that
+        is in the donefile must not look new for all the patches that followed it."""
+        if len(known) <= RECORDS_KEPT:
+            return {}
+        newest_first = sorted(known.values(), key=lambda record: -record.order)
+        bases = [each for each in newest_first if each.is_base]
+        others = [each for each in newest_first if not each.is_base]
+        needed = {record.id for record in _stack(known, wanted)}
+        too_many = (*bases[RECORDS_KEPT:], *others[RECORDS_KEPT:])
+        return {record.id: record for record in too_many if record.id not in needed}
 
     def close(self) -> None:
         self._env.close()
@@ -182,6 +222,22 @@ class State:
         )
         wanted = pairs.get(_WANTED_KEY, b"").decode()
         return {record.id: record for record in records}, wanted, pairs.get(_PAUSED_KEY) == b"1"
+
+
+def _stack(records: Mapping[str, PassRecord], version: str) -> list[PassRecord]:
+    stack: dict[str, PassRecord] = {}
+    name = version
+    while name and name not in stack:
+        record = records.get(_record_id(Version.parse(name)))
+        if record is None:
+            break
+        stack[name] = record
+        name = record.previous
+    return list(stack.values())[::-1]
+
+
+def _record_id(version: Version) -> str:
+    return version.version if version.is_base else str(version)
 
 
 def _key(record: PassRecord) -> bytes:

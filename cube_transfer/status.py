@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from cube_transfer.daemon import Daemon
+from cube_transfer.listing import waiting_patches
 from cube_transfer.remote import shown
 from cube_transfer.replica_link import ReplicaLink
 from cube_transfer.state import PassRecord
+from cube_transfer.watch import DonefileWatch
 
 PASSES_SHOWN = 20
 
@@ -21,7 +23,8 @@ def status_of(daemon: Daemon) -> dict[str, Any]:
         "serving": daemon.state.wanted,
         "paused": daemon.state.paused,
         "deploying": _deploying(daemon),
-        "donefile": _donefile(daemon),
+        "donefile": _donefile(daemon.donefiles.bases),
+        "patch_file": _patch_file(daemon),
         "passes": [_pass(record) for record in daemon.state.records()[:PASSES_SHOWN]],
         "replicas": {
             link.replica.name: replica_status(link, daemon.state.wanted)
@@ -44,8 +47,7 @@ def _deploying(daemon: Daemon) -> dict[str, Any] | None:
     return {**_pass(record), "error": error}
 
 
-def _donefile(daemon: Daemon) -> dict[str, Any]:
-    watch = daemon.watch
+def _donefile(watch: DonefileWatch) -> dict[str, Any]:
     return {
         "address": shown(watch.address),
         "error": watch.error,
@@ -53,6 +55,21 @@ def _donefile(daemon: Daemon) -> dict[str, Any]:
         "bad_lines": [str(error) for error in watch.reading.errors],
         "incomplete_line": watch.reading.incomplete_line,
     }
+
+
+def _patch_file(daemon: Daemon) -> dict[str, Any] | None:
+    watch = daemon.donefiles.patches
+    if watch is None:
+        return None
+    listed = daemon.listed_patches()
+    waiting = list(waiting_patches(listed.entries, daemon.state, daemon.deployer.under_way))
+    answer = _donefile(watch)
+    answer["bad_lines"] += [str(error) for error in listed.errors]
+    answer["waiting_count"] = len(waiting)
+    answer["waiting"] = [
+        {"version": str(entry.version), "for": reason} for entry, reason in waiting[:PASSES_SHOWN]
+    ]
+    return answer
 
 
 def _pass(record: PassRecord) -> dict[str, Any]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cube_builder.job import BuildReport
 from cube_core.errors import BuildError
+from cube_core.versions import Version
+from cube_transfer.settings import Settings
+from cube_transfer.state import State
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,52 @@ class TableSet:
     version: str
     value_bytes: int
     tables: tuple[ShardTable, ...]
+
+
+@dataclass(frozen=True)
+class TableStack:
+    """The tables that a version is answered from: those of its base, then of each patch over it,
+    in order; `versions` names them, the version itself last."""
+
+    versions: tuple[str, ...]
+    top: TableSet
+    read: Callable[[str], TableSet]
+    """Reads those of one of the versions; raises BuildError."""
+
+    @property
+    def version(self) -> str:
+        return self.top.version
+
+    @property
+    def previous(self) -> str:
+        """What the version is laid over; "" for a base."""
+        return self.below(self.version)
+
+    def below(self, version: str) -> str:
+        """What one of the versions is laid over; "" for the base."""
+        place = self.versions.index(version)
+        return self.versions[place - 1] if place else ""
+
+
+def read_stack(settings: Settings, state: State, version: str) -> TableStack:
+    """Reads what was built for a version; for what it is laid over, `read` does so when it is
+    needed.
+
+    Raises:
+        BuildError: as `read_tables`, or it is not known any more what a patch is laid over.
+    """
+    conf = settings.conf
+    read = functools.partial(
+        read_tables,
+        settings.output_address,
+        dict_name=conf.dict_name,
+        shard_num=conf.shard_num,
+        files_url=settings.files_url,
+    )
+    versions = tuple(record.version for record in state.stack_of(version)) or (version,)
+    if not Version.parse(versions[0]).is_base:
+        raise BuildError(f"{version}: what {versions[0]} is laid over is not known any more")
+    return TableStack(versions, read(version), read)
 
 
 def read_tables(

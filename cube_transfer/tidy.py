@@ -35,12 +35,15 @@ def _tidy(settings: Settings, state: State) -> None:
     # What was rolled back from stays a while, to go forward to, but takes no place of a good one.
     kept = [*good[:newest], *(record.version for record in deployed[:newest])]
     keep = {*kept, state.wanted, *unfinished}
-    remove_versions(settings.output_address, known, keep)
+    # A patch is of no use without what it is laid over; its model is whole.
+    layers = {layer.version for version in keep for layer in state.stack_of(version)}
+    remove_versions(settings.output_address, known, keep | layers)
     remove_build_leftovers(settings.output_address, known)
     # The last step of a pass finds its pull still there; after it nothing needs it.
     needs_pull = {record.version for record in under_way if record.step != "tidy"}
     remove_all_but(settings.pulls, needs_pull)
     if settings.model_deploy_path is not None:
         published = published_version(settings.model_deploy_path)
-        remove_versions(settings.model_deploy_path, known, {*keep, published})
+        below = {record.previous for record in under_way}
+        remove_versions(settings.model_deploy_path, known, {*keep, *below, published})
         remove_unfinished_publications(settings.model_deploy_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from watchfiles import awatch
 
 from cube_core.errors import ConfError, DeployError
 from cube_transfer.backoff import until_done
-from cube_transfer.donefile import DonefileReading, donefile_address, parse_donefile
+from cube_transfer.donefile import DonefileReading, parse_donefile
 from cube_transfer.part_file import BytesSink
 from cube_transfer.remote import NotThereError, RemoteFiles, remote_files, scheme_of, shown
 
@@ -25,20 +26,31 @@ class DonefileWatch:
     """Keeps `reading` equal to what the donefile says, and sets `changed` when it says more.
 
     Args:
-        address: directory or file, a path or a URL of any scheme that passes have.
+        address: the file, a path or a URL of any scheme that passes have.
         poll_interval_ms: how often to look; changes of a local file are seen sooner.
+        changed: of whoever waits for several donefiles.
+        of_patches: whether it lists patches.
 
     Raises:
         ConfError: another scheme, or a library for it is not installed.
     """
 
-    def __init__(self, address: str, poll_interval_ms: int, http: httpx.AsyncClient) -> None:
-        self.address = donefile_address(address)
+    def __init__(
+        self,
+        address: str,
+        poll_interval_ms: int,
+        http: httpx.AsyncClient,
+        changed: asyncio.Event | None = None,
+        *,
+        of_patches: bool = False,
+    ) -> None:
+        self.address = address
         self.reading = DonefileReading()
         self.error = ""
         """Why the donefile cannot be read at present."""
-        self.changed = asyncio.Event()
+        self.changed = changed or asyncio.Event()
         self._interval_ms = poll_interval_ms
+        self._parse = functools.partial(parse_donefile, address=address, of_patches=of_patches)
         self._data: bytes | None = None
         self._logged: set[str] = set()
         self._source = _source(self.address, http)
@@ -56,7 +68,7 @@ class DonefileWatch:
             self.error = ""
             if data is not None and data != self._data:
                 self._data = data
-                self._take(await asyncio.to_thread(parse_donefile, data, self.address))
+                self._take(await asyncio.to_thread(self._parse, data))
 
     def _take(self, reading: DonefileReading) -> None:
         self.reading = reading

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from cube_core.errors import ConfError
+from cube_transfer.donefile import donefile_address
 from cube_transfer.watch import DonefileWatch
 from tests.transfer.http_directory import http_directory
 
@@ -19,7 +20,7 @@ from tests.transfer.http_directory import http_directory
 @contextlib.asynccontextmanager
 async def watching(address: str, poll_interval_ms: int = 50) -> AsyncIterator[DonefileWatch]:
     async with httpx.AsyncClient(trust_env=False) as http:
-        watch = DonefileWatch(address, poll_interval_ms, http)
+        watch = DonefileWatch(donefile_address(address), poll_interval_ms, http)
         task = asyncio.ensure_future(watch.run())
         try:
             yield watch
@@ -116,4 +117,4 @@ async def test_a_host_that_is_not_there(unused_tcp_port: int) -> None:
 async def test_other_schemes_are_refused(address: str) -> None:
     async with httpx.AsyncClient() as http:
         with pytest.raises(ConfError, match="donefile_address"):
-            DonefileWatch(address, 1000, http)
+            DonefileWatch(donefile_address(address), 1000, http)
