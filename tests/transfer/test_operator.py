@@ -114,7 +114,9 @@ def test_what_waits_is_tried_again_at_once(replicated_site: Site) -> None:
         wait_until(lambda: site.command("cube1_1", "status")["want_version"] == "2_2")
         assert not site.command("cube1_1", "status")["ready"]
         # A server that is behind is asked when the order comes, and not when its time comes.
+        attempts = site.status()["replicas"]["cube1_1"]["attempts"]
         assert "2: 2_2 is tried again at once on cube1_1" in _command(site, "retry", "2")
+        wait_until(lambda: site.status()["replicas"]["cube1_1"]["attempts"] > attempts)
         proxy.failing.clear()
         _command(site, "retry")
         wait_until(lambda: site.status()["replicas"]["cube1_1"]["ready"])
