@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -108,27 +109,45 @@ class _LocalFile:
     async def ticks(self, interval_ms: int) -> AsyncIterator[None]:
         """Yields at once, after each change in the directory, and every `interval_ms`."""
         yield
-        directory = self._path.parent
         while True:
-            inode = _inode(directory)
+            inode = _inode(self._path.parent)
             if inode is None:
                 await asyncio.sleep(interval_ms / 1000)
                 yield
                 continue
-            changes = awatch(
-                directory,
-                recursive=False,
-                watch_filter=None,
-                debounce=100,
-                step=20,
-                rust_timeout=interval_ms,
-                yield_on_timeout=True,
-            )
-            async for _ in changes:
-                yield
-                # A directory that was replaced sends no events to the old watch.
-                if _inode(directory) != inode:
-                    break
+            async with contextlib.aclosing(_changes(self._path.parent, interval_ms)) as changes:
+                async for _ in changes:
+                    yield
+                    # A directory that was replaced sends no events to the old watch.
+                    if _inode(self._path.parent) != inode:
+                        break
+
+
+async def _changes(directory: Path, interval_ms: int) -> AsyncGenerator[None, None]:
+    """Yields when the watch stands, for what was written before; then after each change, and every
+    `interval_ms`."""
+    changes = awatch(
+        directory,
+        recursive=False,
+        watch_filter=None,
+        debounce=100,
+        step=20,
+        rust_timeout=interval_ms,
+        yield_on_timeout=True,
+    )
+    first = asyncio.ensure_future(anext(changes))
+    try:
+        # The generator sets the watch up before it waits for the first time.
+        await asyncio.sleep(0)
+        yield
+        await first
+        yield
+        async for _ in changes:
+            yield
+    finally:
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await changes.aclose()
 
 
 class _HttpFile:
