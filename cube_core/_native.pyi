@@ -266,6 +266,9 @@ class Frame:
     @property
     def error_text(self) -> str: ...
     @property
+    def authentication(self) -> str:
+        """The meta's authentication_data; "" without one."""
+    @property
     def payload(self) -> memoryview: ...
     @property
     def attachment(self) -> memoryview: ...

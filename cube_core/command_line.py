@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from cube_core.access import OPERATE_TOKEN_VARIABLE, READ_TOKEN_VARIABLE
 from cube_core.errors import ConfError, CubeError
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,22 @@ TlsCaFile = Annotated[
 USAGE_EXIT_CODE = 2
 _TRUE = frozenset({"true", "t", "yes", "y", "1"})
 _FALSE = frozenset({"false", "f", "no", "n", "0"})
+
+ReadTokenFile = Annotated[
+    str,
+    typer.Option(
+        "--read_token_file",
+        help=f"File of the token for what only looks; else the variable {READ_TOKEN_VARIABLE}",
+    ),
+]
+OperateTokenFile = Annotated[
+    str,
+    typer.Option(
+        "--operate_token_file",
+        help=f"File of the token for what changes; else the variable {OPERATE_TOKEN_VARIABLE}. "
+        "Without one, such commands are taken from this machine only",
+    ),
+]
 
 
 def run(

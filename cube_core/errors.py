@@ -12,6 +12,8 @@
     ├── BuildError               a pass cannot be built into shard tables
     ├── DeployError              a pass cannot be shipped, loaded or switched
     ├── ControlError             a control command is refused
+    ├── AccessError              who asks may not ask this: no token, or a wrong one
+    │   └── RoleError            a token for less than this
     ├── RpcError                 the peer answered with an error code, or could not be reached
     │   ├── ConnectError         no connection, or it was lost before the answer
     │   └── RpcTimeoutError      no answer in time
@@ -87,6 +89,14 @@ class DeployError(CubeError):
 
 class ControlError(CubeError):
     """A control command is refused."""
+
+
+class AccessError(CubeError):
+    """Who asks may not ask this: it came with no token, or with a wrong one."""
+
+
+class RoleError(AccessError):
+    """Who asks has a token, but for less than this."""
 
 
 class RpcError(CubeError):

@@ -9,12 +9,16 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from cube_core.access import Asker
 from cube_core.errors import ControlError, WireError
 from cube_core.versions import Version
 from cube_core.wire.service import RpcContext, Service
 from cube_proto import control_pb2
 from cube_server.download import DownloadOrder, Downloads
 from cube_server.versions import DictVersions
+
+READING_COMMANDS = frozenset({"status", "verify"})
+"""Those that change nothing."""
 
 Command = dict[str, Any]
 Reply = dict[str, Any]
@@ -139,7 +143,7 @@ class Control:
         }
 
 
-def control_service(run: Callable[[bytes], Awaitable[bytes]]) -> Service:
+def control_service(run: Callable[[bytes, Asker], Awaitable[bytes]]) -> Service:
     """ControlService for baidu_std and gRPC.
 
     Args:
@@ -150,13 +154,13 @@ def control_service(run: Callable[[bytes], Awaitable[bytes]]) -> Service:
         # The original carries JSON in the attachment, gRPC has a field for it: each is answered
         # in kind.
         if context.attachment:
-            context.response_attachment = await run(bytes(context.attachment))
+            context.response_attachment = await run(bytes(context.attachment), context.asker)
             return b""
         try:
             request = control_pb2.ControlRequest.FromString(bytes(payload))
         except DecodeError as error:
             raise WireError(f"Fail to parse request message, {error}") from error
-        reply = await run(request.json.encode())
+        reply = await run(request.json.encode(), context.asker)
         return control_pb2.ControlResponse(json=reply.decode()).SerializeToString()
 
     descriptor = control_pb2.DESCRIPTOR.services_by_name["ControlService"]

@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cube_core._native import Table
+from cube_core.access import Asker, Right, audit
 from cube_core.errors import ControlError
-from cube_server.control import Command, Control, parse_command
+from cube_server.control import READING_COMMANDS, Command, Control, parse_command
 from cube_server.counters import Counts
 from cube_server.download import Downloads
 from cube_server.settings import ServerSettings
@@ -24,6 +25,8 @@ from cube_server.versions import DictVersions
 
 if TYPE_CHECKING:
     from cube_server.metrics import ServerMetrics
+
+_AUDITED = ("cmd", "dict_name", "version", "version_path")
 
 PublishDict = Callable[["str", "Table | None", Sequence[Table]], Awaitable[None]]
 """Lets seeks of a dict (see `ServedDict.name`) be answered from these tables."""
@@ -117,15 +120,25 @@ class ControlPlane:
         for each in self.dicts:
             each.downloads.stop()
 
-    async def command(self, body: bytes) -> bytes:
+    async def command(self, body: bytes, asker: Asker) -> bytes:
         """Runs a control command, JSON to JSON.
 
         Raises:
             WireError: no JSON object, or one without `cmd`.
+            AccessError: the asker may not do this.
             ControlError: the command is unknown or was refused; says why.
         """
         command = parse_command(body)
-        reply = await self._dict_of(command).control.run(command)
+        right = Right.READ if command["cmd"] in READING_COMMANDS else Right.OPERATE
+        what = " ".join(str(command[each])[:80] for each in _AUDITED if each in command)
+        self._settings.access.require(asker, right, what)
+        try:
+            reply = await self._dict_of(command).control.run(command)
+        except Exception as error:
+            audit(asker, what, f"failed: {error}")
+            raise
+        if right is Right.OPERATE:
+            audit(asker, what, "done")
         return json.dumps(reply, separators=(",", ":")).encode()
 
     async def ready(self) -> str:

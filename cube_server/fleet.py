@@ -153,6 +153,7 @@ class Fleet:
             "keys_per_request_max": settings.keys_per_request_max,
             "limits": asdict(settings.limits),
             "tls": asdict(settings.tls),
+            "access": asdict(settings.access),
         }
         try:
             await asyncio.wait_for(worker.channel.ask("start", body), _START_TIMEOUT_S)

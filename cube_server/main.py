@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cube_core import command_line, log
+from cube_core.access import Access
 from cube_core.errors import ConfError
 from cube_core.tls import TlsFiles
 from cube_core.wire.limits import WireLimits
@@ -148,6 +149,8 @@ def serve(
     tls_cert_file: command_line.TlsCertFile = "",
     tls_key_file: command_line.TlsKeyFile = "",
     tls_ca_file: command_line.TlsCaFile = "",
+    read_token_file: command_line.ReadTokenFile = "",
+    operate_token_file: command_line.OperateTokenFile = "",
     flagfile: Annotated[
         str, typer.Option("--flagfile", help="A file of flags, one a line; later flags win")
     ] = "",
@@ -172,6 +175,8 @@ def serve(
             )
         if dict_names.count(name) > 1:
             raise ConfError("command line", "--dict_name", f"{name!r} is given twice")
+    access = Access.read(read_token_file, operate_token_file)
+    access.warn_when_open_to(host)
     if grpc_port is None:
         grpc_port = port + 1000 if 0 < port <= _PORT_MAX - 1000 else 0
     run(
@@ -187,6 +192,7 @@ def serve(
             keys_per_request_max=keys_per_request_max,
             workers=workers,
             tls=TlsFiles(tls_cert_file, tls_key_file, tls_ca_file),
+            access=access,
             drain_timeout_s=drain_timeout_s,
             limits=WireLimits(
                 frame_bytes_max=frame_bytes_max,

@@ -121,7 +121,9 @@ class ShardServer:
     def _make_app(self) -> FastAPI:
         from cube_server.app import make_app
 
-        return make_app(self._plane, self._settings.limits, [self._dict_service])
+        return make_app(
+            self._plane, self._settings.limits, [self._dict_service], self._settings.access
+        )
 
 
 def dict_service(seeker: Seeker) -> Service:

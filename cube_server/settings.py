@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from cube_core.access import Access
 from cube_core.tls import ServerTls, TlsFiles
 from cube_core.wire.limits import WireLimits
 
@@ -26,6 +27,7 @@ class ServerSettings:
         keys_per_request_max: keys of one seek.
         workers: processes that answer seeks; with one, that is the process itself.
         tls: with a certificate, ports speak TLS only; tables are fetched with it over https.
+        access: who may command the server.
         drain_timeout_s: what is not answered that long after SIGTERM is cut off.
     """
 
@@ -40,6 +42,7 @@ class ServerSettings:
     keys_per_request_max: int = 1_000_000
     workers: int = 1
     tls: TlsFiles = field(default_factory=TlsFiles)
+    access: Access = field(default_factory=Access)
     drain_timeout_s: float = 10.0
     limits: WireLimits = field(default_factory=WireLimits)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cube_core._native import Seeker, Table
+from cube_core.access import Asker
 from cube_core.errors import ConfError
 from cube_server.control import control_service
 from cube_server.control_plane import ControlPlane
@@ -70,7 +71,8 @@ class Supervisor:
     async def _answer(self, what: str, body: dict[str, Any]) -> Any:
         """What workers ask."""
         if what == "command":
-            return (await self._plane.command(body["command"].encode())).decode()
+            asker = Asker(body["peer"], body["token"])
+            return (await self._plane.command(body["command"].encode(), asker)).decode()
         if what == "ready":
             return await self._plane.ready()
         if what == "status":

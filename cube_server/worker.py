@@ -16,6 +16,7 @@ import uvloop
 
 from cube_core import log as logs
 from cube_core._native import Seeker, Table
+from cube_core.access import Access, Asker
 from cube_core.tls import ServerTls, TlsFiles
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.server import RpcServer
@@ -61,7 +62,9 @@ class Worker:
         keys_per_request_max: int,
         limits: dict[str, int],
         tls: dict[str, str],
+        access: dict[str, str],
     ) -> None:
+        self._access = Access(**access)
         self._limits = WireLimits(**limits)
         allow_files(self._limits.connections_max + _OTHER_FILES)
         self._seeker = Seeker(keys_per_request_max, self._limits.frame_bytes_max)
@@ -100,9 +103,10 @@ class Worker:
 
     # ------------------------------------------------------------- as cube_server.app.Plane
 
-    async def command(self, body: bytes) -> bytes:
+    async def command(self, body: bytes, asker: Asker) -> bytes:
         text = body.decode("utf-8", errors="replace")
-        reply: str = await self.channel.ask("command", {"command": text})
+        question = {"command": text, "peer": asker.peer, "token": asker.token}
+        reply: str = await self.channel.ask("command", question)
         return reply.encode()
 
     async def ready(self) -> str:
@@ -124,7 +128,7 @@ class Worker:
     def _make_app(self) -> FastAPI:
         from cube_server.app import make_app
 
-        return make_app(self, self._limits, [self._dict_service])
+        return make_app(self, self._limits, [self._dict_service], self._access)
 
 
 async def _serve(end: socket.socket) -> None:

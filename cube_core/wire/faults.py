@@ -7,10 +7,12 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from cube_core.errors import (
+    AccessError,
     ControlError,
     CubeError,
     FormatError,
     LimitError,
+    RoleError,
     RpcError,
     RpcTimeoutError,
     VersionNotLoadedError,
@@ -25,6 +27,7 @@ class Code(IntEnum):
     NO_SERVICE = 1001
     NO_METHOD = 1002
     BAD_REQUEST = 1003
+    NO_ACCESS = 1004
     TIMED_OUT = 1008
     INTERNAL = 2001
     LIMIT = 2004
@@ -50,6 +53,8 @@ _FAULTS: tuple[tuple[type[CubeError], Code, int, str], ...] = (
     (VersionNotLoadedError, Code.INTERNAL, 409, "FAILED_PRECONDITION"),
     (RpcTimeoutError, Code.TIMED_OUT, 504, "DEADLINE_EXCEEDED"),
     (ControlError, Code.INTERNAL, 500, "FAILED_PRECONDITION"),
+    (RoleError, Code.NO_ACCESS, 403, "PERMISSION_DENIED"),
+    (AccessError, Code.NO_ACCESS, 401, "UNAUTHENTICATED"),
     (CubeError, Code.INTERNAL, 500, "INTERNAL"),
 )
 

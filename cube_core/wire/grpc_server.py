@@ -17,6 +17,7 @@ from grpc_health.v1 import health, health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
+from cube_core.access import token_of
 from cube_core.errors import ConfError, RpcTimeoutError
 from cube_core.tls import ServerTls
 from cube_core.wire.faults import fault_of
@@ -125,13 +126,20 @@ class GrpcServer:
         if remaining_s is not None and remaining_s > _NO_DEADLINE_S:
             remaining_s = None
         deadline_s = None if remaining_s is None else time.monotonic() + remaining_s
-        context = RpcContext(call.peer().partition(":")[2], deadline_s=deadline_s)
+        context = RpcContext(
+            call.peer().partition(":")[2], deadline_s=deadline_s, token=_token_of(call)
+        )
         answer = asyncio.run_coroutine_threadsafe(_awaited(method, payload, context), self._loop)
         try:
             return answer.result(remaining_s)
         except concurrent.futures.TimeoutError as error:
             answer.cancel()
             raise RpcTimeoutError("no answer within the caller's timeout") from error
+
+
+def _token_of(call: grpc.ServicerContext) -> str:
+    metadata = dict(call.invocation_metadata() or ())
+    return token_of(str(metadata.get("authorization", "")))
 
 
 class _Certificates:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
-from cube_core.errors import LimitError
+from cube_core.access import Access, Asker, Right, token_of
+from cube_core.errors import AccessError, LimitError
 from cube_core.wire.faults import fault_of, fault_text
 from cube_core.wire.json_mapping import request_from_json, response_to_json
 from cube_core.wire.limits import WireLimits
@@ -87,6 +89,30 @@ def peer_address(request: Request) -> str:
     return f"{request.client.host}:{request.client.port}" if request.client else "unknown"
 
 
+def request_token(request: Request) -> str:
+    """The token of the request; "" for none."""
+    return token_of(request.headers.get("authorization", ""))
+
+
+def asker_of(request: Request) -> Asker:
+    """Who sends the request."""
+    return Asker(peer_address(request), request_token(request))
+
+
+def readers_only(access: Access) -> Any:
+    """Dependency of routes that only look: open to all until a read token is set."""
+
+    def require(request: Request) -> None:
+        if not access.read_token:
+            return
+        try:
+            access.require(asker_of(request), Right.READ, f"GET {request.url.path}")
+        except AccessError as error:
+            raise HTTPException(fault_of(error).http_status, str(error)) from error
+
+    return Depends(require)
+
+
 def _endpoint(method: Method, limits: WireLimits) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         try:
@@ -100,7 +126,7 @@ def _endpoint(method: Method, limits: WireLimits) -> Callable[[Request], Awaitab
 async def _answer(method: Method, request: Request, limits: WireLimits) -> Response:
     body = await read_body(request, limits)
     content_type = request.headers.get("content-type", "application/json")
-    context = RpcContext(peer_address(request))
+    context = RpcContext(peer_address(request), token=request_token(request))
     if content_type.partition(";")[0].strip().lower() in _RAW_TYPES:
         return _response(await method.handler(body, context), content_type)
     payload = await _mapped(request_from_json, method.input_class, body)

@@ -67,6 +67,7 @@ class PrpcProtocol(asyncio.Protocol):
         self._in_flight: set[asyncio.Task[None]] = set()
         self._in_batches = 0
         self._in_threads = 0
+        self._token = ""
         self._waiting: deque[Frame] = deque()
         self._write_paused = False
         self._read_paused = False
@@ -230,7 +231,9 @@ class PrpcProtocol(asyncio.Protocol):
 
     async def _answer(self, method: Method, frame: Frame) -> None:
         deadline_s = time.monotonic() + frame.timeout_ms / 1000 if frame.timeout_ms > 0 else None
-        context = RpcContext(self._peer, frame.log_id, deadline_s, frame.attachment)
+        # As brpc's clients do, a connection may show its credential once.
+        self._token = frame.authentication or self._token
+        context = RpcContext(self._peer, frame.log_id, deadline_s, self._token, frame.attachment)
         try:
             request: memoryview | bytes = frame.payload
             if frame.compress_type:

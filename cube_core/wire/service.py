@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import message_factory
 
+from cube_core.access import Asker
 from cube_core.errors import RpcTimeoutError
 from cube_core.wire.faults import Code, MethodNotFoundError
 
@@ -29,6 +30,8 @@ class RpcContext:
         peer: address of the caller, "host:port".
         log_id: the caller's number for the request in its own logs; 0 when it set none.
         deadline_s: `time.monotonic()` after which nobody waits for the answer; None for ever.
+        token: that came with the request, or on baidu_std with an earlier one of its connection;
+            "" for none.
         attachment: bytes that came beside the payload (baidu_std only).
         response_attachment: bytes to send beside the answer (baidu_std only); the handler sets it.
     """
@@ -36,8 +39,14 @@ class RpcContext:
     peer: str
     log_id: int = 0
     deadline_s: float | None = None
+    token: str = ""
     attachment: memoryview | bytes = b""
     response_attachment: bytes = b""
+
+    @property
+    def asker(self) -> Asker:
+        """Who asks."""
+        return Asker(self.peer, self.token)
 
     def check_deadline(self) -> None:
         """Raises RpcTimeoutError when nobody waits any more, so that no work is spent on it."""

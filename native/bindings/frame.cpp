@@ -15,6 +15,7 @@ PythonFrame::PythonFrame(const cube::Frame& frame, nb::object memory_view, const
       service(frame.service),
       method(frame.method),
       error_text(frame.error_text),
+      authentication(frame.authentication),
       buffer(std::move(memory_view)),
       payload_start(static_cast<size_t>(frame.payload.data() - start)),
       payload_end(payload_start + frame.payload.size()),
@@ -121,6 +122,8 @@ void bind_frame(nb::module_& m) {
         .def_prop_ro("compress_type", [](const PythonFrame& f) { return f.fields.compress_type; })
         .def_prop_ro("error_code", [](const PythonFrame& f) { return f.fields.error_code; })
         .def_prop_ro("error_text", [](const PythonFrame& f) { return text_of(f.error_text); })
+        .def_prop_ro("authentication",
+                     [](const PythonFrame& f) { return text_of(f.authentication); })
         .def_prop_ro(
             "payload",
             [](const PythonFrame& f) { return slice_of(f, f.payload_start, f.payload_end); })

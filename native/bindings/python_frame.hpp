@@ -17,6 +17,7 @@ struct PythonFrame {
     std::string service;
     std::string method;
     std::string error_text;
+    std::string authentication;
     nb::object buffer;
     size_t payload_start;
     size_t payload_end;

@@ -68,6 +68,8 @@ int32_t parse_meta(ProtobufReader meta, Frame& frame) {
             frame.correlation_id = static_cast<int64_t>(meta.varint());
         } else if (meta.is(5, WireType::kVarint)) {
             attachment_size = static_cast<int32_t>(meta.varint());
+        } else if (meta.is(7, WireType::kBytes)) {
+            frame.authentication = as_text(meta.bytes());
         } else {
             meta.skip();
         }

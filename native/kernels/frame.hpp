@@ -27,6 +27,7 @@ struct Frame {
     int32_t compress_type = 0;
     int32_t error_code = 0;
     std::string_view error_text;
+    std::string_view authentication;
     Bytes payload;
     Bytes attachment;
     // Why the frame cannot be used although the stream is intact; empty when it can.
