@@ -23,6 +23,7 @@ from examples.criteo_ctr.models import (
     InferenceModel,
     unsplit_probabilities,
 )
+from examples.criteo_ctr.network import CtrNetwork
 from examples.criteo_ctr.quality import quality
 from examples.criteo_ctr.train import Trainer
 
@@ -44,7 +45,7 @@ class Trained:
         self.output_dir = output_dir
         self.train, self.test = rows.held_out()
         self.steps: list[int] = []
-        trainer = Trainer(seed=3)
+        trainer = Trainer(CtrNetwork, seed=3)
         trainer.train_pass(self.train, self.steps.append)
         self.first = export_pass(trainer.network, output_dir, "1", dict_name=DICT_NAME)
         trainer.train_pass(self.train)
@@ -71,7 +72,7 @@ def test_the_planted_model_is_learnt(trained: Trained) -> None:
 
 
 def test_equal_seeds_give_equal_probabilities(trained: Trained, tmp_path: Path) -> None:
-    trainer = Trainer(seed=3)
+    trainer = Trainer(CtrNetwork, seed=3)
     trainer.train_pass(trained.train)
     again = export_pass(trainer.network, tmp_path, "1", dict_name=DICT_NAME)
     assert unsplit_probabilities(again.unsplit_dir, trained.test) == pytest.approx(
@@ -117,6 +118,8 @@ def test_manifests_describe_the_pass(trained: Trained) -> None:
         assert (path.stat().st_size, crc32c_file(str(path))) == (entry["size"], entry["crc32c"])
     dense = json.loads((trained.second.dense_dir / "manifest.json").read_text())
     output, files = dense.pop("output"), dense.pop("files")
+    mean_row = _embedding(trained.second).mean(axis=0, dtype=np.float64)
+    assert dense.pop("mean_row") == pytest.approx(mean_row, abs=1e-6)
     listed = {entry["name"]: (entry["size"], entry["crc32c"]) for entry in files}
     assert listed == {
         path.name: (path.stat().st_size, crc32c_file(str(path)))
@@ -162,7 +165,7 @@ def test_donefile_names_both_passes_and_nothing_temporary_is_left(trained: Train
 def test_a_pass_is_announced_only_when_it_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = Trainer(seed=1).network
+    network = Trainer(CtrNetwork, seed=1).network
 
     def fails(*arguments: object) -> None:
         raise OSError("no space left on device")
