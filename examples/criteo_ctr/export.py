@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import paddle
 
@@ -63,18 +66,11 @@ def export_pass(
         ModelError: the saved dense network has other inputs than it was given.
     """
     target = output_dir / pass_id
-    if target.exists():
-        raise BuildError(f"{target}: exists; a new pass needs a new id")
     version = Version(pass_id, pass_id)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir, prefix=f".{pass_id}-") as temporary:
-        staging = Path(temporary) / pass_id
-        _write_embedding(network, Path(temporary), staging / "embedding")
+    with written_whole(target) as staging:
+        write_table(network.embedding.weight, TABLE_NAME, staging / "embedding")
         write_dense(network, staging / "dense", dict_name, version)
         save_unsplit_network(network, staging / "unsplit")
-        _sync(staging)
-        staging.rename(target)
-    sync_directory(output_dir)
     append_pass(
         output_dir / "donefile" / "base.txt", pass_id, target / "embedding", target / "dense"
     )
@@ -83,12 +79,32 @@ def export_pass(
     )
 
 
-def _write_embedding(network: CtrNetwork, temporary: Path, embedding_dir: Path) -> None:
-    """By way of a .pdparams file, which is how a training job hands its parameters on."""
-    parameters = temporary / "embedding.pdparams"
-    paddle.save({TABLE_NAME: network.embedding.weight}, str(parameters))
-    embedding_dir.parent.mkdir(parents=True)
-    export_rows(load_embedding(parameters, TABLE_NAME), embedding_dir)
+@contextlib.contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """A directory to write into, which becomes `target` at the end, on disk, or is gone.
+
+    Raises:
+        BuildError: `target` is there already.
+    """
+    if target.exists():
+        raise BuildError(f"{target}: exists; a new pass needs a new id")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
+        staging = Path(temporary) / target.name
+        staging.mkdir()
+        yield staging
+        _sync(staging)
+        staging.rename(target)
+    sync_directory(target.parent)
+
+
+def write_table(weight: paddle.Tensor, name: str, directory: Path) -> None:
+    """Writes the rows of an embedding as SequenceFiles, by way of a .pdparams file, which is how a
+    training job hands its parameters on."""
+    with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
+        parameters = Path(temporary) / "table.pdparams"
+        paddle.save({name: weight}, str(parameters))
+        export_rows(load_embedding(parameters, name), directory)
 
 
 def write_dense(network: CtrNetwork, dense_dir: Path, dict_name: str, version: Version) -> None:
@@ -113,10 +129,15 @@ def write_dense(network: CtrNetwork, dense_dir: Path, dict_name: str, version: V
         "model": MODEL_STEM,
         "mean_row": network.embedding.weight.numpy().mean(axis=0).tolist(),
         "fused": {"model": FUSED_STEM, "input": FUSED_INPUT, "output": fused_output},
-        "files": [_listed(path) for path in sorted(dense_dir.iterdir())],
     }
+    write_manifest(dense_dir, manifest)
+
+
+def write_manifest(dense_dir: Path, manifest: dict[str, Any]) -> None:
+    """Writes manifest.json, with the list of the files that are there."""
+    files = [_listed(path) for path in sorted(dense_dir.iterdir())]
     (dense_dir / "manifest.json").write_text(
-        json.dumps(manifest, indent=1) + "\n", encoding="utf-8"
+        json.dumps({**manifest, "files": files}, indent=1) + "\n", encoding="utf-8"
     )
 
 

@@ -36,8 +36,8 @@ def save_dense_network(network: CtrNetwork, model_dir: Path) -> str:
     Raises:
         ModelError: the saved model has other inputs than it was given.
     """
-    vector = [_spec(name, EMBEDDING_DIM, "float32") for name in SPARSE_INPUTS]
-    _save(network.dense_network, model_dir, [vector, _spec(DENSE_INPUT, DENSE_DIM, "float32")])
+    vector = [input_spec(name, EMBEDDING_DIM) for name in SPARSE_INPUTS]
+    save_layer(network.dense_network, model_dir, [vector, input_spec(DENSE_INPUT, DENSE_DIM)])
     return InferenceModel(model_dir, [*SPARSE_INPUTS, DENSE_INPUT]).output
 
 
@@ -51,10 +51,10 @@ def save_fused_network(network: CtrNetwork, model_dir: Path) -> str:
         ModelError: the saved model has other inputs than it was given.
     """
     specs = [
-        _spec(FUSED_INPUT, SLOTS * EMBEDDING_DIM, "float32"),
-        _spec(DENSE_INPUT, DENSE_DIM, "float32"),
+        input_spec(FUSED_INPUT, SLOTS * EMBEDDING_DIM),
+        input_spec(DENSE_INPUT, DENSE_DIM),
     ]
-    _save(FusedDenseNetwork(network.dense_network), model_dir, specs, FUSED_STEM)
+    save_layer(FusedDenseNetwork(network.dense_network), model_dir, specs, FUSED_STEM)
     return InferenceModel(model_dir, [FUSED_INPUT, DENSE_INPUT], FUSED_STEM).output
 
 
@@ -73,10 +73,10 @@ def save_check_rows(model_dir: Path) -> None:
     )
 
 
-def save_unsplit_network(network: CtrNetwork, model_dir: Path) -> None:
-    """Saves the whole network, table included: ids and the dense features are its inputs."""
-    specs = [_spec(IDS_INPUT, SLOTS, "int64"), _spec(DENSE_INPUT, DENSE_DIM, "float32")]
-    _save(network, model_dir, specs)
+def save_unsplit_network(network: paddle.nn.Layer, model_dir: Path) -> None:
+    """Saves the whole network, tables included: ids and the dense features are its inputs."""
+    specs = [input_spec(IDS_INPUT, SLOTS, "int64"), input_spec(DENSE_INPUT, DENSE_DIM)]
+    save_layer(network, model_dir, specs)
 
 
 def unsplit_probabilities(model_dir: Path, rows: Rows) -> NDArray[np.float32]:
@@ -121,13 +121,17 @@ class InferenceModel:
         return np.asarray(self._predictor.get_output_handle(self.output).copy_to_cpu())
 
 
-def _spec(name: str, width: int, dtype: Literal["int64", "float32"]) -> paddle.static.InputSpec:
+def input_spec(
+    name: str, width: int, dtype: Literal["int64", "float32"] = "float32"
+) -> paddle.static.InputSpec:
+    """An input [n, width]."""
     return paddle.static.InputSpec([None, width], dtype, name=name)
 
 
-def _save(
+def save_layer(
     layer: paddle.nn.Layer, model_dir: Path, specs: list[Any], name: str = MODEL_STEM
 ) -> None:
+    """Saves a layer with inputs of these names for the inference engine."""
     model_dir.mkdir(parents=True, exist_ok=True)
     layer.eval()
     paddle.jit.save(layer, str(model_dir / name), input_spec=specs)

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import numpy as np
 import paddle
 
 from examples.criteo_ctr.features import Rows
-from examples.criteo_ctr.network import CtrNetwork
 
 BATCH_ROWS = 128
 LEARNING_RATE = 1e-3
 
 
-class Trainer:
-    """Owns the network and its optimizer; equal seeds and rows give equal parameters."""
+N = TypeVar("N", bound=paddle.nn.Layer)
 
-    def __init__(self, seed: int) -> None:
+
+class Trainer(Generic[N]):
+    """Owns the network and its optimizer; equal seeds and rows give equal parameters.
+
+    Args:
+        make_network: its layer takes int64[n, 26] and float32[n, 13] and gives float32[n, 2].
+    """
+
+    def __init__(self, make_network: Callable[[], N], seed: int) -> None:
         paddle.seed(seed)
         self._random = np.random.default_rng(seed)
-        self.network = CtrNetwork()
+        self.network = make_network()
         # lazy_mode touches only the table rows of the batch, not all million of them.
         self._optimizer = paddle.optimizer.Adam(
             LEARNING_RATE, parameters=self.network.parameters(), lazy_mode=True

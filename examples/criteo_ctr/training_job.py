@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from examples.criteo_ctr.export import ExportedPass, export_pass
 from examples.criteo_ctr.features import Rows
 from examples.criteo_ctr.models import unsplit_probabilities
+from examples.criteo_ctr.network import CtrNetwork
 from examples.criteo_ctr.quality import quality
 from examples.criteo_ctr.train import Trainer
 
@@ -22,7 +23,7 @@ class TrainingJob:
         self._console = console
         self._output_dir = output_dir
         self._dict_name = dict_name
-        self._trainer = Trainer(seed)
+        self._trainer = Trainer(CtrNetwork, seed)
 
     def run_pass(self, pass_id: str, rows: Rows) -> ExportedPass:
         """Trains one epoch over nine tenths of the rows, exports it, and prints how well it
