@@ -11,55 +11,71 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube_builder.batches import BATCH_BYTES, VALUE_BYTES_MAX, Batch
+from cube_builder.changes import Changes
 from cube_builder.optional import require
 from cube_core.errors import BuildError
 
 _COLUMNS = ["key", "embedding"]
 # Rows taken at once while the width is not known yet.
 _FIRST_ROWS = 1
+# The same where rows without an embedding may come first.
+_FIRST_CHANGES = 1024
 
 
 class ArrowSource:
     """One file that pyarrow reads.
 
     `key` is of an integer type, negative ones count modulo 2^64; `embedding` is a list, large list
-    or fixed-size list of float32, of the same length in every row. Nothing may be null.
+    or fixed-size list of float32, of the same length in every row. Nothing may be null, but the
+    embeddings that a delta deletes.
 
     Args:
         kind: "parquet", "arrow" (IPC file) or "arrow stream" (IPC stream).
+        deletions: take rows whose embedding is null, which delete their key.
 
     Raises:
         BuildError: pyarrow is not installed, or the file is malformed, lacks a column or has one
             of another type (file and column named).
     """
 
-    def __init__(self, path: Path, kind: str) -> None:
+    def __init__(self, path: Path, kind: str, *, deletions: bool = False) -> None:
         self.path = path
         self._kind = kind
+        self._deletions = deletions
         self._arrow = require("pyarrow", "arrow", f"{path}: reading {kind}")
         self.value_bytes = 0
-        for _, values in self._read(_FIRST_ROWS):
+        for _, values, _ in self._read(_FIRST_CHANGES if deletions else _FIRST_ROWS):
             self.value_bytes = values.shape[1]
-            break
+            if self.value_bytes:
+                break
 
     @property
     def input_bytes(self) -> int:
         return self.path.stat().st_size
 
     def batches(self) -> Iterator[tuple[Batch, int]]:
-        rows_max = max(1, BATCH_BYTES // (self.value_bytes + 8))
-        for keys, values in self._read(rows_max):
-            if values.shape[1] != self.value_bytes:
-                raise self._width_error(keys[0], values.shape[1])
-            # How much of the file a batch took is not told; only its end is sure.
-            yield (keys, values), 0
+        for (keys, values, _), offset in self.changes():
+            yield (keys, values), offset
 
-    def _read(self, rows_max: int) -> Iterator[Batch]:
-        """Non-empty batches of at most `rows_max` pairs."""
+    def changes(self) -> Iterator[tuple[Changes, int]]:
+        rows_max = max(1, BATCH_BYTES // (self.value_bytes + 8))
+        for keys, values, deleted in self._read(rows_max):
+            if values.shape[1] not in (0, self.value_bytes):
+                raise self._width_error(keys[0], values.shape[1])
+            rows = values
+            if deleted.any():
+                rows = np.zeros((len(keys), self.value_bytes), np.uint8)
+                if len(values):
+                    rows[~deleted] = values
+            # How much of the file a batch took is not told; only its end is sure.
+            yield Changes(keys, rows, deleted), 0
+
+    def _read(self, rows_max: int) -> Iterator[Changes]:
+        """Non-empty batches of at most `rows_max` rows, with values of those that have one."""
         with self._named_errors(), contextlib.ExitStack() as stack:
             for batch in self._record_batches(stack, rows_max):
                 for start in range(0, batch.num_rows, rows_max):
-                    yield self._pairs(batch.slice(start, rows_max))
+                    yield self._changes(batch.slice(start, rows_max))
 
     def _record_batches(self, stack: contextlib.ExitStack, rows_max: int) -> Iterator[Any]:
         if self._kind == "parquet":
@@ -104,11 +120,28 @@ class ArrowSource:
                 f"{self.path}: column 'embedding' is of type {embedding}, needed is a list of float"
             )
 
+    def _changes(self, batch: Any) -> Changes:
+        deleted = np.zeros(batch.num_rows, bool)
+        if not (self._deletions and batch.column("embedding").null_count):
+            return Changes(*self._pairs(batch), deleted)
+        valid = batch.column("embedding").is_valid()
+        deleted = ~valid.to_numpy(zero_copy_only=False)
+        if batch.column("key").null_count:
+            raise BuildError(f"{self.path}: column 'key' has a null; every row needs one")
+        keys = _as_uint64(batch.column("key").to_numpy(zero_copy_only=False))
+        values = np.empty((0, 0), np.uint8)
+        if not deleted.all():
+            _, values = self._pairs(batch.filter(valid))
+        return Changes(keys, values, deleted)
+
     def _pairs(self, batch: Any) -> Batch:
         key_column, rows = (batch.column(name) for name in _COLUMNS)
         for name, column in (("key", key_column), ("embedding", rows)):
             if column.null_count:
-                raise BuildError(f"{self.path}: column {name!r} has a null; every row needs both")
+                raise BuildError(
+                    f"{self.path}: column {name!r} has a null; every row needs both"
+                    " (but in the input of a delta, where a null embedding deletes its key)"
+                )
         keys = _as_uint64(key_column.to_numpy(zero_copy_only=False))
         elements = rows.flatten()
         if elements.null_count:

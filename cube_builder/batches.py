@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from cube_builder.changes import Changes
 
 Batch = tuple[NDArray[np.uint64], NDArray[np.uint8]]
 """Keys uint64[m] and values uint8[m, width]."""
@@ -23,7 +26,7 @@ class Source(Protocol):
 
     @property
     def value_bytes(self) -> int:
-        """Width of every value; 0 when there are no records."""
+        """Width of every value; 0 when there is none."""
 
     @property
     def input_bytes(self) -> int: ...
@@ -31,3 +34,6 @@ class Source(Protocol):
     def batches(self) -> Iterator[tuple[Batch, int]]:
         """Yields batches of at most some 8 MiB, and the bytes of the input consumed so far; once
         for an object."""
+
+    def changes(self) -> Iterator[tuple[Changes, int]]:
+        """The same of a source that was opened for its deletions too; instead of `batches`."""

@@ -22,7 +22,7 @@ _DICT_NAME = re.compile(r"[0-9A-Za-z_\-][0-9A-Za-z_.\-]{0,127}")
 
 @dataclass(frozen=True)
 class BuildJob:
-    """One base pass to be cut into shard tables.
+    """One pass to be cut into shard tables: a base, or a patch of one.
 
     Args:
         dict_name: name of the dict, part of the tables' file names.
@@ -30,6 +30,7 @@ class BuildJob:
         output_path: the tables go to `<output_path>/<version>/`.
         shard_num: shard of a key = key % shard_num.
         version: "<depend>_<cur>".
+        delta: a patch over the base "<depend>_<depend>": keys whose value is empty are deleted.
         on_duplicate: of several records with a key, "last" keeps the last, "error" refuses them.
         on_nonfinite: "error" refuses NaN and infinities in values whose width is a multiple of 4,
             "keep" takes them.
@@ -50,6 +51,7 @@ class BuildJob:
     on_nonfinite: OnNonfinite = "error"
     memory_mb: int | None = None
     quant: Quant = "none"
+    delta: bool = False
 
     def __post_init__(self) -> None:
         if not _DICT_NAME.fullmatch(self.dict_name):
@@ -67,10 +69,19 @@ class BuildJob:
             raise BuildError(f"quant {self.quant!r}: must be none, fp16 or int8")
         if self.quant != "none" and self.on_nonfinite != "error":
             raise BuildError(f"quant {self.quant}: needs finite values, on_nonfinite must be error")
+        if self.delta and self.version.is_base:
+            raise BuildError(
+                f"version {self.version}: is a base; a delta has a version of its own over its base"
+            )
 
     @property
     def directory(self) -> Path:
         return self.output_path / str(self.version)
+
+    @property
+    def base_version(self) -> Version | None:
+        """The base that a delta is over."""
+        return Version(self.version.base, self.version.base) if self.delta else None
 
     def table_name(self, shard: int) -> str:
         return f"{self.dict_name}_part{shard}.table"
@@ -78,7 +89,8 @@ class BuildJob:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """One shard table; `crc32c` is of the whole file."""
+    """One shard table; `crc32c` is of the whole file. In a delta `key_count` counts deleted keys
+    too."""
 
     shard: int
     file: str
@@ -86,16 +98,17 @@ class ShardReport:
     duplicate_count: int
     file_bytes: int
     crc32c: int
+    deletion_count: int = 0
 
 
 @dataclass(frozen=True)
 class BuildReport:
     """What a build made; `build.json` beside the tables holds the same.
 
-    `value_bytes` is the width of every value, `record_count` counts the input's records
-    (duplicates included). `quant_max_error` and `quant_mean_error` are what `quant` changes an
-    element of the records by, at most and in the mean. Nothing in it depends on time or place, so
-    equal input gives an equal file.
+    `base_version` is "" but for a delta. `value_bytes` is the width of every value, `record_count`
+    counts the input's records (duplicates included). `quant_max_error` and `quant_mean_error` are
+    what `quant` changes an element of the records by, at most and in the mean. Nothing in it
+    depends on time or place, so equal input gives an equal file.
     """
 
     dict_name: str
@@ -107,6 +120,7 @@ class BuildReport:
     quant: str = "none"
     quant_max_error: float = 0.0
     quant_mean_error: float = 0.0
+    base_version: str = ""
 
     @property
     def dim(self) -> int | None:
@@ -118,6 +132,7 @@ class BuildReport:
             "format": _REPORT_FORMAT,
             "dict_name": self.dict_name,
             "version": self.version,
+            "base_version": self.base_version,
             "shard_num": self.shard_num,
             "value_bytes": self.value_bytes,
             "dim": self.dim,
@@ -170,4 +185,5 @@ class BuildReport:
             quant=str(fields.get("quant", "none")),
             quant_max_error=float(fields.get("quant_max_error", 0.0)),
             quant_mean_error=float(fields.get("quant_mean_error", 0.0)),
+            base_version=str(fields.get("base_version", "")),
         )

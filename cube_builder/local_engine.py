@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cube_builder.checks import require_finite
+from cube_builder.base import check_like_base, width_without_values
 from cube_builder.job import REPORT_NAME, BuildJob, BuildReport, ShardReport
 from cube_builder.manifest import check_against_manifest
 from cube_builder.memory import MemoryBound, machine_memory_mb
+from cube_builder.pass_rows import pass_rows, row_bytes
 from cube_builder.quantize import Quantizer
 from cube_builder.shard_table import write_shard_table
 from cube_builder.sources import common_width, open_source, source_files
@@ -57,14 +58,18 @@ def build(job: BuildJob, on_progress: OnProgress | None = None) -> BuildReport:
     report_progress = on_progress or (lambda _: None)
     files = source_files(job.input_path)
     check_against_manifest(job.input_path, files)
-    value_bytes = common_width(map(open_source, files))
+    base = _standing_base(job)
+    sources = (open_source(path, deletions=job.delta) for path in files)
+    value_bytes = common_width(sources, default=width_without_values(job, base))
+    check_like_base(job, value_bytes, base)
     memory_mb = machine_memory_mb() if job.memory_mb is None else job.memory_mb
     quantizer = Quantizer(job.quant, value_bytes, files[0])
-    memory = MemoryBound(memory_mb, job.shard_num, quantizer.row_bytes)
+    spilled_bytes = row_bytes(job, quantizer)
+    memory = MemoryBound(memory_mb, job.shard_num, spilled_bytes)
     with staged_directory(job.directory, _check_replaceable(job)) as staging:
         spill_directory = staging / _SPILL_NAME
         spill_directory.mkdir()
-        spill = ShardSpill(spill_directory, job.shard_num, quantizer.row_bytes)
+        spill = ShardSpill(spill_directory, job.shard_num, spilled_bytes)
         record_count = _spill_all(job, files, spill, quantizer, memory, report_progress)
         shards = _write_tables(job, staging, spill, record_count, report_progress)
         shutil.rmtree(spill_directory)
@@ -78,9 +83,17 @@ def build(job: BuildJob, on_progress: OnProgress | None = None) -> BuildReport:
             quant=job.quant,
             quant_max_error=quantizer.max_error,
             quant_mean_error=quantizer.mean_error,
+            base_version=str(job.base_version or ""),
         )
         (staging / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
     return report
+
+
+def _standing_base(job: BuildJob) -> BuildReport | None:
+    if job.base_version is None:
+        return None
+    directory = job.output_path / str(job.base_version)
+    return BuildReport.read(directory) if (directory / REPORT_NAME).is_file() else None
 
 
 def _check_replaceable(job: BuildJob) -> Callable[[Path], None]:
@@ -109,14 +122,13 @@ def _spill_all(
     memory: MemoryBound,
     report_progress: OnProgress,
 ) -> int:
-    bytes_total = sum(open_source(path).input_bytes for path in files)
+    bytes_total = sum(open_source(path, deletions=job.delta).input_bytes for path in files)
     bytes_before = 0
     record_count = 0
-    for source in map(open_source, files):
-        for (keys, values), offset in source.batches():
-            if job.on_nonfinite == "error":
-                require_finite(source.path, keys, values)
-            spill.add(keys, quantizer(values))
+    for path in files:
+        source = open_source(path, deletions=job.delta)
+        for (keys, rows), offset in pass_rows(job, source, quantizer):
+            spill.add(keys, rows)
             memory.require(*spill.largest_shard())
             record_count += len(keys)
             report_progress(Progress("read", bytes_before + offset, bytes_total, record_count))

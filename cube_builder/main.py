@@ -101,7 +101,10 @@ def build_command(
         int | None,
         typer.Option("--memory_mb", help="Bound in MiB; four fifths of the machine's if unset."),
     ] = None,
-    job_mode: Annotated[str, typer.Option("--job_mode", help="base.")] = "base",
+    job_mode: Annotated[
+        str,
+        typer.Option("--job_mode", help="base; delta: a patch over the base --depend_version."),
+    ] = "base",
     last_version: Annotated[
         str, typer.Option("--last_version", help="Accepted; has no meaning for a base.")
     ] = "0",
@@ -117,8 +120,11 @@ def build_command(
 ) -> None:
     if context.invoked_subcommand is not None:
         return
-    if job_mode != "base":
-        raise _flag_error("job_mode", f"{job_mode!r} is not supported; supported is base")
+    if job_mode not in ("base", "delta"):
+        raise _flag_error("job_mode", f"{job_mode!r}: must be base or delta")
+    if job_mode == "delta":
+        _given("cur_version", cur_version)
+        _given("depend_version", depend_version)
     if not only_build:
         log.warning("--only_build=false: only built; cube-transfer ships what it builds")
     started = time.monotonic()
@@ -132,6 +138,7 @@ def build_command(
         on_nonfinite=cast(OnNonfinite, on_nonfinite),
         memory_mb=memory_mb,
         quant=cast(Quant, quant),
+        delta=job_mode == "delta",
     )
     if engine == "spark":
         with spark_session(spark_master) as session:
@@ -148,8 +155,10 @@ def build_command(
             f"stored as {report.quant}: elements change by {report.quant_max_error:.3g} at most, "
             f"{report.quant_mean_error:.3g} in the mean"
         )
+    deletions = sum(shard.deletion_count for shard in report.shards)
     print(
-        f"built {job.directory}: {report.record_count} records of {report.value_bytes} bytes into "
+        f"built {job.directory}: {report.record_count} records of {report.value_bytes} bytes"
+        f"{f' with {deletions} deleted keys' if job.delta else ''} into "
         f"{report.shard_num} tables in {elapsed_s:.2f} s "
         f"({report.record_count / elapsed_s:.0f} records/s)"
     )
@@ -227,7 +236,9 @@ def cat(
 
 @app.command()
 def text(
-    input_path: Annotated[Path, typer.Option("--input_path", help="Lines `key:v1 v2 …`.")],
+    input_path: Annotated[
+        Path, typer.Option("--input_path", help="Lines `key:v1 v2 …`; `key:` deletes, in a delta.")
+    ],
     output_path: Annotated[Path, typer.Option("--output_path", help="SequenceFile to write.")],
     dialect: Dialect = "hadoop",
 ) -> None:

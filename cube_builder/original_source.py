@@ -16,6 +16,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from cube_builder.batches import BATCH_BYTES, VALUE_BYTES_MAX, Batch
+from cube_builder.changes import Changes, without_deletions
 from cube_core.errors import BuildError
 
 INDEX_NAME = "index.n"
@@ -57,6 +58,9 @@ class OriginalSource:
                     consumed += pairs.nbytes
                     keys = np.ascontiguousarray(pairs["key"])
                     yield (keys, self._values(path, keys, pairs["address"])), consumed
+
+    def changes(self) -> Iterator[tuple[Changes, int]]:
+        return without_deletions(self.batches())
 
     def _first_width(self) -> int:
         if not self._indexes:

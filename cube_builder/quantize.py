@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -32,8 +33,8 @@ class Quantizer:
     def __init__(self, quant: Quant, value_bytes: int, where: Path) -> None:
         self.quant = quant
         self.max_error = 0.0
-        self._error_sum = 0.0
-        self._element_count = 0
+        self.error_sum = 0.0
+        self.element_count = 0
         if quant == "none":
             self.row_bytes = value_bytes
             return
@@ -46,7 +47,7 @@ class Quantizer:
 
     @property
     def mean_error(self) -> float:
-        return self._error_sum / self._element_count if self._element_count else 0.0
+        return mean_error([self])
 
     def __call__(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8[n, value_bytes] of finite float32 to uint8[n, row_bytes]."""
@@ -56,9 +57,15 @@ class Quantizer:
         rows, served = (_halves if self.quant == "fp16" else _bytes)(floats)
         errors = np.abs(floats.astype(np.float64) - served)
         self.max_error = max(self.max_error, float(errors.max(initial=0.0)))
-        self._error_sum += float(errors.sum())
-        self._element_count += errors.size
+        self.error_sum += float(errors.sum())
+        self.element_count += errors.size
         return rows
+
+
+def mean_error(quantizers: Sequence[Quantizer]) -> float:
+    """Of an element, over all that these were given."""
+    elements = sum(each.element_count for each in quantizers)
+    return sum(each.error_sum for each in quantizers) / elements if elements else 0.0
 
 
 def _halves(floats: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

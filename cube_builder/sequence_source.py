@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from cube_builder.batches import BATCH_BYTES, Batch
+from cube_builder.changes import Changes
 from cube_builder.compression import codec_named
 from cube_core._native import SequenceFileReader
 from cube_core.errors import BuildError
@@ -14,21 +17,20 @@ from cube_core.errors import BuildError
 class SequenceSource:
     """One SequenceFile, plain or compressed.
 
+    Args:
+        deletions: take records with an empty value, which delete their key.
+
     Raises:
         SequenceFileError: not read, or malformed (file and offset named).
         BuildError: compressed with a codec that is not read or not installed (file named).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, deletions: bool = False) -> None:
         self.path = path
-        try:
-            self._reader = SequenceFileReader(str(path), codec_named)
-        except BuildError as error:
-            raise BuildError(f"{path}: {error}") from error
-
-    @property
-    def value_bytes(self) -> int:
-        return self._reader.value_bytes
+        self._reader = self._open(deletions)
+        self.value_bytes = self._reader.value_bytes
+        if deletions and not self.value_bytes:
+            self.value_bytes = self._first_width()
 
     @property
     def input_bytes(self) -> int:
@@ -41,3 +43,36 @@ class SequenceSource:
             if not len(keys):
                 return
             yield (keys, values), self._reader.offset
+
+    def changes(self) -> Iterator[tuple[Changes, int]]:
+        records_max = max(1, BATCH_BYTES // (self.value_bytes + 8))
+        while True:
+            keys, offsets, values = self._reader.read_bytes(records_max, BATCH_BYTES)
+            if not len(keys):
+                return
+            widths = np.diff(offsets)
+            deleted = widths == 0
+            others = np.flatnonzero(~deleted & (widths != self.value_bytes))
+            if len(others):
+                raise BuildError(
+                    f"{self.path}: key {keys[others[0]]}: a value of {widths[others[0]]} bytes; the"
+                    f" file's first has {self.value_bytes}"
+                )
+            rows = np.zeros((len(keys), self.value_bytes), np.uint8)
+            if len(values):
+                rows[~deleted] = values.reshape(-1, self.value_bytes)
+            yield Changes(keys, rows, deleted), self._reader.offset
+
+    def _first_width(self) -> int:
+        """Of the first record that has a value."""
+        reader = self._open(deletions=True)
+        while True:
+            keys, _, values = reader.read_bytes(BATCH_BYTES // 8, 1)
+            if len(values) or not len(keys):
+                return len(values)
+
+    def _open(self, deletions: bool) -> SequenceFileReader:
+        try:
+            return SequenceFileReader(str(self.path), codec_named, deletions=deletions)
+        except BuildError as error:
+            raise BuildError(f"{self.path}: {error}") from error

@@ -50,8 +50,11 @@ def source_files(input_path: Path) -> list[Path]:
     return in_natural_order(found)
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, *, deletions: bool = False) -> Source:
     """Opens what `source_files` found.
+
+    Args:
+        deletions: as the input of a delta, in which keys without a value are deleted.
 
     Raises:
         SequenceFileError: not a file that is read, or malformed.
@@ -63,15 +66,18 @@ def open_source(path: Path) -> Source:
         magic = file.read(_MAGIC_BYTES)
     for begin, kind in _ARROW_KINDS.items():
         if magic.startswith(begin):
-            return ArrowSource(path, kind)
-    return SequenceSource(path)
+            return ArrowSource(path, kind, deletions=deletions)
+    return SequenceSource(path, deletions=deletions)
 
 
-def common_width(sources: Iterable[Source]) -> int:
+def common_width(sources: Iterable[Source], *, default: int = 0) -> int:
     """Width in bytes of the values of all sources, told by the first record of each.
 
+    Args:
+        default: the width when none has a value.
+
     Raises:
-        BuildError: two differ, or none has a record; names the files.
+        BuildError: two differ, or none has a value and there is no default; names the files.
     """
     width, width_path, first_path, count = 0, Path(), None, 0
     for source in sources:
@@ -85,9 +91,9 @@ def common_width(sources: Iterable[Source]) -> int:
             )
         if found and not width:
             width, width_path = found, source.path
-    if not width:
+    if not width and not default:
         raise BuildError(f"{first_path}: no records in it or in any of the {count} input files")
-    return width
+    return width or default
 
 
 def is_visible(name: str) -> bool:

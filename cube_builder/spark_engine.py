@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cube_builder.checks import require_finite
+from cube_builder.base import check_like_base, width_without_values
+from cube_builder.changes import with_mark, without_mark
 from cube_builder.filesystem import Place
 from cube_builder.job import REPORT_NAME, BuildJob, BuildReport, ShardReport
 from cube_builder.manifest import MANIFEST_NAME, compare_with_manifest
-from cube_builder.quantize import Quantizer
+from cube_builder.pass_rows import MARK_BYTES, pass_rows
+from cube_builder.quantize import Quantizer, mean_error
 from cube_builder.shard_table import write_shard_table
 from cube_builder.sources import in_natural_order, is_visible, open_source
 from cube_core.errors import BuildError
@@ -30,7 +32,8 @@ from cube_core.errors import BuildError
 # Of one file for one shard: number of the file, of the batch in it, name of the file, width of its
 # values (0: it has no records), keys, values. What a shard gets from a file begins with batch -1.
 Chunk = tuple[int, int, str, int, bytes, bytes]
-ShardResult = tuple[ShardReport, int, int, float, float]
+ShardResult = tuple[ShardReport, int, int, Quantizer]
+"""With the number of records, the width of values, and what became of them."""
 
 _FIRST_BATCH = -1
 _TASK_ERROR = re.compile(r"cube_core\.errors\.\w+: (.*)")
@@ -56,11 +59,13 @@ def build_on_spark(
     output = Place.at(output_address)
     target = output / str(job.version)
     _check_replaceable(target, job)
+    base = None if job.base_version is None else _standing(output / str(job.base_version))
     staging = output / f".{job.version}.{uuid.uuid4().hex}.staging"
     staging.make_directory()
     try:
-        results = _run(session, job, files, staging)
+        results = _run(session, job, files, staging, width_without_values(job, base))
         report = _report_of(job, results)
+        check_like_base(job, report.value_bytes, base)
         (staging / REPORT_NAME).write(report.to_json().encode())
         _publish(staging, target, [shard.file for shard in report.shards])
     finally:
@@ -93,20 +98,29 @@ def _input_files(source: Place) -> list[Place]:
 
 
 def _check_replaceable(target: Place, job: BuildJob) -> None:
-    names = {file.name: file for file in target.files()}
-    if not names:
-        return
-    if REPORT_NAME not in names:
+    standing = _standing(target)
+    if standing is None:
+        if not target.files():
+            return
         raise BuildError(
             f"{target.path}: exists and is no build of cube-builder; remove it or choose another "
             "output_path"
         )
-    standing = BuildReport.parse(names[REPORT_NAME].read(), target.path)
     if standing.dict_name != job.dict_name:
         raise BuildError(f"{target.path}: holds a build of dict {standing.dict_name!r}")
 
 
-def _run(session: Any, job: BuildJob, files: list[Place], staging: Place) -> list[ShardResult]:
+def _standing(directory: Place) -> BuildReport | None:
+    """The report of what stands there; None when no build does."""
+    for file in directory.files():
+        if file.name == REPORT_NAME:
+            return BuildReport.parse(file.read(), directory.path)
+    return None
+
+
+def _run(
+    session: Any, job: BuildJob, files: list[Place], staging: Place, default_width: int
+) -> list[ShardResult]:
     from pyspark.errors import PySparkException
 
     numbered = list(enumerate(files))
@@ -115,7 +129,7 @@ def _run(session: Any, job: BuildJob, files: list[Place], staging: Place) -> lis
             lambda entry: _read_chunks(job, *entry)
         )
         shards = chunks.partitionBy(job.shard_num, int).mapPartitionsWithIndex(
-            lambda shard, entries: _write_shard(job, shard, entries, staging)
+            lambda shard, entries: _write_shard(job, shard, entries, staging, default_width)
         )
         return list(shards.collect())
     except Exception as error:
@@ -133,13 +147,15 @@ def _read_chunks(job: BuildJob, number: int, file: Place) -> Iterator[tuple[int,
         local = Path(directory) / file.name
         try:
             file.fetch(local)
-            source = open_source(local)
+            source = open_source(local, deletions=job.delta)
             width = source.value_bytes
+            # The whole shard is quantized at once.
+            as_it_is = Quantizer("none", width, local)
             for shard in range(job.shard_num):
                 yield shard, (number, _FIRST_BATCH, file.path, width, b"", b"")
-            for batch, ((keys, values), _) in enumerate(source.batches()):
-                if job.on_nonfinite == "error":
-                    require_finite(file.path, keys, values)
+            for batch, ((keys, values), _) in enumerate(
+                pass_rows(job, source, as_it_is, file.path)
+            ):
                 for shard, at in _places(keys, job.shard_num):
                     chunk = (keys[at].tobytes(), values[at].tobytes())
                     yield shard, (number, batch, file.path, width, *chunk)
@@ -160,23 +176,42 @@ def _places(keys: NDArray[np.uint64], shard_num: int) -> Iterator[tuple[int, NDA
 
 
 def _write_shard(
-    job: BuildJob, shard: int, entries: Iterable[tuple[int, Chunk]], staging: Place
+    job: BuildJob,
+    shard: int,
+    entries: Iterable[tuple[int, Chunk]],
+    staging: Place,
+    default_width: int,
 ) -> Iterator[ShardResult]:
     chunks = sorted((chunk for _, chunk in entries), key=lambda chunk: chunk[:2])
-    width = _common_width(chunks)
+    width = _common_width(chunks, default_width)
     quantizer = Quantizer(job.quant, width, Path(chunks[0][2]))
     keys = np.frombuffer(b"".join(chunk[4] for chunk in chunks), np.uint64)
-    values = np.frombuffer(b"".join(chunk[5] for chunk in chunks), np.uint8)
+    rows = _marked_rows(chunks, width, quantizer) if job.delta else _rows(chunks, width, quantizer)
     del chunks
     with tempfile.TemporaryDirectory(prefix="cube-builder-") as directory:
         local = Path(directory) / job.table_name(shard)
-        rows = quantizer(values.reshape(len(keys), width))
         report = write_shard_table(job, shard, keys, rows, local)
         (staging / local.name).store(local)
-    yield report, len(keys), width, quantizer.max_error, quantizer.mean_error
+    yield report, len(keys), width, quantizer
 
 
-def _common_width(chunks: list[Chunk]) -> int:
+def _rows(chunks: list[Chunk], width: int, quantizer: Quantizer) -> NDArray[np.uint8]:
+    values = np.frombuffer(b"".join(chunk[5] for chunk in chunks), np.uint8)
+    return quantizer(values.reshape(-1, width))
+
+
+def _marked_rows(chunks: list[Chunk], width: int, quantizer: Quantizer) -> NDArray[np.uint8]:
+    """Rows of a delta; a file that only deletes had no width of its own."""
+    values, deleted = [np.empty((0, width), np.uint8)], [np.empty(0, bool)]
+    for _, _, _, found, keys, marked in chunks:
+        rows = np.frombuffer(marked, np.uint8).reshape(len(keys) // 8, found + MARK_BYTES)
+        stays, gone = without_mark(rows)
+        values.append(stays.reshape(-1, width))
+        deleted.append(gone)
+    return with_mark(quantizer(np.concatenate(values)), np.concatenate(deleted))
+
+
+def _common_width(chunks: list[Chunk], default: int) -> int:
     width, width_file = 0, ""
     for _, _, file, found, _, _ in chunks:
         if width and found and found != width:
@@ -186,24 +221,25 @@ def _common_width(chunks: list[Chunk]) -> int:
             )
         if found and not width:
             width, width_file = found, file
-    if not width:
+    if not width and not default:
         raise BuildError(f"{chunks[0][2]}: no records in it or in any other input file")
-    return width
+    return width or default
 
 
 def _report_of(job: BuildJob, results: list[ShardResult]) -> BuildReport:
     results = sorted(results, key=lambda result: result[0].shard)
-    record_count = sum(count for _, count, _, _, _ in results)
+    quantizers = [quantizer for *_, quantizer in results]
     return BuildReport(
         dict_name=job.dict_name,
         version=str(job.version),
         shard_num=job.shard_num,
         value_bytes=results[0][2],
-        record_count=record_count,
+        record_count=sum(count for _, count, _, _ in results),
         shards=tuple(report for report, *_ in results),
         quant=job.quant,
-        quant_max_error=max(error for _, _, _, error, _ in results),
-        quant_mean_error=sum(count * error for _, count, _, _, error in results) / record_count,
+        quant_max_error=max(each.max_error for each in quantizers),
+        quant_mean_error=mean_error(quantizers),
+        base_version=str(job.base_version or ""),
     )
 
 

@@ -23,14 +23,15 @@ _DIM_MAX = 65_535 // 4
 
 
 def text_to_sequence_file(source: Path, target: Path, *, dialect: str = "hadoop") -> int:
-    """Writes the pairs of a text file as one SequenceFile; blank lines are skipped.
+    """Writes the pairs of a text file as one SequenceFile; blank lines are skipped. A key without
+    values is deleted, in the input of a delta.
 
     Returns:
         the number of pairs.
 
     Raises:
-        BuildError: a line that is no pair, another number of values than in the first line
-            (names file:line), or no pair at all.
+        BuildError: a line that is no pair, another number of values than in the first line with
+            any (names file:line), or no pair at all.
         OSError: a file cannot be read or written.
     """
     if not source.is_file():
@@ -43,8 +44,9 @@ def text_to_sequence_file(source: Path, target: Path, *, dialect: str = "hadoop"
         pairs = _parse_lines(source, file)
         while batch := list(islice(pairs, _LINES_PER_BATCH)):
             keys = np.array([key for key, _ in batch], dtype=np.uint64)
-            values = np.array([row for _, row in batch], dtype="<f4")
-            writer.append(keys, values.view(np.uint8))
+            values = np.array([value for _, row in batch for value in row], dtype="<f4")
+            offsets = np.cumsum([0, *(4 * len(row) for _, row in batch)], dtype=np.int64)
+            writer.append_bytes(keys, offsets, values.view(np.uint8))
             count += len(batch)
         if count == 0:
             raise BuildError(f"{source}: no pairs")
@@ -69,11 +71,11 @@ def _parse_lines(source: Path, lines: TextIO) -> Iterator[tuple[int, list[float]
             continue
         try:
             key, row = _parse_pair(line)
-            if dim and len(row) != dim:
+            if dim and row and len(row) != dim:
                 raise ValueError(f"{len(row)} values, the first line has {dim}")
         except ValueError as error:
             raise BuildError(f"{source}:{number}: {error}; write key:v1 v2 …") from error
-        dim = len(row)
+        dim = dim or len(row)
         yield key, row
 
 
@@ -84,8 +86,8 @@ def _parse_pair(line: str) -> tuple[int, list[float]]:
     if not _KEY.fullmatch(key_text) or int(key_text) > _KEY_MAX:
         raise ValueError(f"{key_text[:40]!r} is no key from 0 to {_KEY_MAX}")
     row = [_parse_value(text) for text in values_text.split()]
-    if not 1 <= len(row) <= _DIM_MAX:
-        raise ValueError(f"{len(row)} values, supported are 1 to {_DIM_MAX}")
+    if len(row) > _DIM_MAX:
+        raise ValueError(f"{len(row)} values, supported are up to {_DIM_MAX}")
     return int(key_text), row
 
 

@@ -536,7 +536,11 @@ class SequenceFileReader:
     """
 
     def __init__(
-        self, path: str, codecs: Callable[[str], Callable[[bytes, int], bytes]] | None = None
+        self,
+        path: str,
+        codecs: Callable[[str], Callable[[bytes, int], bytes]] | None = None,
+        *,
+        deletions: bool = False,
     ) -> None:
         """Reads the header and the first record.
 
@@ -544,6 +548,7 @@ class SequenceFileReader:
             codecs: gives the decompressor of a codec's class name; it is called with compressed
                 bytes and the most bytes that may come out, and raises ValueError for bytes that
                 are malformed or would be more. Without it compressed files are refused.
+            deletions: `read_bytes` takes records with an empty value, which delete their key.
 
         Raises:
             SequenceFileError: truncated or malformed, compressed without `codecs` (codec named),
@@ -557,7 +562,7 @@ class SequenceFileReader:
         """ "" when the file has no records."""
     @property
     def value_bytes(self) -> int:
-        """Width of every value; 0 when the file has no records."""
+        """Width of every value; 0 when the file has no records, or the first deletes its key."""
     @property
     def key_class(self) -> str: ...
     @property
@@ -605,7 +610,8 @@ class SequenceFileWriter:
     def append_bytes(
         self, keys: NDArray[np.uint64], offsets: NDArray[np.int64], values: NDArray[np.uint8]
     ) -> None:
-        """`append` for values of any width: value i of uint8[b] is between offsets i and i + 1."""
+        """`append` for values of any width: value i of uint8[b] is between offsets i and i + 1; an
+        empty one deletes its key, in the input of a delta."""
     def close(self) -> None:
         """Flushes, fsyncs and renames into place; without it nothing is left under `path`."""
     def __enter__(self) -> Self: ...

@@ -60,8 +60,8 @@ std::shared_ptr<nb::object> shared_object(nb::object object) {
             }};
 }
 
-void make_reader(cube::SequenceFileReader* self, const std::string& path,
-                 const nb::object& codecs) {
+void make_reader(cube::SequenceFileReader* self, const std::string& path, const nb::object& codecs,
+                 bool deletions) {
     cube::CodecOf codec_of;
     if (!codecs.is_none())
         codec_of = [&codecs](const std::string& name) -> cube::Decompress {
@@ -70,7 +70,8 @@ void make_reader(cube::SequenceFileReader* self, const std::string& path,
                 return call_decompress(*decompress, data, bytes_max);
             };
         };
-    new (self) cube::SequenceFileReader(path, codec_of);
+    new (self) cube::SequenceFileReader(
+        path, codec_of, deletions ? cube::EmptyValues::kTaken : cube::EmptyValues::kRefused);
 }
 
 nb::tuple read_batch(cube::SequenceFileReader& reader, int64_t records_max) {
@@ -136,7 +137,8 @@ void append_batch(cube::SequenceFileWriter& writer, const KeyArray& keys,
 void bind_sequence_file(nb::module_& m) {
     using Reader = cube::SequenceFileReader;
     nb::class_<Reader>(m, "SequenceFileReader", nb::is_final())
-        .def("__init__", &make_reader, nb::arg("path"), nb::arg("codecs") = nb::none())
+        .def("__init__", &make_reader, nb::arg("path"), nb::arg("codecs") = nb::none(),
+             nb::kw_only(), nb::arg("deletions") = false)
         .def_prop_ro("path", [](const Reader& reader) { return reader.path(); })
         .def_prop_ro("dialect", &dialect_name)
         .def_prop_ro("value_bytes", &Reader::width)

@@ -36,15 +36,17 @@ using CodecOf = std::function<Decompress(const std::string&)>;
 // Reads the pairs of one file in order. Thread-safe: each batch goes to one caller.
 class SequenceFileReader {
   public:
-    // Without `codec_of` compressed files are refused. Throws Error(kSequenceFile), OsError, and
-    // what `codec_of` and its decompressors throw.
-    explicit SequenceFileReader(const std::string& path, const CodecOf& codec_of = {});
+    // Without `codec_of` compressed files are refused. With kTaken `read_bytes` takes records with
+    // an empty value. Throws Error(kSequenceFile), OsError, and what `codec_of` and its
+    // decompressors throw.
+    explicit SequenceFileReader(const std::string& path, const CodecOf& codec_of = {},
+                                EmptyValues empty_values = EmptyValues::kRefused);
 
     const std::string& path() const { return records_.window().path(); }
     const SequenceHeader& header() const { return records_.header(); }
     // None when the file has no records.
     std::optional<SequenceDialect> dialect() const;
-    // Of every value; 0 when the file has no records.
+    // Of every value; 0 when the file has no records, or the first has an empty value.
     size_t width() const { return decoder_ ? decoder_->width() : 0; }
     uint64_t file_bytes() const { return records_.window().file_bytes(); }
     uint64_t offset();

@@ -107,6 +107,15 @@ void each_word(std::string_view text, Take take) {
     }
 }
 
+constexpr char kNoValue[] = "no value, which deletes it: only the input of a delta may do that";
+
+void require_width(size_t width, EmptyValues empty_values) {
+    if (width == 0 && empty_values == EmptyValues::kRefused) throw RecordFault(kNoValue);
+    if (width > kSequenceValueBytesMax)
+        throw RecordFault("a value of " + bytes_text(width) + "; supported are 1 to " +
+                          std::to_string(kSequenceValueBytesMax));
+}
+
 size_t floats_width(Bytes field) {
     if (field.size() < kLengthBytes ||
         uint64_t{load_u32be(field.data())} * 4 != field.size() - kLengthBytes)
@@ -132,7 +141,8 @@ std::string class_fault(const std::string& key_class, const std::string& value_c
 }
 
 PairDecoder::PairDecoder(const std::string& key_class, const std::string& value_class,
-                         const SequenceRecord& first) {
+                         const SequenceRecord& first, EmptyValues empty_values)
+    : empty_values_(empty_values) {
     const std::string_view key = short_name(key_class);
     const std::string_view value = short_name(value_class);
     if (key == "LongWritable")
@@ -153,16 +163,14 @@ PairDecoder::PairDecoder(const std::string& key_class, const std::string& value_
         value_form_ = key_form_ == KeyForm::kRaw ? ValueForm::kRaw : ValueForm::kBytes;
     key_of(first.key);
     width_ = width_of(first.value);
-    if (width_ == 0 || width_ > kSequenceValueBytesMax)
-        throw RecordFault("a value of " + bytes_text(width_) + "; supported are 1 to " +
-                          std::to_string(kSequenceValueBytesMax));
+    require_width(width_, empty_values_);
 }
 
 void PairDecoder::decode(const SequenceRecord& record, uint64_t& key, uint8_t* value) const {
     key = key_of(record.key);
     try {
         const size_t width = width_of(record.value);
-        if (width == 0) throw RecordFault("no value");
+        if (width == 0) throw RecordFault(kNoValue);
         if (width != width_)
             throw RecordFault("a value of " + bytes_text(width) + "; the file's first has " +
                               std::to_string(width_));
@@ -177,12 +185,9 @@ void PairDecoder::decode_any(const SequenceRecord& record, uint64_t& key,
     key = key_of(record.key);
     try {
         const size_t width = width_of(record.value);
-        if (width == 0) throw RecordFault("no value");
-        if (width > kSequenceValueBytesMax)
-            throw RecordFault("a value of " + bytes_text(width) + "; supported are 1 to " +
-                              std::to_string(kSequenceValueBytesMax));
+        require_width(width, empty_values_);
         values.resize(values.size() + width);
-        write_value(record.value, width, values.data() + values.size() - width);
+        if (width > 0) write_value(record.value, width, values.data() + values.size() - width);
     } catch (const RecordFault& fault) {
         throw RecordFault("key " + std::to_string(key) + ": " + fault.what());
     }

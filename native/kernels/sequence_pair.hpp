@@ -34,13 +34,16 @@ struct SequenceRecord {
 // "" for classes that are read, else what is supported.
 std::string class_fault(const std::string& key_class, const std::string& value_class);
 
+// Whether a record may have an empty value, which deletes its key.
+enum class EmptyValues { kRefused, kTaken };
+
 // Takes keys and values out of the records of one file. The first record tells the dialect and the
 // width, which all others must have. Calls throw RecordFault.
 class PairDecoder {
   public:
     PairDecoder() = default;
     PairDecoder(const std::string& key_class, const std::string& value_class,
-                const SequenceRecord& first);
+                const SequenceRecord& first, EmptyValues empty_values);
 
     SequenceDialect dialect() const {
         return key_form_ == KeyForm::kRaw ? SequenceDialect::kPaddle : SequenceDialect::kHadoop;
@@ -48,7 +51,7 @@ class PairDecoder {
     size_t width() const { return width_; }
     // Writes `width()` bytes to `value`: those of a BytesWritable, or float32 little-endian.
     void decode(const SequenceRecord& record, uint64_t& key, uint8_t* value) const;
-    // The same for a value of any width from 1 to kSequenceValueBytesMax, added to `values`.
+    // The same for a value of any width up to kSequenceValueBytesMax, added to `values`.
     void decode_any(const SequenceRecord& record, uint64_t& key,
                     std::vector<uint8_t>& values) const;
 
@@ -62,6 +65,7 @@ class PairDecoder {
 
     KeyForm key_form_ = KeyForm::kRaw;
     ValueForm value_form_ = ValueForm::kRaw;
+    EmptyValues empty_values_ = EmptyValues::kRefused;
     size_t width_ = 0;
 };
 

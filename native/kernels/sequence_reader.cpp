@@ -9,7 +9,8 @@ namespace {
 constexpr size_t kBatchBytesMax = size_t{64} << 20;
 }  // namespace
 
-SequenceFileReader::SequenceFileReader(const std::string& path, const CodecOf& codec_of)
+SequenceFileReader::SequenceFileReader(const std::string& path, const CodecOf& codec_of,
+                                       EmptyValues empty_values)
     : records_(path) {
     if (header().compression != SequenceCompression::kNone) {
         const bool by_block = header().compression == SequenceCompression::kBlock;
@@ -20,7 +21,8 @@ SequenceFileReader::SequenceFileReader(const std::string& path, const CodecOf& c
     }
     if (!records_.at_record()) return;
     try {
-        decoder_.emplace(header().key_class, header().value_class, records_.current());
+        decoder_.emplace(header().key_class, header().value_class, records_.current(),
+                         empty_values);
     } catch (const RecordFault& fault) {
         records_.fail(fault.what());
     }

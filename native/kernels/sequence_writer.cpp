@@ -72,8 +72,7 @@ uint8_t* SequenceFileWriter::write_record(uint8_t* target, uint64_t key, const u
     if (inner != 0) target = store_u32be(target, kKeyBytes);
     target = store_u64le(target, key);
     if (inner != 0) target = store_u32be(target, value_bytes);
-    std::memcpy(target, value, width);
-    return target + width;
+    return std::copy_n(value, width, target);
 }
 
 void SequenceFileWriter::flush(size_t size) {
@@ -122,9 +121,9 @@ void SequenceFileWriter::append_bytes(size_t count, const uint64_t* keys, const 
     require_open();
     for (size_t i = 0; i < count; ++i) {
         const int64_t width = offsets[i + 1] - offsets[i];
-        if (width < 1 || width > int64_t{kSequenceValueBytesMax})
+        if (width > int64_t{kSequenceValueBytesMax})
             throw std::invalid_argument("key " + std::to_string(keys[i]) + ": a value of " +
-                                        std::to_string(width) + " bytes; allowed are 1 to " +
+                                        std::to_string(width) + " bytes; allowed are up to " +
                                         std::to_string(kSequenceValueBytesMax));
     }
     append_records(count, keys, kSequenceValueBytesMax, [&](size_t i) {

@@ -115,7 +115,7 @@ GOOD = ["--dict_name=d", "--input_path=pass", "--output_path=tables", "--shard_n
         (GOOD[:3], "shard_num -1: must be 1 to 65535"),
         ([*GOOD, "--shard_num=0"], "shard_num 0: must be 1 to 65535"),
         ([*GOOD, "--shard_num=two"], "'--shard_num'"),
-        ([*GOOD, "--job_mode=delta"], "--job_mode: 'delta' is not supported; supported is base"),
+        ([*GOOD, "--job_mode=delta"], "--cur_version: is needed"),
         ([*GOOD, "--cur_version=../1"], "--cur_version: version '../1_../1' is not"),
         ([*GOOD, "--input_path=none"], "none: no such file or directory"),
         ([*GOOD, "--input_path=empty"], "empty: holds no input file"),

@@ -207,7 +207,7 @@ FIRST = raw.paddle_record(7, b"x" * 8)
     ("records", "problem"),
     [
         (raw.record(b"k" * 9, b"v" * 8), "a key of 9 bytes"),
-        (raw.record(b"k" * 8, b""), "a value of 0 bytes"),
+        (raw.record(b"k" * 8, b""), "no value, which deletes it"),
         (raw.record(b"\x00\x00\x00\x08" + b"k" * 8, b"v" * 8), "does not agree"),
         (raw.record(b"\x00\x00\x00\x09" + b"k" * 8, b"\x00\x00\x00\x04vvvv"), "does not agree"),
         (struct.pack(">II", 2**31, 8) + b"k" * 8, "a record of 2147483648 bytes"),

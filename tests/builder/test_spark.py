@@ -74,6 +74,30 @@ def test_tables_are_those_of_the_local_engine_byte_for_byte(tmp_path: Path) -> N
     assert sum(shard.duplicate_count for shard in report.shards) >= 550
 
 
+def test_a_patch_is_that_of_the_local_engine_byte_for_byte(tmp_path: Path) -> None:
+    (tmp_path / "pass").mkdir()
+    keys, values = random_part(tmp_path / "pass/part-1", 5000, 16)
+    changes = [(key, b"" if key % 3 else value.tobytes()) for key, value in zip(
+        keys.tolist()[:900] * 2, np.roll(values[:1800], 1, axis=0), strict=True
+    )]  # fmt: skip
+    (tmp_path / "pass/part-2").write_bytes(raw.hadoop_file(changes))
+    # The first file has no width of its own.
+    (tmp_path / "pass/part-0").write_bytes(raw.hadoop_file([(key, b"") for key in range(50)]))
+    flags = ["--dict_name=d", f"--input_path={tmp_path}/pass", "--cur_version=8", "--shard_num=2"]
+    flags += ["--job_mode=delta", "--depend_version=7", "--quant=int8"]
+    with pytest.raises(SystemExit, match="0"):
+        command_line.run(app, [*flags, f"--output_path={tmp_path}/local"])
+    done = on_spark(*flags, f"--output_path=file://{tmp_path}/spark")
+    assert done.returncode == 0, done.stderr
+    for path in (tmp_path / "local/7_8").glob("*.table"):
+        assert (tmp_path / "spark/7_8" / path.name).read_bytes() == path.read_bytes()
+    report = BuildReport.read(tmp_path / "spark/7_8")
+    local = BuildReport.read(tmp_path / "local/7_8")
+    assert report.shards == local.shards
+    assert report.quant_mean_error == pytest.approx(local.quant_mean_error)
+    assert sum(shard.deletion_count for shard in report.shards) > 50
+
+
 def test_a_failing_task_is_one_error_line_and_leaves_what_stood(tmp_path: Path) -> None:
     random_part(tmp_path / "pass/part-0", 1000, 8)
     flags = ["--dict_name=d", f"--input_path={tmp_path}/pass", "--cur_version=7", "--shard_num=2"]
