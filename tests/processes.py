@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.preloaded import ForkedProcess, start
 from tests.waiting import wait_until
 
 _STOP_TIMEOUT_S = 10.0
@@ -21,7 +23,7 @@ _STOP_TIMEOUT_S = 10.0
 class Role:
     """A running process of the package; `ready_line` is its first line on stdout."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | ForkedProcess
     log_path: Path
     stdout_lines: list[str] = field(default_factory=list)
 
@@ -48,7 +50,9 @@ class Role:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(_STOP_TIMEOUT_S)
-        return self.process.returncode
+        code = self.process.returncode
+        assert code is not None
+        return code
 
 
 @contextlib.contextmanager
@@ -59,22 +63,31 @@ def running(
     cwd: Path,
     env: Mapping[str, str] | None = None,
     ready_timeout_s: float = 20.0,
+    preloaded: bool = False,
 ) -> Iterator[Role]:
-    """Runs `python -m module arguments` in `cwd` until its ready line, and ends it at the end."""
+    """Runs `python -m module arguments` in `cwd` until its ready line, and ends it at the end.
+
+    Args:
+        preloaded: fork it from a process that has done the imports, without `env`.
+    """
     log_path = cwd / f"{module.split('.')[0]}-{len(list(cwd.glob('*.log')))}.log"
-    with log_path.open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            cwd=cwd,
-            env=dict(env) if env is not None else None,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
+    reading, writing = os.pipe()
+    process: subprocess.Popen[str] | ForkedProcess
+    with log_path.open("w", encoding="utf-8") as log, os.fdopen(writing, "w") as stdout:
+        if preloaded:
+            process = start(module, arguments, cwd=cwd, stdout=writing, stderr=log.fileno())
+        else:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                cwd=cwd,
+                env=dict(env) if env is not None else None,
+                stdout=stdout,
+                stderr=log,
+                text=True,
+            )
     role = Role(process, log_path)
-    assert process.stdout is not None
-    stdout = process.stdout
-    reader = threading.Thread(target=lambda: role.stdout_lines.extend(stdout), daemon=True)
+    lines = os.fdopen(reading, encoding="utf-8")
+    reader = threading.Thread(target=lambda: role.stdout_lines.extend(lines), daemon=True)
     reader.start()
     try:
         wait_until(
@@ -88,4 +101,4 @@ def running(
     finally:
         role.stop()
         reader.join(_STOP_TIMEOUT_S)
-        stdout.close()
+        lines.close()

@@ -65,7 +65,9 @@ class Site:
         """Starts a server, behind its proxy if it has one already."""
         arguments = ["--port=0", "--grpc_port=-1", f"--data_dir={self.data_dir(name)}"]
         arguments.append(f"--dict_name={DICT_NAME}")
-        server = self._stack.enter_context(running("cube_server.main", arguments, cwd=self.root))
+        server = self._stack.enter_context(
+            running("cube_server.main", arguments, cwd=self.root, preloaded=True)
+        )
         self.servers[name] = server
         if name in self.proxies:
             self.proxies[name].target = f"127.0.0.1:{server.port()}"
@@ -107,7 +109,7 @@ class Site:
         """Runs the daemon, with `changes` of transfer.conf."""
         conf = self.write_conf(**changes)
         arguments = [f"--config={conf}", "--port=0", *flags]
-        with running("cube_transfer.main", arguments, cwd=self.root) as daemon:
+        with running("cube_transfer.main", arguments, cwd=self.root, preloaded=True) as daemon:
             self.daemon = daemon
             yield daemon
 
