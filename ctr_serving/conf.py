@@ -53,20 +53,30 @@ class EngineConf:
     degrades: bool
 
 
-def read_engine_conf(toolkit_path: Path | str, cube_conf_path: Path | str) -> EngineConf:
-    """Reads both files and checks that they fit each other.
+def read_engine_confs(toolkit_path: Path | str, cube_conf_path: Path | str) -> list[EngineConf]:
+    """Reads both files and checks that they fit each other; cube.conf only where it is needed.
 
     Raises:
         ConfError: names the file and the field.
     """
+    file = str(toolkit_path)
     engines = read_model_toolkit(toolkit_path).engines
-    if len(engines) > 1:
-        raise ConfError(str(toolkit_path), "engines", "one engine a process is served; keep one")
-    engine = engines[0]
-    _check(str(toolkit_path), engine)
-    table_name = engine.sparse_param_service_table_name
-    if engine.sparse_param_service_type == engine.REMOTE:
-        _check_dict(str(toolkit_path), table_name, cube_conf_path)
+    names = [engine.name for engine in engines]
+    for index, engine in enumerate(engines):
+        field = f"engines[{index}]"
+        _check(file, field, engine)
+        if engine.sparse_param_service_type == engine.REMOTE:
+            _check_dict(file, field, engine.sparse_param_service_table_name, cube_conf_path)
+        if engine.name in names[:index]:
+            raise ConfError(file, f"{field}.name", f"{engine.name!r} stands twice")
+    return [
+        _engine_conf(file, f"engines[{index}]", engine, Path(cube_conf_path))
+        for index, engine in enumerate(engines)
+    ]
+
+
+def _engine_conf(file: str, field: str, engine: EngineDesc, cube_conf_path: Path) -> EngineConf:
+    is_local = engine.sparse_param_service_type == engine.LOCAL
     return EngineConf(
         name=engine.name,
         model_path=Path(engine.model_data_path or engine.model_dir),
@@ -77,21 +87,19 @@ def read_engine_conf(toolkit_path: Path | str, cube_conf_path: Path | str) -> En
         batch_rows_max=_batch_rows_max(engine),
         sparse_service=engine.SparseParamServiceType.Name(engine.sparse_param_service_type),
         dict_name=_dict_name(engine),
-        cube_conf_path=Path(cube_conf_path),
-        tables_dir=(
-            Path(table_name).parent if engine.sparse_param_service_type == engine.LOCAL else None
-        ),
-        defaults=read_defaults(str(toolkit_path), "engines[0]", engine),
+        cube_conf_path=cube_conf_path,
+        tables_dir=Path(engine.sparse_param_service_table_name).parent if is_local else None,
+        defaults=read_defaults(file, field, engine),
         degrades=engine.failed_shards == engine.DEGRADE,
     )
 
 
-def _check_dict(file: str, dict_name: str, cube_conf_path: Path | str) -> None:
+def _check_dict(file: str, field: str, dict_name: str, cube_conf_path: Path | str) -> None:
     dicts = read_cube_conf(cube_conf_path)
     if dict_name not in dicts:
         raise ConfError(
             file,
-            "engines[0].sparse_param_service_table_name",
+            f"{field}.sparse_param_service_table_name",
             f"{dict_name!r} is no dict of {cube_conf_path}, which has {', '.join(sorted(dicts))}",
         )
 
@@ -108,17 +116,17 @@ def _batch_rows_max(engine: EngineDesc) -> int:
     return engine.batch_infer_size or BATCH_ROWS if engine.enable_batch_align else 0
 
 
-def _check(file: str, engine: EngineDesc) -> None:
+def _check(file: str, field: str, engine: EngineDesc) -> None:
     if engine.reloadable_type not in RELOADABLE_TYPES:
         raise ConfError(
             file,
-            "engines[0].reloadable_type",
+            f"{field}.reloadable_type",
             f"{engine.reloadable_type!r} is not supported; write one of"
             f" {', '.join(RELOADABLE_TYPES)}",
         )
     if engine.sparse_param_service_type != engine.NONE and not _dict_name(engine):
-        raise ConfError(file, "engines[0].sparse_param_service_table_name", "is missing")
+        raise ConfError(file, f"{field}.sparse_param_service_table_name", "is missing")
     if not 0 <= engine.runtime_thread_num <= _THREADS_MAX:
-        raise ConfError(file, "engines[0].runtime_thread_num", f"must be from 0 to {_THREADS_MAX}")
+        raise ConfError(file, f"{field}.runtime_thread_num", f"must be from 0 to {_THREADS_MAX}")
     if not 0 <= engine.batch_infer_size <= _BATCH_ROWS_MAX:
-        raise ConfError(file, "engines[0].batch_infer_size", f"must be from 0 to {_BATCH_ROWS_MAX}")
+        raise ConfError(file, f"{field}.batch_infer_size", f"must be from 0 to {_BATCH_ROWS_MAX}")

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Iterator
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +42,8 @@ class Counters(Collector):
         registry: of Prometheus, with all of these.
     """
 
-    def __init__(self, slot: ModelSlot) -> None:
-        self._slot = slot
+    def __init__(self, *slots: ModelSlot[Any]) -> None:
+        self._slots = slots
         self.requests: Tally[str] = Tally()
         self.pending = 0
         self.rows = 0
@@ -54,8 +55,12 @@ class Counters(Collector):
 
     def observe_batch(self, seek_s: float, infer_s: float) -> None:
         """Counts the times of one batch."""
-        self._stage_seconds["seek"].add(seek_s)
-        self._stage_seconds["infer"].add(infer_s)
+        self.observe("seek", seek_s)
+        self.observe("infer", infer_s)
+
+    def observe(self, stage: str, seconds: float) -> None:
+        """Counts the time of one of STAGES."""
+        self._stage_seconds[stage].add(seconds)
 
     def count_missing(self, by_slot: NDArray[np.int64]) -> None:
         """Adds int64[slots]; models of another number of slots make the sums longer."""
@@ -82,22 +87,22 @@ class Counters(Collector):
             "Keys whose shard failed, answered by the default",
             self.failed_by_slot,
         )
-        yield CounterMetricFamily(
-            "ctr_model_switches", "Models taken into service", value=self._slot.switch_count
-        )
-        yield CounterMetricFamily(
-            "ctr_model_refusals", "Times a model was refused", value=self._slot.refusal_count
-        )
+        switches = sum(slot.switch_count for slot in self._slots)
+        yield CounterMetricFamily("ctr_model_switches", "Models taken into service", value=switches)
+        refusals = sum(slot.refusal_count for slot in self._slots)
+        yield CounterMetricFamily("ctr_model_refusals", "Times a model was refused", value=refusals)
         times = HistogramMetricFamily(
             "ctr_stage_seconds", "Time of the stages of a batch: seek, infer", labels=["stage"]
         )
         for stage, each in self._stage_seconds.items():
             times.add_metric([stage], each.buckets(), each.sum_s)
         yield times
-        engine = self._slot.engine
-        model = GaugeMetricFamily("ctr_model", "The model that is served", labels=["version"])
-        if engine is not None:
-            model.add_metric([engine.manifest.version], 1)
+        model = GaugeMetricFamily(
+            "ctr_model", "The model that is served", labels=["engine", "version"]
+        )
+        for slot in self._slots:
+            if slot.engine is not None:
+                model.add_metric([slot.name, slot.engine.manifest.version], 1)
         yield model
 
 

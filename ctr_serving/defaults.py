@@ -46,26 +46,42 @@ class Defaults:
         Raises:
             ModelError: a slot that the model has not, values of another width, or no mean row.
         """
+        self.check_slots(slots, where)
+        rows = np.empty((slots, dim), np.float32)
+        for slot in range(slots):
+            rows[slot] = self.row(slot, dim, mean_row, where)
+        return rows if rows.any() else None
+
+    def row(
+        self, slot: int, dim: int, mean_row: Sequence[float], where: str
+    ) -> NDArray[np.float32]:
+        """float32[dim] for one slot.
+
+        Raises:
+            ModelError: values of another width, or no mean row.
+        """
+        default = self.by_slot.get(slot, self.everywhere)
+        values = tuple(mean_row) if isinstance(default, Mean) else default
+        if not values:
+            raise ModelError(
+                f"{where}: mean_row: is missing, and default_embeddings asks for the mean row"
+            )
+        if len(values) not in (1, dim):
+            raise ModelError(
+                f"{where}: default_embeddings gives {len(values)} values for slot {slot},"
+                f" its vectors have {dim}"
+            )
+        row = np.empty(dim, np.float32)
+        row[:] = values
+        return row
+
+    def check_slots(self, slots: int, where: str) -> None:
+        """Raises ModelError for a default of a slot that the model has not."""
         beyond = [slot for slot in self.by_slot if slot >= slots]
         if beyond:
             raise ModelError(
                 f"{where}: default_embeddings names slot {beyond[0]}, the model has {slots} slots"
             )
-        rows = np.empty((slots, dim), np.float32)
-        for slot in range(slots):
-            default = self.by_slot.get(slot, self.everywhere)
-            values = tuple(mean_row) if isinstance(default, Mean) else default
-            if not values:
-                raise ModelError(
-                    f"{where}: mean_row: is missing, and default_embeddings asks for the mean row"
-                )
-            if len(values) not in (1, dim):
-                raise ModelError(
-                    f"{where}: default_embeddings gives {len(values)} values for slot {slot},"
-                    f" its vectors have {dim}"
-                )
-            rows[slot] = values
-        return rows if rows.any() else None
 
 
 def read_defaults(file: str, field_name: str, engine: EngineDesc) -> Defaults:

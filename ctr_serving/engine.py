@@ -65,7 +65,7 @@ class Engine:
         start_s = time.monotonic()
         directory = directory.resolve()
         manifest = read_manifest(directory)
-        check_files(directory, manifest)
+        check_files(directory, manifest.files)
         default_rows = defaults.rows(
             manifest.slots,
             manifest.embedding_dim,

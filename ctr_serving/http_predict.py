@@ -45,7 +45,7 @@ T = TypeVar("T")
 def add_predict_route(
     app: FastAPI,
     service: Service,
-    slot: ModelSlot,
+    slot: ModelSlot[Any],
     limits: WireLimits,
 ) -> None:
     """Adds the route and its schema to `app`.
@@ -106,7 +106,7 @@ async def _inline_or_thread(inline: bool, function: Callable[..., T], *arguments
     return function(*arguments) if inline else await asyncio.to_thread(function, *arguments)
 
 
-def _payload_of(body: bytes, slot: ModelSlot) -> bytes:
+def _payload_of(body: bytes, slot: ModelSlot[Any]) -> bytes:
     """The Request message that a JSON body stands for.
 
     Raises:

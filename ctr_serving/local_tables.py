@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctr_serving.lmdb_table import LmdbTable
-from cube_api import SeekResult
+from cube_api import STATUS_FOUND, STATUS_WRONG_WIDTH, SeekResult
 from cube_core._native import Table
 from cube_core.errors import ModelError, TableError, VersionNotLoadedError
 
@@ -50,6 +50,8 @@ class LocalTables:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._versions: WeakValueDictionary[tuple[str, str], OpenVersion] = WeakValueDictionary()
+        # LMDB must not be opened twice at the same time.
+        self._opening = asyncio.Lock()
 
     async def seek(
         self,
@@ -82,6 +84,16 @@ class LocalTables:
         Raises:
             ModelError: names the file that is missing or wrong.
         """
+        async with self._opening:
+            table = await self._opened(dict_name, version)
+        if table.dim not in (0, dim):
+            raise ModelError(
+                f"{self._directory / version}: the values of dict {dict_name} are {table.dim}"
+                f" floats wide, the model takes {dim}"
+            )
+        return table
+
+    async def _opened(self, dict_name: str, version: str) -> OpenVersion:
         table = self._versions.get((dict_name, version))
         if table is None:
             started_s = time.monotonic()
@@ -98,11 +110,6 @@ class LocalTables:
                 version,
                 time.monotonic() - started_s,
             )
-        if table.dim not in (0, dim):
-            raise ModelError(
-                f"{self._directory / version}: the values of dict {dict_name} are {table.dim}"
-                f" floats wide, the model takes {dim}"
-            )
         return table
 
 
@@ -113,7 +120,7 @@ class ShardTables:
 
     def __init__(self, tables: list[Table]) -> None:
         self._tables = tables
-        # A shard without keys knows no width.
+        # A shard without keys, or with values of any width, knows none.
         self.dim = max(table.value_bytes for table in tables) // _FLOAT_BYTES
 
     def get(
@@ -126,10 +133,25 @@ class ShardTables:
             mine = np.flatnonzero(shards == shard)
             if not mine.size:
                 continue
-            values, status[mine] = table.get(keys[mine])
-            if values.size:
+            if table.value_bytes:
+                values, status[mine] = table.get(keys[mine])
                 rows[mine] = values.view(np.float32)
+            else:
+                rows[mine], status[mine] = _rows_of_width(table, keys[mine], dim)
         return rows, status
+
+
+def _rows_of_width(
+    table: Table, keys: NDArray[np.uint64], dim: int
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Of a table whose values may have different widths, or that has none."""
+    offsets, values, status = table.get_bytes(keys)
+    rows = np.zeros((len(keys), dim), np.float32)
+    fits = (np.diff(offsets) == _FLOAT_BYTES * dim) & (status == STATUS_FOUND)
+    places = offsets[:-1][fits][:, None] + np.arange(_FLOAT_BYTES * dim)
+    rows[fits] = values[places].view(np.float32)
+    status[~fits & (status == STATUS_FOUND)] = STATUS_WRONG_WIDTH
+    return rows, status
 
 
 def _open(directory: Path, dict_name: str, version: str) -> OpenVersion:
@@ -157,7 +179,7 @@ def _open(directory: Path, dict_name: str, version: str) -> OpenVersion:
                 f"{table.path}: is shard {table.shard} of {table.shard_num}, not {shard} of"
                 f" {first.shard_num}"
             )
-    if len({table.value_bytes for table in tables if table.key_count}) > 1:
+    if len({table.value_bytes for table in tables if table.value_bytes}) > 1:
         raise ModelError(f"{folder}: the shards of {dict_name} have values of different widths")
     return ShardTables(tables)
 

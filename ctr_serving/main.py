@@ -15,20 +15,16 @@ from cube_core.errors import ConfError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-# Flags of the original's binary that name what is fixed here: one service with one engine.
+# Flags of the original's binary that name what is fixed here.
 _IGNORED_FLAGS = (
     "bthread_concurrency",
     "enable_model_toolkit",
-    "inferservice_file",
-    "inferservice_path",
     "logger_file",
     "logger_path",
     "max_concurrency",
     "num_threads",
     "resource_file",
     "resource_path",
-    "workflow_file",
-    "workflow_path",
 )
 
 
@@ -40,6 +36,18 @@ def serve(
     cube_conf: Annotated[Path, typer.Option("--cube_conf", help="cube.conf")] = Path(
         "conf/cube.conf"
     ),
+    workflow_file: Annotated[
+        str, typer.Option("--workflow_file", help="workflow.prototxt; none: one op, one engine")
+    ] = "",
+    workflow_path: Annotated[
+        str, typer.Option("--workflow_path", help="directory of workflow_file")
+    ] = "",
+    inferservice_file: Annotated[
+        str, typer.Option("--inferservice_file", help="service.prototxt, of several workflows")
+    ] = "",
+    inferservice_path: Annotated[
+        str, typer.Option("--inferservice_path", help="directory of inferservice_file")
+    ] = "",
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="baidu_std and HTTP; 0: any")
     ] = 8010,
@@ -68,8 +76,9 @@ def serve(
 
     Example: ctr-serving --port=8010 --conf=conf/model_toolkit.prototxt --cube_conf=conf/cube.conf
     """
-    from ctr_serving.conf import read_engine_conf
+    from ctr_serving.conf import read_engine_confs
     from ctr_serving.server import CtrServer, ServerConf
+    from ctr_serving.workflow_conf import file_of_flags, read_workflow
 
     if importlib.util.find_spec("paddle") is None:
         raise ConfError(
@@ -86,7 +95,13 @@ def serve(
         queue_timeout_ms=queue_timeout_ms,
         drain_timeout_s=drain_timeout_s,
     )
-    uvloop.run(CtrServer(read_engine_conf(conf, cube_conf), server_conf).run())
+    confs = read_engine_confs(conf, cube_conf)
+    groups = read_workflow(
+        file_of_flags(workflow_path, workflow_file, "workflow.prototxt"),
+        file_of_flags(inferservice_path, inferservice_file, "service.prototxt"),
+        confs,
+    )
+    uvloop.run(CtrServer(confs, server_conf, groups).run())
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -93,10 +94,7 @@ class Manifest(BaseModel):
             raise ValueError(
                 f"mean_row: {len(self.mean_row)} values for embedding_dim={self.embedding_dim}"
             )
-        try:
-            Version.parse(self.version)
-        except ControlError as error:
-            raise ValueError(str(error)) from error
+        checked_version(self.version)
         return self
 
 
@@ -112,21 +110,32 @@ def read_manifest(model_directory: Path) -> Manifest:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        problem = first["msg"].removeprefix("Value error, ")
-        raise ModelError(
-            f"{path}: {field}: {problem}" if field else f"{path}: {problem}"
-        ) from error
+        raise ModelError(f"{path}: {first_problem(error)}") from error
 
 
-def check_files(model_directory: Path, manifest: Manifest) -> None:
-    """Compares the files that the manifest lists with what it says of them.
+def checked_version(version: str) -> Version:
+    """Raises ValueError for what is no "<base>_<version>"."""
+    try:
+        return Version.parse(version)
+    except ControlError as error:
+        raise ValueError(str(error)) from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong, with its field."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    problem = first["msg"].removeprefix("Value error, ")
+    return f"{field}: {problem}" if field else problem
+
+
+def check_files(model_directory: Path, files: Sequence[ModelFile]) -> None:
+    """Compares files with what the manifest says of them.
 
     Raises:
         ModelError: a file is missing, or of another size or checksum; names it.
     """
-    for file in manifest.files:
+    for file in files:
         path = model_directory / file.name
         try:
             size = path.stat().st_size

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from ctr_serving.batches import Batches
 from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
+from ctr_serving.engine import Engine
 from ctr_serving.jobs import Features
 from ctr_serving.manifest import Manifest
 from ctr_serving.model_slot import ModelSlot
 from ctr_serving.sources import Source
 from ctr_serving.trace import Trace
 from cube_core._native import encode_ctr_response, parse_ctr_request
-from cube_core.errors import PredictionError
+from cube_core.errors import ModelError, PredictionError
 from cube_core.wire.service import RpcContext
 
 # About 0.2 ms of parsing; larger requests are parsed in a thread.
@@ -43,6 +45,7 @@ class CtrOp:
         rows_per_request_max: int,
         queue_timeout_s: float,
     ) -> None:
+        self._conf = conf
         self._slot = slot
         self._source = source
         self._rows_max = rows_per_request_max
@@ -75,6 +78,21 @@ class CtrOp:
         if not trace.rows:
             return EMPTY_RESPONSE
         return await self.batches.answer(engine, features, context, trace)
+
+    def load(self, directory: Path) -> Engine:
+        """Loads a model of the configured dict; see `Engine.load`.
+
+        Raises:
+            ModelError: it cannot be loaded, or is of another dict.
+        """
+        engine = Engine.load(directory, self._conf.defaults)
+        dict_name = self._conf.dict_name
+        if dict_name and engine.manifest.dict_name != dict_name:
+            raise ModelError(
+                f"{directory}/manifest.json: dict_name: {engine.manifest.dict_name!r} is not"
+                f" {dict_name!r} of sparse_param_service_table_name"
+            )
+        return engine
 
     async def probe(self, manifest: Manifest) -> object:
         """Makes sure that the embedding version of `manifest` can be asked; see `Source.prepare`.

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from ctr_serving.manifest import Manifest
 from cube_core.errors import ModelError
 
+FLUID_PROGRAM = "__model__"
+"""The program of Paddle's fluid age, beside one file a parameter, or all of them in __params__."""
+_FLUID_WEIGHTS = "__params__"
+
 # Newest first: the intermediate representation of Paddle 3, then the program of Paddle 2.
 _PROGRAM_SUFFIXES = (".json", ".pdmodel")
 
@@ -36,8 +40,10 @@ class Predictor:
         stem, sparse, output = manifest.model, manifest.sparse_inputs, manifest.output
         if fused is not None:
             stem, sparse, output = fused.model, (fused.input,), fused.output
-        self._native = native = _create(directory, stem, onednn=onednn)
-        _check_names(directory, native, {*sparse, manifest.dense_input}, output)
+        self._native = native = create_native(directory, stem, onednn=onednn)
+        check_names(directory, native, {*sparse, manifest.dense_input}, {output})
+        # The lookups of that age gave sequences, which such a program then pools.
+        self._takes_sequences = stem == FLUID_PROGRAM
         self._vectors = [native.get_input_handle(name) for name in sparse]
         self._dense = native.get_input_handle(manifest.dense_input)
         self._output = native.get_output_handle(output)
@@ -55,6 +61,10 @@ class Predictor:
             by_slot = rows.reshape(len(rows), len(self._vectors), -1).transpose(1, 0, 2)
             for handle, vectors in zip(self._vectors, np.ascontiguousarray(by_slot), strict=True):
                 handle.copy_from_cpu(vectors)
+        if self._takes_sequences:
+            one_each = [list(range(len(rows) + 1))]
+            for handle in self._vectors:
+                handle.set_lod(one_each)
         self._dense.copy_from_cpu(dense)
         self._native.run()
         probabilities: NDArray[np.float32] = self._output.copy_to_cpu()
@@ -92,17 +102,22 @@ def first_line(error: Exception) -> str:
     return said[0] if said else type(error).__name__
 
 
-def _create(directory: Path, stem: str, *, onednn: bool) -> Any:
+def create_native(directory: Path, stem: str, *, onednn: bool) -> Any:
+    """Paddle's predictor of a program and its weights.
+
+    Args:
+        stem: file names without their endings, or "__model__".
+
+    Raises:
+        ModelError: a file is missing or corrupt.
+    """
     inference = import_paddle()
-    programs = [directory / f"{stem}{suffix}" for suffix in _PROGRAM_SUFFIXES]
-    program = next((path for path in programs if path.is_file()), None)
-    if program is None:
-        raise ModelError(f"{directory}: has neither {programs[0].name} nor {programs[1].name}")
-    weights = directory / f"{stem}.pdiparams"
-    if not weights.is_file():
-        raise ModelError(f"{weights}: is missing")
+    program, weights = _files(directory, stem)
     try:
-        config = inference.Config(str(program), str(weights))
+        if weights is None:
+            config = inference.Config(str(directory))
+        else:
+            config = inference.Config(str(program), str(weights))
         config.disable_gpu()
         config.disable_glog_info()
         config.set_cpu_math_library_num_threads(1)
@@ -117,21 +132,44 @@ def _create(directory: Path, stem: str, *, onednn: bool) -> Any:
             config.enable_new_executor(True)
         return inference.create_predictor(config)
     except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{program} and {weights.name}: {first_line(error)}") from error
+        beside = "its parameters" if weights is None else weights.name
+        raise ModelError(f"{program} and {beside}: {first_line(error)}") from error
 
 
-def _check_names(directory: Path, native: Any, wanted: set[str], output: str) -> None:
+def _files(directory: Path, stem: str) -> tuple[Path, Path | None]:
+    """The program, and its weights, None when each parameter has a file of its own."""
+    if stem == FLUID_PROGRAM:
+        program, weights = directory / stem, directory / _FLUID_WEIGHTS
+        if not program.is_file():
+            raise ModelError(f"{program}: is missing")
+        return program, weights if weights.is_file() else None
+    programs = [directory / f"{stem}{suffix}" for suffix in _PROGRAM_SUFFIXES]
+    found = next((path for path in programs if path.is_file()), None)
+    if found is None:
+        raise ModelError(f"{directory}: has neither {programs[0].name} nor {programs[1].name}")
+    weights = directory / f"{stem}.pdiparams"
+    if not weights.is_file():
+        raise ModelError(f"{weights}: is missing")
+    return found, weights
+
+
+def check_names(directory: Path, native: Any, wanted: set[str], outputs: set[str]) -> None:
+    """Compares the inputs and outputs of a program with those of its manifest.
+
+    Raises:
+        ModelError: names those that differ.
+    """
     found = set(native.get_input_names())
     if wanted != found:
         raise ModelError(
             f"{directory}: the inputs are not those of manifest.json: the model lacks"
             f" {_listed(wanted - found)}, the manifest lacks {_listed(found - wanted)}"
         )
-    outputs = native.get_output_names()
-    if output not in outputs:
+    known = set(native.get_output_names())
+    for output in sorted(outputs - known):
         raise ModelError(
             f"{directory}: manifest.json: output: {output!r} is no output of the model,"
-            f" which has {_listed(set(outputs))}"
+            f" which has {_listed(known)}"
         )
 
 

@@ -7,12 +7,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any, Generic
 
 from ctr_serving.announcement import Announcement, Mark
 from ctr_serving.conf import EngineConf
-from ctr_serving.engine import Engine
-from ctr_serving.manifest import Manifest
-from ctr_serving.model_slot import ModelSlot
+from ctr_serving.model_slot import M, ModelSlot
 from cube_core.errors import CubeError, ModelError
 
 log = logging.getLogger(__name__)
@@ -21,14 +20,17 @@ _LOAD_PAUSE_MAX_S = 10.0
 _WARM_SIZES = (1, 50)
 _WARM_SIZES_MAX = 40
 
-Probe = Callable[[Manifest], Awaitable[object]]
+Probe = Callable[[Any], Awaitable[object]]
 """Raises a CubeError when the embedding that the manifest names cannot be asked; what it returns
 is held as long as the model."""
 
 
-class Reloader:
+class Reloader(Generic[M]):
     """Polls `reloadable_meta`, loads what `model_data_path` points at beside the served model,
     probes that its embedding version is there on every shard, and switches.
+
+    Args:
+        load: makes a model of a directory, in a thread; raises ModelError.
 
     A model that is refused leaves the served one in place; it is tried again at the next poll, or
     after a growing pause of at most 10 s when it did not load. The slot says why.
@@ -37,20 +39,22 @@ class Reloader:
     def __init__(
         self,
         conf: EngineConf,
-        slot: ModelSlot,
+        slot: ModelSlot[M],
         probe: Probe,
         *,
+        load: Callable[[Path], M],
         interval_s: float,
         on_switch: Callable[[], None] = lambda: None,
     ) -> None:
         self._conf = conf
         self._slot = slot
         self._probe = probe
+        self._load_model = load
         self._interval_s = interval_s
         self._on_switch = on_switch
         self._announcement = Announcement(conf.reload_type, conf.reload_meta_path)
         self._served_mark: Mark | None = None
-        self._candidate: Engine | None = None
+        self._candidate: M | None = None
         self._candidate_mark: Mark | None = None
         self._load_pause_s = 0.0
         self._next_load_s = 0.0
@@ -92,7 +96,7 @@ class Reloader:
             engine.load_seconds,
         )
 
-    async def _warm_up(self, engine: Engine) -> None:
+    async def _warm_up(self, engine: M) -> None:
         """Runs the numbers of rows that are asked for most, here, where it is going to predict."""
         served = self._slot.engine
         sizes = [size for size, _ in served.sizes.most_common(_WARM_SIZES_MAX)] if served else []
@@ -107,7 +111,7 @@ class Reloader:
         # A file of announcement that is away, for a moment or for good, announces nothing.
         return mark is None or not self._announcement.is_new(mark, self._served_mark)
 
-    async def _loaded(self) -> Engine | None:
+    async def _loaded(self) -> M | None:
         """The engine that `model_data_path` points at; None while a failed one is left alone."""
         if self._candidate is not None and self._candidate.directory == self._directory():
             return self._candidate
@@ -126,18 +130,11 @@ class Reloader:
     def _directory(self) -> Path:
         return self._conf.model_path.resolve()
 
-    def _load(self) -> Engine:
+    def _load(self) -> M:
         directory = self._directory()
         if not directory.is_dir():
             raise ModelError(f"{self._conf.model_path}: there is no model directory")
-        engine = Engine.load(directory, self._conf.defaults)
-        dict_name = self._conf.dict_name
-        if dict_name and engine.manifest.dict_name != dict_name:
-            raise ModelError(
-                f"{directory}/manifest.json: dict_name: {engine.manifest.dict_name!r} is not"
-                f" {dict_name!r} of sparse_param_service_table_name"
-            )
-        return engine
+        return self._load_model(directory)
 
     def _refuse(self, error: CubeError) -> None:
         if str(error) != self._slot.problem:

@@ -8,18 +8,18 @@ import gc
 import logging
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ctr_serving.assembly import Assembly, assemble_op, assemble_workflow
 from ctr_serving.conf import EngineConf
-from ctr_serving.counters import Counters
 from ctr_serving.frame_path import FramePath
-from ctr_serving.model_slot import ModelSlot
-from ctr_serving.op import CtrOp
 from ctr_serving.predictor import import_paddle
 from ctr_serving.reload import Reloader
 from ctr_serving.service import PredictionService
-from ctr_serving.sources import opened
+from ctr_serving.sources import OpenSources
+from ctr_serving.workflow_conf import Node
 from cube_core.errors import ModelError
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.server import RpcServer
@@ -42,38 +42,57 @@ class ServerConf:
 
 
 class CtrServer:
-    """One predictor process."""
+    """One predictor process.
 
-    def __init__(self, conf: EngineConf, server_conf: ServerConf) -> None:
-        self._conf = conf
+    Args:
+        confs: the engines.
+        groups: of the workflow that answers; None for the op of the one engine.
+    """
+
+    def __init__(
+        self,
+        confs: Sequence[EngineConf],
+        server_conf: ServerConf,
+        groups: Sequence[Sequence[Node]] | None = None,
+    ) -> None:
+        self._confs = confs
+        self._groups = groups
         self._server_conf = server_conf
-        self._slot = ModelSlot()
-        self._counters = Counters(self._slot)
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Serves until SIGTERM or SIGINT, then answers what is under way.
 
         Raises:
-            ConfError: a port cannot be opened.
+            ConfError: a port cannot be opened, or an op not be imported.
         """
         self._handle_signals()
-        async with opened(self._conf) as source:
-            op = CtrOp(
-                self._conf,
-                self._slot,
-                source,
-                self._counters,
-                rows_per_request_max=self._server_conf.rows_per_request_max,
-                queue_timeout_s=self._server_conf.queue_timeout_ms / 1000,
-            )
-            await self._serve(op)
+        async with OpenSources() as sources:
+            await self._serve(await self._assembled(sources))
 
-    async def _serve(self, op: CtrOp) -> None:
-        server = self._new_server(op)
+    async def _assembled(self, sources: OpenSources) -> Assembly:
+        rows_per_request_max = self._server_conf.rows_per_request_max
+        queue_timeout_s = self._server_conf.queue_timeout_ms / 1000
+        if self._groups is None:
+            return await assemble_op(
+                self._confs[0],
+                sources,
+                rows_per_request_max=rows_per_request_max,
+                queue_timeout_s=queue_timeout_s,
+            )
+        return await assemble_workflow(
+            self._confs,
+            self._groups,
+            sources,
+            rows_per_request_max=rows_per_request_max,
+            queue_timeout_s=queue_timeout_s,
+        )
+
+    async def _serve(self, assembly: Assembly) -> None:
+        server = self._new_server(assembly)
         await server.start()
         print(f"ctr-serving ready: port={server.port} grpc_port={server.grpc_port}", flush=True)
-        watch = asyncio.create_task(self._watch(op, server))
+        watch = asyncio.create_task(self._watch(assembly, server))
         await self._stopping.wait()
         log.info("draining")
         server.set_serving(False)
@@ -82,16 +101,18 @@ class CtrServer:
             await watch
         await server.drain(self._server_conf.drain_timeout_s)
 
-    def _new_server(self, op: CtrOp) -> RpcServer:
+    def _new_server(self, assembly: Assembly) -> RpcServer:
         limits = WireLimits()
         service = PredictionService(
-            op, self._counters, requests_pending_max=self._server_conf.requests_pending_max
+            assembly.op,
+            assembly.counters,
+            requests_pending_max=self._server_conf.requests_pending_max,
         ).as_service()
 
         def app() -> Any:
             from ctr_serving.app import create_app
 
-            return create_app(service, self._conf, self._slot, self._counters, limits)
+            return create_app(service, assembly, limits)
 
         return RpcServer(
             [service],
@@ -100,41 +121,49 @@ class CtrServer:
             port=self._server_conf.port,
             grpc_port=self._server_conf.grpc_port,
             limits=limits,
-            batch_path=self._frame_path(op, limits),
+            batch_path=self._frame_path(assembly, limits),
         )
 
-    def _frame_path(self, op: CtrOp, limits: WireLimits) -> FramePath:
+    def _frame_path(self, assembly: Assembly, limits: WireLimits) -> FramePath | None:
+        if assembly.batches is None:
+            return None
+        engine = assembly.engines[0]
         return FramePath(
-            self._slot,
-            op.batches,
-            self._counters,
+            engine.slot,
+            assembly.batches,
+            assembly.counters,
             limits,
-            batch_rows_max=self._conf.batch_rows_max,
+            batch_rows_max=engine.conf.batch_rows_max,
             rows_per_request_max=self._server_conf.rows_per_request_max,
             requests_pending_max=self._server_conf.requests_pending_max,
         )
 
-    async def _watch(self, op: CtrOp, server: RpcServer) -> None:
+    async def _watch(self, assembly: Assembly, server: RpcServer) -> None:
         start_s = time.monotonic()
         try:
             await asyncio.to_thread(import_paddle)
         except ModelError as error:
             log.error("%s", error)
-            self._slot.refuse(str(error))
+            for engine in assembly.engines:
+                engine.slot.refuse(str(error))
             return
         # Paddle took them away.
         self._handle_signals()
         # What was imported stays: without it a full collection holds up requests for less long.
         gc.freeze()
         log.info("paddle is imported, in %.2f s", time.monotonic() - start_s)
-        reloader = Reloader(
-            self._conf,
-            self._slot,
-            op.probe,
-            interval_s=self._server_conf.reload_interval_ms / 1000,
-            on_switch=lambda: server.set_serving(True),
-        )
-        await reloader.run()
+        reloaders = [
+            Reloader(
+                engine.conf,
+                engine.slot,
+                engine.probe,
+                load=engine.load,
+                interval_s=self._server_conf.reload_interval_ms / 1000,
+                on_switch=lambda: server.set_serving(assembly.is_ready),
+            )
+            for engine in assembly.engines
+        ]
+        await asyncio.gather(*(reloader.run() for reloader in reloaders))
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -11,9 +11,9 @@ import asyncio
 
 from google.protobuf.message import DecodeError
 
+from ctr_serving.assembly import Predicts
 from ctr_serving.counters import Counters
 from ctr_serving.jobs import failed_response, is_told_in_response, outcome_of
-from ctr_serving.op import CtrOp
 from ctr_serving.trace import Trace
 from cube_core._native import encode_ctr_response, parse_ctr_response
 from cube_core.errors import CubeError, LimitError, WireError
@@ -28,7 +28,7 @@ class PredictionService:
         requests_pending_max: requests under way at the same time; one more is a LimitError.
     """
 
-    def __init__(self, op: CtrOp, counters: Counters, *, requests_pending_max: int) -> None:
+    def __init__(self, op: Predicts, counters: Counters, *, requests_pending_max: int) -> None:
         self._op = op
         self._counters = counters
         self._pending_max = requests_pending_max

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -45,20 +45,30 @@ class Source(Protocol):
         ...
 
 
-@asynccontextmanager
-async def opened(conf: EngineConf) -> AsyncIterator[Source]:
-    """The source of one engine, closed at the end.
+class OpenSources(AsyncExitStack):
+    """Makes the source of each engine: one client for all that ask the same cube.conf, and one set
+    of tables for all that read the same directory. Closed with the stack."""
 
-    Raises:
-        ConfError: cube.conf is wrong.
-    """
-    if conf.sparse_service == "NONE":
-        yield NoSource()
-    elif conf.tables_dir is not None:
-        yield LocalTables(conf.tables_dir)
-    else:
-        async with AsyncCubeClient(conf.cube_conf_path) as cube:
-            yield CubeSource(cube)
+    def __init__(self) -> None:
+        super().__init__()
+        self._sources: dict[Path, Source] = {}
+
+    async def of(self, conf: EngineConf) -> Source:
+        """The source of one engine.
+
+        Raises:
+            ConfError: cube.conf is wrong.
+        """
+        if conf.sparse_service == "NONE":
+            return NoSource()
+        path = conf.tables_dir or conf.cube_conf_path
+        if path not in self._sources:
+            if conf.tables_dir is not None:
+                self._sources[path] = LocalTables(path)
+            else:
+                cube = await self.enter_async_context(AsyncCubeClient(path))
+                self._sources[path] = CubeSource(cube)
+        return self._sources[path]
 
 
 class CubeSource:

@@ -1,4 +1,4 @@
-"""Files in protobuf's text form: model_toolkit.prototxt and predictors.prototxt."""
+"""Files in protobuf's text form: model_toolkit, workflow, service and predictors.prototxt."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from cube_core.errors import ConfError
 from cube_proto.model_toolkit_pb2 import ModelToolkitConf
 from cube_proto.predictors_pb2 import SDKConf
+from cube_proto.workflow_pb2 import InferServiceConf, WorkflowConf
 
 _M = TypeVar("_M", bound=Message)
 
@@ -29,6 +30,27 @@ def read_model_toolkit(path: Path | str) -> ModelToolkitConf:
         if not engine.model_data_path and not engine.model_dir:
             raise ConfError(str(path), f"engines[{index}].model_data_path", "is missing")
     return conf
+
+
+def read_workflows(path: Path | str) -> WorkflowConf:
+    """Reads workflow.prototxt.
+
+    Raises:
+        ConfError: names the file, the line and the field.
+    """
+    conf = _parse(path, WorkflowConf())
+    if not conf.workflows:
+        raise ConfError(str(path), "workflows", "at least one workflow is needed")
+    return conf
+
+
+def read_services(path: Path | str) -> InferServiceConf:
+    """Reads service.prototxt.
+
+    Raises:
+        ConfError: names the file, the line and the field.
+    """
+    return _parse(path, InferServiceConf())
 
 
 def read_predictors(path: Path | str) -> SDKConf:

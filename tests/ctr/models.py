@@ -64,8 +64,8 @@ def make_model(
             dense = static.data("dense_input", [None, DENSE_DIM], "float32")
             joined = paddle.concat([*vectors, dense], axis=1)
             width = slots * embedding_dim + DENSE_DIM
-            first = _linear(width, hidden, rng)(joined)
-            logits = _linear(hidden, outputs, rng)(paddle.nn.functional.relu(first))
+            first = linear(width, hidden, rng)(joined)
+            logits = linear(hidden, outputs, rng)(paddle.nn.functional.relu(first))
             probabilities = paddle.nn.functional.softmax(logits)
             executor = static.Executor(paddle.CPUPlace())
             executor.run(startup)
@@ -139,7 +139,8 @@ def announce(deploy_dir: Path) -> None:
     temporary.rename(meta)
 
 
-def _linear(width_in: int, width_out: int, rng: np.random.Generator) -> Any:
+def linear(width_in: int, width_out: int, rng: np.random.Generator) -> Any:
+    """A layer with weights drawn by `rng`."""
     import paddle
 
     def drawn(shape: tuple[int, ...]) -> Any:

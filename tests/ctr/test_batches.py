@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ctr_serving.batches import JOINED_BATCHES_MAX
-from ctr_serving.conf import read_engine_conf
+from ctr_serving.conf import read_engine_confs
 from ctr_serving.counters import Counters
 from ctr_serving.engine import Engine
 from ctr_serving.jobs import Features
@@ -64,7 +64,7 @@ class Bench:
 
     def __init__(self, root: Path, model: Path, *, extra: str, queue_timeout_s: float) -> None:
         write_conf(root, [8001, 8002], extra=extra)
-        conf = read_engine_conf(root / "model_toolkit.prototxt", root / "cube.conf")
+        conf = read_engine_confs(root / "model_toolkit.prototxt", root / "cube.conf")[0]
         self.table = Table()
         self.slot = ModelSlot()
         self.counters = Counters(self.slot)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ctr_serving.conf import read_engine_conf
+from ctr_serving.conf import read_engine_confs
 from ctr_serving.defaults import Defaults, Mean
 from ctr_serving.engine import Engine
 from cube_core._native import encode_ctr_request, parse_ctr_response
@@ -61,7 +61,7 @@ def test_a_default_that_does_not_fit_the_model_refuses_it(defaults: Defaults, me
 
 def read(root: Path, extra: str) -> Defaults:
     write_conf(root, [8001, 8002], extra=extra)
-    return read_engine_conf(root / "model_toolkit.prototxt", root / "cube.conf").defaults
+    return read_engine_confs(root / "model_toolkit.prototxt", root / "cube.conf")[0].defaults
 
 
 def test_the_configuration_names_slots_and_kinds(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from hypothesis.extra.numpy import arrays
 
 from ctr_serving.local_tables import LocalTables
 from cube_api import STATUS_FOUND, STATUS_MISSING, STATUS_WRONG_WIDTH
+from cube_core._native import write_table
 from cube_core.errors import ModelError, VersionNotLoadedError
 from tests.ctr.local import write_lmdb, write_shard_tables
 from tests.ctr.models import (
@@ -169,6 +170,28 @@ async def test_another_width_is_refused(tmp_path: Path, write: Write) -> None:
     write(tmp_path, "1_1", KEYS, ROWS, dict_name="d")
     with pytest.raises(ModelError, match="are 4 floats wide, the model takes 9"):
         await LocalTables(tmp_path).prepare("d", "1_1", 9)
+
+
+async def test_tables_of_any_width_are_judged_value_by_value(tmp_path: Path) -> None:
+    (tmp_path / "1_1").mkdir()
+    write_table(
+        str(tmp_path / "1_1" / "d_part0.table"),
+        np.array([1, 2, 3], np.uint64),
+        np.arange(5, dtype=np.float32).view(np.uint8),
+        value_kind="variable",
+        offsets=np.array([0, 8, 12, 20], np.int64),
+        dict_name="d",
+        version="1_1",
+        shard=0,
+        shard_num=1,
+    )
+    tables = LocalTables(tmp_path)
+    held = await tables.prepare("d", "1_1", 2)
+    asked = np.array([3, 2, 1, 4], np.uint64)
+    found = await tables.seek("d", asked, version="1_1", dim=2)
+    assert found.rows.tolist() == [[3, 4], [0, 0], [0, 1], [0, 0]]
+    assert found.status.tolist() == [0, STATUS_WRONG_WIDTH, 0, STATUS_MISSING]
+    del held
 
 
 async def test_lmdb_is_judged_value_by_value(tmp_path: Path) -> None:

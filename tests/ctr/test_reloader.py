@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ctr_serving.conf import EngineConf, read_engine_conf
+from ctr_serving.conf import EngineConf, read_engine_confs
+from ctr_serving.engine import Engine
 from ctr_serving.manifest import Manifest
 from ctr_serving.model_slot import ModelSlot
 from ctr_serving.reload import Reloader
@@ -38,7 +39,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def conf_of(root: Path) -> EngineConf:
-    return read_engine_conf(root / "model_toolkit.prototxt", root / "cube.conf")
+    return read_engine_confs(root / "model_toolkit.prototxt", root / "cube.conf")[0]
 
 
 def version_of(slot: ModelSlot) -> str | None:
@@ -47,7 +48,11 @@ def version_of(slot: ModelSlot) -> str | None:
 
 def make(root: Path, interval_s: float = 0.0) -> tuple[ModelSlot, Probe, Reloader]:
     slot, probe = ModelSlot(), Probe()
-    return slot, probe, Reloader(conf_of(root), slot, probe, interval_s=interval_s)
+    return (
+        slot,
+        probe,
+        Reloader(conf_of(root), slot, probe, load=Engine.load, interval_s=interval_s),
+    )
 
 
 async def test_a_model_is_taken_once_an_announcement(root: Path, models: dict[int, Path]) -> None:

@@ -1,0 +1,140 @@
+"""Ids to what a model's manifest makes of them: one seek a dict, then pooling, slot by slot."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctr_serving.feeds import Feed, Ragged
+from ctr_serving.network_manifest import Lookup, NetworkManifest
+from ctr_serving.ops._instances import Instances
+from ctr_serving.ops._op import OpCall
+from ctr_serving.ops._pooling import pooled
+from cube_api import STATUS_FAILED, STATUS_MISSING, STATUS_WRONG_WIDTH, SeekResult
+from cube_core.errors import PredictionError, WireError
+
+
+async def look_up(call: OpCall, engine: str = "") -> Feed:
+    """The inputs that the manifest of an engine's model describes: vectors of the instances' ids
+    from all its dicts, pooled, the ids themselves, and the dense values.
+
+    Keys without a row get the default vector of their slot and are counted; a slot without ids is
+    zeros, or an empty sequence.
+
+    Raises:
+        WireError: the instances have another number of slots or dense values than the model.
+        SeekError, VersionNotLoadedError: a dict could not be asked.
+        PredictionError: a value is of another width.
+    """
+    manifest = call.engine(engine).manifest
+    instances = call.instances
+    _check_shapes(instances, manifest)
+    slots = {slot: instances.slot(slot) for slot in _slots_of(manifest)}
+    start_s = time.perf_counter()
+    found = await asyncio.gather(
+        *(_seek(call, engine, dict_name, slots) for dict_name in manifest.dicts)
+    )
+    call.request.counters.observe("seek", time.perf_counter() - start_s)
+    vectors = {index: each for of_dict in found for index, each in of_dict.items()}
+    feed: dict[str, NDArray[Any] | Ragged] = {}
+    side_by_side: dict[str, list[NDArray[np.float32]]] = {}
+    for index, lookup in enumerate(manifest.lookups):
+        if lookup.pooling == "sequence":
+            feed[lookup.input] = vectors[index]
+        else:
+            side_by_side.setdefault(lookup.input, []).append(pooled(vectors[index], lookup.pooling))
+    for name, columns in side_by_side.items():
+        feed[name] = columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
+    for each in manifest.ids:
+        ids = slots[each.slot]
+        feed[each.input] = Ragged(ids.values[:, None], ids.offsets)
+    if manifest.dense_input:
+        feed[manifest.dense_input] = instances.dense
+    return feed
+
+
+async def _seek(
+    call: OpCall, engine: str, dict_name: str, slots: dict[int, Ragged]
+) -> dict[int, Ragged]:
+    """The vectors of all lookups in one dict, by number of the lookup."""
+    manifest = call.engine(engine).manifest
+    lookups = [
+        (index, each) for index, each in enumerate(manifest.lookups) if each.dict_name == dict_name
+    ]
+    if not lookups:
+        return {}
+    ids = np.concatenate([slots[lookup.slot].values for _, lookup in lookups])
+    found = await call.engine(engine).seek(dict_name, ids)
+    vectors: dict[int, Ragged] = {}
+    begin = 0
+    degraded = 0
+    for index, lookup in lookups:
+        offsets = slots[lookup.slot].offsets
+        end = begin + int(offsets[-1])
+        rows, status = found.rows[begin:end], found.status[begin:end]
+        if status.any():
+            default_row = call.engine(engine).served.network.default_rows[index]
+            _fill(call, lookup, Ragged(ids[begin:end], offsets), rows, status, default_row)
+            degraded += int((status == STATUS_FAILED).sum())
+        vectors[index] = Ragged(rows, offsets)
+        begin = end
+    if degraded:
+        _tell_degraded(call, degraded, found)
+    return vectors
+
+
+def _fill(
+    call: OpCall,
+    lookup: Lookup,
+    ids: Ragged,
+    rows: NDArray[np.float32],
+    status: NDArray[np.int32],
+    default_row: NDArray[np.float32] | None,
+) -> None:
+    """Puts the default vector for ids of one slot without a row, and counts them."""
+    row_of_id = np.repeat(np.arange(len(ids.offsets) - 1), np.diff(ids.offsets))
+    wrong = np.flatnonzero(status == STATUS_WRONG_WIDTH)
+    if wrong.size:
+        key = int(ids.values.view(np.uint64)[wrong[0]])
+        raise PredictionError(
+            f"dict {lookup.dict_name}: the value of key {key} (instance {row_of_id[wrong[0]]},"
+            f" slot {lookup.slot}) is not {rows.shape[1]} floats wide"
+        )
+    missing, failed = status == STATUS_MISSING, status == STATUS_FAILED
+    if default_row is not None:
+        rows[missing | failed] = default_row
+    trace, counters, slots = call.request.trace, call.request.counters, call.instances.slots
+    if trace.missing is None:
+        trace.missing = np.zeros((call.instances.rows, slots), np.bool_)
+    trace.missing[row_of_id[missing], lookup.slot] = True
+    by_slot = np.zeros(slots, np.int64)
+    by_slot[lookup.slot] = missing.sum()
+    counters.count_missing(by_slot)
+    if failed.any():
+        by_slot[lookup.slot] = failed.sum()
+        counters.count_failed(by_slot)
+
+
+def _tell_degraded(call: OpCall, keys_num: int, found: SeekResult) -> None:
+    reasons = "; ".join(str(error) for error in found.errors)
+    text = f"degraded: {keys_num} keys have the default vector, for their shards failed: {reasons}"
+    trace = call.request.trace
+    trace.degraded = f"{trace.degraded}; {text}" if trace.degraded else text
+
+
+def _slots_of(manifest: NetworkManifest) -> set[int]:
+    return {each.slot for each in manifest.lookups} | {each.slot for each in manifest.ids}
+
+
+def _check_shapes(instances: Instances, manifest: NetworkManifest) -> None:
+    for field, found, wanted in (
+        ("sparse_ids", instances.slots, manifest.slots),
+        ("dense_ids", instances.dense.shape[1], manifest.dense_dim),
+    ):
+        if found != wanted:
+            what = "slots of sparse_ids" if field == "sparse_ids" else field
+            raise WireError(f"instance 0: {found} {what}, expected {wanted}")

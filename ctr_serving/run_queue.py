@@ -1,0 +1,134 @@
+"""Runs of one engine that wait, joined as far as the configuration allows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctr_serving.counters import Counters
+from ctr_serving.engine import ROWS_PER_RUN_MAX
+from ctr_serving.feeds import Feed, joined, parts, rows_of, signature
+from ctr_serving.network import Fetch, Network
+from cube_core.errors import CubeError, LimitError, PredictionError
+from cube_core.wire.service import RpcContext
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    network: Network
+    feed: Feed
+    rows: int
+    context: RpcContext
+    answer: asyncio.Future[Fetch]
+    queued_s: float
+
+
+class RunQueue:
+    """Runs feeds one after the other, on the event loop, as Paddle holds the GIL while it runs.
+
+    Runs that wait for the same model with inputs of the same shapes go together.
+
+    Args:
+        rows_max: rows up to which runs are joined; 0: each is run alone.
+        queue_timeout_s: what waited longer is refused.
+    """
+
+    def __init__(self, rows_max: int, counters: Counters, *, queue_timeout_s: float) -> None:
+        self._rows_max = rows_max
+        self._counters = counters
+        self._queue_timeout_s = queue_timeout_s
+        self._queue: deque[_Job] = deque()
+        self._worker: asyncio.Task[None] | None = None
+
+    async def run(self, network: Network, feed: Feed, context: RpcContext) -> Fetch:
+        """Outputs [n, …] by name.
+
+        Raises:
+            PredictionError: the inputs are not those of the model, or Paddle refused to run it.
+            LimitError: it waited longer than `queue_timeout_s`.
+            RpcTimeoutError: the caller's timeout passed.
+        """
+        rows = rows_of(feed)
+        if not rows:
+            raise PredictionError("nothing to run: the inputs have no instances")
+        loop = asyncio.get_running_loop()
+        job = _Job(network, feed, rows, context, loop.create_future(), time.monotonic())
+        self._queue.append(job)
+        if self._worker is None:
+            self._worker = loop.create_task(self._work())
+        return await job.answer
+
+    async def _work(self) -> None:
+        try:
+            while jobs := self._cut():
+                await self._answer(jobs)
+                # Requests that came meanwhile have their turn, and may then go together.
+                await asyncio.sleep(0)
+        finally:
+            self._worker = None
+
+    def _cut(self) -> list[_Job]:
+        jobs: list[_Job] = []
+        rows = 0
+        while self._queue:
+            job = self._queue[0]
+            if jobs and (
+                rows + job.rows > self._rows_max
+                or job.network is not jobs[0].network
+                or signature(job.feed) != signature(jobs[0].feed)
+            ):
+                break
+            self._queue.popleft()
+            if self._is_wanted(job):
+                jobs.append(job)
+                rows += job.rows
+        return jobs
+
+    def _is_wanted(self, job: _Job) -> bool:
+        if job.answer.done():
+            return False
+        try:
+            job.context.check_deadline()
+            if time.monotonic() - job.queued_s > self._queue_timeout_s:
+                limit_ms = round(self._queue_timeout_s * 1000)
+                raise LimitError(f"waited longer than queue_timeout_ms={limit_ms} for its turn")
+        except CubeError as error:
+            job.answer.set_exception(error)
+            return False
+        return True
+
+    async def _answer(self, jobs: list[_Job]) -> None:
+        start_s = time.perf_counter()
+        rows = sum(job.rows for job in jobs)
+        try:
+            fetch = await _run(jobs[0].network, joined([job.feed for job in jobs]), rows)
+        except Exception as error:
+            if len(jobs) == 1:
+                if not jobs[0].answer.done():
+                    jobs[0].answer.set_exception(error)
+                return
+            # What one is at fault for must not fail the others.
+            for job in jobs:
+                await self._answer([job])
+            return
+        self._counters.observe("infer", time.perf_counter() - start_s)
+        begin = 0
+        for job in jobs:
+            end = begin + job.rows
+            if not job.answer.done():
+                job.answer.set_result({name: each[begin:end] for name, each in fetch.items()})
+            begin = end
+
+
+async def _run(network: Network, feed: Feed, rows: int) -> Fetch:
+    if rows <= ROWS_PER_RUN_MAX:
+        return network.run(feed)
+    fetches = []
+    for part in parts(feed, rows, ROWS_PER_RUN_MAX):
+        fetches.append(network.run(part))
+        await asyncio.sleep(0)
+    return {name: np.concatenate([fetch[name] for fetch in fetches]) for name in fetches[0]}
