@@ -69,6 +69,11 @@ class Access:
             _token("--operate_token_file", operate_token_file, OPERATE_TOKEN_VARIABLE),
         )
 
+    @property
+    def shown(self) -> str:
+        """The token to show to others."""
+        return self.operate_token or self.read_token
+
     def right_of(self, asker: Asker) -> Right:
         """What the asker may do."""
         offered = asker.token.encode()
@@ -87,8 +92,7 @@ class Access:
         Raises:
             AccessError: no token, or a wrong one; RoleError: one for less than this.
         """
-        held = self.right_of(asker)
-        if held >= right:
+        if self.right_of(asker) >= right:
             return
         audit(asker, what, "refused")
         token = self.operate_token if right is Right.OPERATE else self.read_token
@@ -98,7 +102,7 @@ class Access:
                 f"{what}: is taken from this machine only: no token for it is set "
                 f"(--{right.name.lower()}_token_file, or {variable})"
             )
-        if held:
+        if _is_same(asker.token.encode(), self.read_token):
             raise RoleError(f"{what}: needs the {right.name.lower()} token")
         raise AccessError(
             f"{what}: wrong or missing token: send it as '{_SCHEME}<token>' in Authorization"

@@ -8,8 +8,10 @@ from typing import Any
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse, PlainTextResponse
 
+from cube_core.access import Access
 from cube_core.errors import ControlError
 from cube_core.versions import Version
+from cube_core.wire.http import readers_only
 from cube_transfer.control_routes import control_router
 from cube_transfer.daemon import Daemon
 from cube_transfer.original_routes import original_router
@@ -23,13 +25,15 @@ class _TableResponse(FileResponse):
     chunk_size = 1 << 20
 
 
-def create_app(daemon: Daemon, token: str = "") -> FastAPI:
+def create_app(daemon: Daemon, access: Access | None = None) -> FastAPI:
     """`GET /files/<version>/<dict_name>_part<shard>.table`, `/status`, `/history`, `/health`; the
     commands of `control_routes`, the original's answers of `original_routes`.
 
     Args:
-        token: of commands; "" accepts them from this machine.
+        access: who may ask what; without it, commands are taken from this machine only.
     """
+    access = access or Access()
+    reading = [readers_only(access)]
     app = FastAPI(title="cube-transfer", docs_url=None, redoc_url=None, openapi_url=None)
     table_name = re.compile(rf"{re.escape(daemon.settings.conf.dict_name)}_part\d{{1,5}}\.table")
 
@@ -44,11 +48,11 @@ def create_app(daemon: Daemon, token: str = "") -> FastAPI:
             raise HTTPException(404, f"{version}/{name}: no such table")
         return _TableResponse(path, media_type="application/octet-stream")
 
-    @app.get("/status")
+    @app.get("/status", dependencies=reading)
     async def status() -> dict[str, Any]:
         return status_of(daemon)
 
-    @app.get("/history")
+    @app.get("/history", dependencies=reading)
     async def history() -> list[dict[str, Any]]:
         return history_of(daemon)
 
@@ -56,6 +60,6 @@ def create_app(daemon: Daemon, token: str = "") -> FastAPI:
     async def health() -> PlainTextResponse:
         return PlainTextResponse("OK")
 
-    app.include_router(control_router(daemon, token))
-    app.include_router(original_router(daemon, daemon.settings.files_url))
+    app.include_router(control_router(daemon, access))
+    app.include_router(original_router(daemon, daemon.settings.files_url), dependencies=reading)
     return app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -13,9 +14,15 @@ from rich.console import Console
 from rich.table import Table
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
+from cube_core.access import (
+    OPERATE_TOKEN_VARIABLE,
+    READ_TOKEN_VARIABLE,
+    Access,
+    authorization,
+)
 from cube_core.conf.transfer_conf import read_transfer_conf
 from cube_core.errors import ConfError, DeployError
-from cube_transfer.access import TOKEN_VARIABLE, authorization, read_token
+from cube_core.tls import ClientTls, TlsFiles
 
 CONFIG_DEFAULT = "conf/transfer.conf"
 _TIMEOUT_S = 30.0
@@ -26,7 +33,11 @@ _Url = Annotated[
     typer.Option("--url", help="The daemon; http://<transfer_address>:<wget_port> if not given."),
 ]
 _TokenFile = Annotated[
-    str, typer.Option("--token_file", help=f"File of the token; {TOKEN_VARIABLE} if not given.")
+    str,
+    typer.Option(
+        "--token_file",
+        help=f"File of the token; {OPERATE_TOKEN_VARIABLE} or {READ_TOKEN_VARIABLE} if not given.",
+    ),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="The daemon's answer as it is.")]
 _WaitS = Annotated[
@@ -34,20 +45,31 @@ _WaitS = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Root:
+    """What stands before the command: `cube-transfer --config=… --tls_ca_file=… status`."""
+
+    config: str = CONFIG_DEFAULT
+    tls: TlsFiles = field(default_factory=TlsFiles)
+
+
 class DaemonClient:
     """Asks one daemon.
 
     Args:
-        context: of the command; its parent has `--config` of the root command.
+        context: of the command, with the `Root`.
         url: "" takes the address of that file.
     """
 
     def __init__(self, context: typer.Context, url: str, token_file: str = "") -> None:
+        root = context.obj or Root()
+        self._tls = ClientTls(root.tls) if root.tls != TlsFiles() else None
         if not url:
-            conf = read_transfer_conf(context.obj or CONFIG_DEFAULT)
-            url = f"http://{conf.transfer_address}:{conf.wget_port}"
+            conf = read_transfer_conf(root.config)
+            scheme = "http" if self._tls is None else "https"
+            url = f"{scheme}://{conf.transfer_address}:{conf.wget_port}"
         self._url = url.rstrip("/")
-        self._headers = authorization(read_token(token_file))
+        self._headers = authorization(Access.read("", token_file).shown)
 
     def get(self, path: str) -> Any:
         return self._ask("GET", path, None)
@@ -59,7 +81,8 @@ class DaemonClient:
         """Raises DeployError: no answer, or the daemon's reason not to do it."""
         url = self._url + path
         try:
-            with httpx.Client(trust_env=False, timeout=_TIMEOUT_S) as http:
+            context = self._tls.context() if self._tls else True
+            with httpx.Client(trust_env=False, timeout=_TIMEOUT_S, verify=context) as http:
                 response = http.request(method, url, json=fields, headers=self._headers)
                 answer = response.json()
         except httpx.InvalidURL as error:
@@ -73,12 +96,14 @@ class DaemonClient:
         return answer
 
 
-def status(context: typer.Context, url: _Url = "", as_json: _Json = False) -> None:
+def status(
+    context: typer.Context, url: _Url = "", token_file: _TokenFile = "", as_json: _Json = False
+) -> None:
     """What is served, what is under way, and every server with its version and error.
 
     Example: cube-transfer status --config=conf/transfer.conf
     """
-    answer = DaemonClient(context, url).get("/status")
+    answer = DaemonClient(context, url, token_file).get("/status")
     if as_json:
         print(json.dumps(answer, indent=2))
         return
@@ -103,12 +128,14 @@ def status(context: typer.Context, url: _Url = "", as_json: _Json = False) -> No
     Console().print(table)
 
 
-def history(context: typer.Context, url: _Url = "", as_json: _Json = False) -> None:
+def history(
+    context: typer.Context, url: _Url = "", token_file: _TokenFile = "", as_json: _Json = False
+) -> None:
     """Every pass and rollback that is remembered, newest first.
 
     Example: cube-transfer history --url=http://127.0.0.1:8098
     """
-    records = DaemonClient(context, url).get("/history")
+    records = DaemonClient(context, url, token_file).get("/history")
     if as_json:
         print(json.dumps(records, indent=2))
         return

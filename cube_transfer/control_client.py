@@ -7,11 +7,53 @@ from typing import Any
 
 import httpx
 
+from cube_core.access import authorization
 from cube_core.conf.transfer_conf import Replica
+from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError, RpcError, RpcTimeoutError
+from cube_core.tls import ClientTls
 
 CONNECT_TIMEOUT_S = 3.0
 _TEXT_MAX = 500
+
+
+class ServersHttp:
+    """HTTP to the shard servers, which are never behind the proxy of the environment.
+
+    Args:
+        token: that comes with every command; "" for none.
+        tls: what the servers speak; None for plain HTTP.
+    """
+
+    def __init__(self, token: str = "", tls: ClientTls | None = None) -> None:
+        self._headers = authorization(token)
+        self._tls = tls
+        self._context = tls.context() if tls else None
+        self._client = self._open()
+        self._retired: list[httpx.AsyncClient] = []
+
+    async def post(
+        self, endpoint: Endpoint, path: str, body: dict[str, Any], timeout: httpx.Timeout
+    ) -> httpx.Response:
+        """Raises httpx.RequestError: there is no answer."""
+        if self._tls is not None and self._tls.context() is not self._context:
+            # Its files were replaced. Requests under way end on the client they began with.
+            self._retired.append(self._client)
+            self._context = self._tls.context()
+            self._client = self._open()
+        scheme = "https" if self._tls else "http"
+        return await self._client.post(f"{scheme}://{endpoint}{path}", json=body, timeout=timeout)
+
+    async def __aenter__(self) -> ServersHttp:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for client in (*self._retired, self._client):
+            await client.aclose()
+
+    def _open(self) -> httpx.AsyncClient:
+        verify = self._context if self._context is not None else False
+        return httpx.AsyncClient(trust_env=False, headers=self._headers, verify=verify)
 
 
 @dataclass(frozen=True)
@@ -27,10 +69,9 @@ class ReplicaVersions:
 class ControlClient:
     """Sends commands to one shard server."""
 
-    def __init__(self, replica: Replica, http: httpx.AsyncClient) -> None:
+    def __init__(self, replica: Replica, http: ServersHttp) -> None:
         self.replica = replica
         self._http = http
-        self._url = f"http://{replica.endpoint}/ControlService/cmd"
         self._name = f"{replica.name} ({replica.endpoint})"
 
     async def status(self) -> ReplicaVersions:
@@ -64,7 +105,7 @@ class ControlClient:
         timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
         try:
             response = await self._http.post(
-                self._url, json={"cmd": cmd, **fields}, timeout=timeout
+                self.replica.endpoint, "/ControlService/cmd", {"cmd": cmd, **fields}, timeout
             )
         except httpx.TimeoutException as error:
             raise RpcTimeoutError(f"{where}: no answer within {timeout_s:g} s") from error

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import BaseModel, ConfigDict
 
-from cube_core.errors import ControlError
-from cube_transfer.access import refusal
+from cube_core.access import Access, Right, audit
+from cube_core.errors import AccessError, ControlError
+from cube_core.wire.faults import fault_of
+from cube_core.wire.http import asker_of
 from cube_transfer.daemon import Daemon
 from cube_transfer.state import PassRecord
-
-log = logging.getLogger(__name__)
 
 
 class RollbackCommand(BaseModel):
@@ -33,18 +33,22 @@ class RetryCommand(BaseModel):
     id: str = ""
 
 
-def control_router(daemon: Daemon, token: str) -> APIRouter:
-    """`POST /control/rollback`, `/retry`, `/pause`, `/resume`: 401 without the right token, 409
-    with the reason when the command cannot be done."""
+def control_router(daemon: Daemon, access: Access) -> APIRouter:
+    """`POST /control/rollback`, `/retry`, `/pause`, `/resume`: 401 or 403 without the right token,
+    409 with the reason when the command cannot be done."""
 
-    def require_access(request: Request) -> None:
-        host = request.client.host if request.client else ""
-        problem = refusal(token, request.headers.get("authorization", ""), host)
-        name = request.url.path.rpartition("/")[2]
-        if problem:
-            log.warning("command %s of %s is refused: %s", name, host or "unknown", problem)
-            raise HTTPException(401, problem)
-        log.info("command %s of %s%s", name, host, "" if token else ", without a token")
+    async def require_access(request: Request) -> AsyncIterator[None]:
+        asker, name = asker_of(request), request.url.path.rpartition("/")[2]
+        try:
+            access.require(asker, Right.OPERATE, name)
+        except AccessError as error:
+            raise HTTPException(fault_of(error).http_status, str(error)) from error
+        try:
+            yield
+        except HTTPException as error:
+            audit(asker, name, f"failed: {error.detail}")
+            raise
+        audit(asker, name, "done")
 
     router = APIRouter(prefix="/control", dependencies=[Depends(require_access)])
 

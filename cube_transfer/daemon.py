@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import httpx
 
 from cube_core.errors import BuildError, ControlError
+from cube_transfer.control_client import ServersHttp
 from cube_transfer.deploy import Deployer
 from cube_transfer.donefiles import Donefiles, ListedPatches
 from cube_transfer.fleet import Fleet
@@ -45,7 +46,7 @@ class Daemon:
         settings: Settings,
         state: State,
         source_http: httpx.AsyncClient,
-        control_http: httpx.AsyncClient,
+        control_http: ServersHttp,
     ) -> None:
         conf = settings.conf
         self.settings = settings

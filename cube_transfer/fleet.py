@@ -8,10 +8,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
-import httpx
-
 from cube_core.conf.transfer_conf import Replica
 from cube_transfer.backoff import TRANSIENT, Patience, until_done
+from cube_transfer.control_client import ServersHttp
 from cube_transfer.limits import REPLICA_DEADLINE_S
 from cube_transfer.replica_link import ReplicaLink
 from cube_transfer.tables import TableStack
@@ -35,7 +34,7 @@ class Fleet:
     def __init__(
         self,
         replicas: Iterable[Replica],
-        http: httpx.AsyncClient,
+        http: ServersHttp,
         replica_deadline_s: float = REPLICA_DEADLINE_S,
     ) -> None:
         self.links = tuple(ReplicaLink(replica, http) for replica in replicas)

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from cube_core import command_line, log
+from cube_core.access import Access
 from cube_core.conf.transfer_conf import read_transfer_conf
-from cube_transfer.access import TOKEN_VARIABLE, read_token
-from cube_transfer.commands import CONFIG_DEFAULT, add_commands
+from cube_core.tls import TlsFiles
+from cube_transfer.commands import CONFIG_DEFAULT, Root, add_commands
 from cube_transfer.limits import REPLICA_DEADLINE_S
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -46,14 +47,11 @@ def transfer(
             help="A server that fails for so long is left behind when its shard has another.",
         ),
     ] = REPLICA_DEADLINE_S,
-    token_file: Annotated[
-        str,
-        typer.Option(
-            "--token_file",
-            help=f"File of the token that commands must bring; {TOKEN_VARIABLE} if not given. "
-            "Without one, commands are accepted from this machine only.",
-        ),
-    ] = "",
+    read_token_file: command_line.ReadTokenFile = "",
+    operate_token_file: command_line.OperateTokenFile = "",
+    tls_cert_file: command_line.TlsCertFile = "",
+    tls_key_file: command_line.TlsKeyFile = "",
+    tls_ca_file: command_line.TlsCaFile = "",
 ) -> None:
     """Brings each training pass into production.
 
@@ -63,7 +61,8 @@ def transfer(
 
     Example: cube-transfer --config=conf/transfer.conf
     """
-    context.obj = config
+    tls = TlsFiles(tls_cert_file, tls_key_file, tls_ca_file)
+    context.obj = Root(config, tls)
     if context.invoked_subcommand is not None:
         return
     # Imports the web framework, which the commands need not wait for.
@@ -71,13 +70,16 @@ def transfer(
 
     conf = read_transfer_conf(config)
     log.configure("cube-transfer")
+    access = Access.read(read_token_file, operate_token_file)
+    access.warn_when_open_to(host)
     run(
         conf,
         host=host,
         port=conf.wget_port if port is None else port,
         state_dir=Path(state_dir or Path(conf.tmp_address) / "state"),
         replica_deadline_s=replica_deadline_s,
-        token=read_token(token_file),
+        access=access,
+        tls=tls,
     )
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-import httpx
-
 from cube_core.conf.transfer_conf import Replica
 from cube_core.errors import BuildError, ConnectError, DeployError, RpcError
-from cube_transfer.control_client import ControlClient, ReplicaVersions
+from cube_transfer.control_client import ControlClient, ReplicaVersions, ServersHttp
 from cube_transfer.tables import TableSet, TableStack
 
 # A server that is slower than this is taken for hung.
@@ -21,7 +19,7 @@ COMMAND_TIMEOUT_S = 60.0
 class ReplicaLink:
     """One server, and what is known about it."""
 
-    def __init__(self, replica: Replica, http: httpx.AsyncClient) -> None:
+    def __init__(self, replica: Replica, http: ServersHttp) -> None:
         self.replica = replica
         self.versions: ReplicaVersions | None = None
         """As last seen; None = never reached."""

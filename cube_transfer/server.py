@@ -14,9 +14,12 @@ from pathlib import Path
 import httpx
 import uvicorn
 
+from cube_core.access import Access
 from cube_core.conf.transfer_conf import TransferConf
 from cube_core.errors import ConfError
+from cube_core.tls import ClientTls, ServerTls, TlsFiles
 from cube_transfer.app import FILES_PATH, create_app
+from cube_transfer.control_client import ServersHttp
 from cube_transfer.daemon import Daemon
 from cube_transfer.limits import REPLICA_DEADLINE_S
 from cube_transfer.settings import Settings
@@ -36,7 +39,8 @@ def run(
     port: int,
     state_dir: Path,
     replica_deadline_s: float = REPLICA_DEADLINE_S,
-    token: str = "",
+    access: Access,
+    tls: TlsFiles,
 ) -> None:
     """Runs the daemon until SIGTERM or SIGINT.
 
@@ -51,29 +55,32 @@ def run(
         state = State(state_dir)
         with contextlib.closing(state):
             port = listener.getsockname()[1]
-            files_url = f"http://{conf.transfer_address}:{port}{FILES_PATH}"
+            scheme = "https" if tls.cert_file else "http"
+            files_url = f"{scheme}://{conf.transfer_address}:{port}{FILES_PATH}"
             settings = Settings(conf, files_url, replica_deadline_s)
-            asyncio.run(_serve(settings, listener, state, token))
+            asyncio.run(_serve(settings, listener, state, access, tls))
 
 
-async def _serve(settings: Settings, listener: socket.socket, state: State, token: str) -> None:
+async def _serve(
+    settings: Settings, listener: socket.socket, state: State, access: Access, tls: TlsFiles
+) -> None:
     conf, port = settings.conf, listener.getsockname()[1]
     _warn_of(conf, listener.getsockname()[0])
     async with (
         httpx.AsyncClient(timeout=_SOURCE_TIMEOUT, follow_redirects=True) as source_http,
-        # The shard servers are never behind the proxy of the environment.
-        httpx.AsyncClient(trust_env=False) as control_http,
+        ServersHttp(access.operate_token, ClientTls(tls) if tls != TlsFiles() else None) as servers,
     ):
-        daemon = Daemon(settings, state, source_http, control_http)
+        daemon = Daemon(settings, state, source_http, servers)
         server = _HttpServer(
             uvicorn.Config(
-                create_app(daemon, token),
+                create_app(daemon, access),
                 log_config=None,
                 log_level=logging.WARNING,
                 access_log=False,
                 lifespan="off",
                 timeout_graceful_shutdown=_STOP_TIMEOUT_S,
             ),
+            ServerTls(tls) if tls.cert_file else None,
             on_started=lambda: print(f"cube-transfer ready: port={port}", flush=True),
         )
         work = asyncio.ensure_future(
@@ -90,8 +97,14 @@ async def _serve(settings: Settings, listener: socket.socket, state: State, toke
 class _HttpServer(uvicorn.Server):
     """uvicorn as one of several tasks of a process: signals are the process's business."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, tls: ServerTls | None, on_started: Callable[[], None]
+    ) -> None:
         super().__init__(config)
+        config.load()
+        if tls is not None:
+            # uvicorn's own would keep the first certificates for good.
+            config.ssl = tls.context
         self._on_started = on_started
 
     @contextlib.contextmanager

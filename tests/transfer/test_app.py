@@ -10,6 +10,7 @@ import pytest
 
 from cube_core.conf.transfer_conf import TransferConf
 from cube_transfer.app import create_app
+from cube_transfer.control_client import ServersHttp
 from cube_transfer.daemon import Daemon
 from cube_transfer.settings import Settings
 from cube_transfer.state import State
@@ -37,7 +38,8 @@ async def test_only_tables_are_served(tmp_path: Path, state: State) -> None:
         shard_num=1,
     )
     async with httpx.AsyncClient() as http:
-        daemon = Daemon(Settings(conf, "http://127.0.0.1/files"), state, http, http)
+        servers = ServersHttp()
+        daemon = Daemon(Settings(conf, "http://127.0.0.1/files"), state, http, servers)
         transport = httpx.ASGITransport(create_app(daemon))
         async with httpx.AsyncClient(transport=transport, base_url="http://transfer") as client:
             assert (await client.get("/files/1_1/ctr_part0.table")).content == table.read_bytes()

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from cube_core.conf.transfer_conf import TransferConf
+from cube_transfer.control_client import ServersHttp
 from cube_transfer.daemon import Daemon
 from cube_transfer.donefile import parse_donefile
 from cube_transfer.donefiles import Donefiles, ListedPatches
@@ -33,7 +34,9 @@ class Site:
         )
         self.state = State(root / "state")
         http = httpx.AsyncClient()
-        self.daemon = Daemon(Settings(conf, "http://127.0.0.1/files"), self.state, http, http)
+        self.daemon = Daemon(
+            Settings(conf, "http://127.0.0.1/files"), self.state, http, ServersHttp()
+        )
 
     def list_bases(self, *lines: dict[str, str]) -> None:
         self.donefiles.bases.reading = parse_donefile(_lines(lines), "/base.txt")

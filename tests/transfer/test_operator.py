@@ -160,14 +160,15 @@ def test_commands_need_the_token(site: Site, tmp_path: Path) -> None:
     token_file.write_text("a-secret-of-the-site\n")
     other_file = tmp_path / "other"
     other_file.write_text("another-secret")
-    with site.transfer(f"--token_file={token_file}") as daemon:
+    with site.transfer(f"--operate_token_file={token_file}") as daemon:
         for arguments in (["pause"], ["pause", f"--token_file={other_file}"]):
             assert "wrong or missing token" in _command(site, *arguments, code=2)
         assert not site.status()["paused"]
         _command(site, "pause", f"--token_file={token_file}")
         assert site.status()["paused"]
         assert "a-secret-of-the-site" not in daemon.log()
-        assert "command pause of 127.0.0.1 is refused" in daemon.log()
+        assert "token=False what=pause result=refused" in daemon.log()
+        assert "token=True what=pause result=done" in daemon.log()
 
 
 def test_what_the_original_answers(site: Site) -> None:
