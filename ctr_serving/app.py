@@ -9,6 +9,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from ctr_serving.assembly import Assembly, EngineSlot
+from ctr_serving.cached_source import cache_status
 from ctr_serving.http_predict import add_predict_route
 from cube_core.wire.http import service_router
 from cube_core.wire.limits import WireLimits
@@ -82,4 +83,5 @@ def _engine_status(each: EngineSlot) -> dict[str, Any]:
         "problem": slot.problem,
         "switches": slot.switch_count,
         "refusals": slot.refusal_count,
+        "cache": cache_status(engine and engine.embedding),
     }

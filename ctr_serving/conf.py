@@ -20,6 +20,7 @@ BATCH_ROWS = 256
 
 _THREADS_MAX = 256
 _BATCH_ROWS_MAX = 65536
+_CACHE_MB_MAX = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class EngineConf:
         cube_conf_path: for REMOTE, where the shard servers stand; the client watches it.
         tables_dir: for LOCAL, where versions of the embedding stand; else None.
         defaults: the vectors that stand for missing keys.
+        cache_bytes: of the cache of hot keys, for REMOTE; 0 for none.
         degrades: whether they also stand for the keys of a shard that fails, instead of an error.
     """
 
@@ -50,6 +52,7 @@ class EngineConf:
     cube_conf_path: Path
     tables_dir: Path | None
     defaults: Defaults
+    cache_bytes: int
     degrades: bool
 
 
@@ -90,6 +93,7 @@ def _engine_conf(file: str, field: str, engine: EngineDesc, cube_conf_path: Path
         cube_conf_path=cube_conf_path,
         tables_dir=Path(engine.sparse_param_service_table_name).parent if is_local else None,
         defaults=read_defaults(file, field, engine),
+        cache_bytes=engine.cube_cache_mb << 20,
         degrades=engine.failed_shards == engine.DEGRADE,
     )
 
@@ -128,5 +132,7 @@ def _check(file: str, field: str, engine: EngineDesc) -> None:
         raise ConfError(file, f"{field}.sparse_param_service_table_name", "is missing")
     if not 0 <= engine.runtime_thread_num <= _THREADS_MAX:
         raise ConfError(file, f"{field}.runtime_thread_num", f"must be from 0 to {_THREADS_MAX}")
+    if not 0 <= engine.cube_cache_mb <= _CACHE_MB_MAX:
+        raise ConfError(file, f"{field}.cube_cache_mb", f"must be from 0 to {_CACHE_MB_MAX}")
     if not 0 <= engine.batch_infer_size <= _BATCH_ROWS_MAX:
         raise ConfError(file, f"{field}.batch_infer_size", f"must be from 0 to {_BATCH_ROWS_MAX}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -19,6 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from ctr_serving.cached_source import cache_status
 from ctr_serving.model_slot import ModelSlot
 
 STAGES = ("seek", "infer")
@@ -91,6 +92,7 @@ class Counters(Collector):
         yield CounterMetricFamily("ctr_model_switches", "Models taken into service", value=switches)
         refusals = sum(slot.refusal_count for slot in self._slots)
         yield CounterMetricFamily("ctr_model_refusals", "Times a model was refused", value=refusals)
+        yield from _cache_metrics(self._slots)
         times = HistogramMetricFamily(
             "ctr_stage_seconds", "Time of the stages of a batch: seek, infer", labels=["stage"]
         )
@@ -118,6 +120,21 @@ def _by_slot(name: str, text: str, counts: NDArray[np.int64]) -> Metric:
     for slot, count in enumerate(counts.tolist()):
         family.add_metric([str(slot)], count)
     return family
+
+
+def _cache_metrics(slots: Sequence[ModelSlot[Any]]) -> Iterator[Metric]:
+    hits = CounterMetricFamily(
+        "ctr_cache_hits", "Keys answered by the cache of hot keys", labels=["engine"]
+    )
+    misses = CounterMetricFamily("ctr_cache_misses", "Keys that it lacked", labels=["engine"])
+    keys = GaugeMetricFamily("ctr_cache_keys", "Keys that it has", labels=["engine"])
+    for slot in slots:
+        cache = cache_status(slot.engine and slot.engine.embedding)
+        if cache is not None:
+            hits.add_metric([slot.name], cache["hits"])
+            misses.add_metric([slot.name], cache["misses"])
+            keys.add_metric([slot.name], cache["keys"])
+    yield from (hits, misses, keys)
 
 
 class _Times:

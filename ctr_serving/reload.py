@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 from ctr_serving.announcement import Announcement, Mark
+from ctr_serving.cached_source import fill_caches
 from ctr_serving.conf import EngineConf
 from ctr_serving.model_slot import M, ModelSlot
 from cube_core.errors import CubeError, ModelError
@@ -82,6 +83,8 @@ class Reloader(Generic[M]):
             if engine is None:
                 return
             engine.embedding = await self._probe(engine.manifest)
+            served = self._slot.engine
+            await fill_caches(engine.directory, engine.embedding, served and served.embedding)
             await self._warm_up(engine)
         except CubeError as error:
             self._refuse(error)

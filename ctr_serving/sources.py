@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ctr_serving.cached_source import CachedSource
 from ctr_serving.conf import EngineConf
 from ctr_serving.local_tables import LocalTables
 from cube_api import STATUS_WRONG_WIDTH, AsyncCubeClient, SeekResult
@@ -68,7 +69,8 @@ class OpenSources(AsyncExitStack):
             else:
                 cube = await self.enter_async_context(AsyncCubeClient(path))
                 self._sources[path] = CubeSource(cube)
-        return self._sources[path]
+        source = self._sources[path]
+        return CachedSource(source, conf.cache_bytes) if conf.cache_bytes else source
 
 
 class CubeSource:

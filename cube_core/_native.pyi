@@ -521,6 +521,51 @@ def take_ctr_frames(
         WireError: the first frame is none, as of `parse_frames`.
     """
 
+# ------------------------------------------------------------------------------ cached rows
+
+@final
+class RowCache:
+    """Rows float32[dim] of the keys of one version that are asked for most, and which keys have
+    none; displaced by a clock, line by line of seven. len() is how many keys it has. Thread-safe.
+    """
+
+    def __init__(self, capacity_bytes: int, dim: int) -> None:
+        """At least seven rows, whatever the capacity; memory is taken as it fills.
+
+        Raises:
+            ValueError: `dim` is not 1 to 16383.
+            MemoryError: there is not that much.
+        """
+    @property
+    def dim(self) -> int: ...
+    @property
+    def capacity(self) -> int:
+        """Keys that it can have."""
+    @property
+    def bytes(self) -> int:
+        """Memory when it is full."""
+    @property
+    def hits(self) -> int:
+        """Keys that it answered."""
+    @property
+    def misses(self) -> int: ...
+    def __len__(self) -> int: ...
+    def get(
+        self, keys: NDArray[np.uint64], rows: NDArray[np.float32], status: NDArray[np.int32]
+    ) -> NDArray[np.uint32]:
+        """Writes what it has of keys uint64[n] to rows float32[n, dim] and status int32[n]:
+        STATUS_FOUND, or STATUS_MISSING with zeros.
+
+        Returns:
+            the places of all other keys, ascending.
+        """
+    def put(
+        self, keys: NDArray[np.uint64], rows: NDArray[np.float32], status: NDArray[np.int32]
+    ) -> None:
+        """Takes rows that are STATUS_FOUND and notes keys that are STATUS_MISSING."""
+    def hot_keys(self, count_max: int) -> NDArray[np.uint64]:
+        """Keys that have a row, those asked for again first."""
+
 # ------------------------------------------------------------------------------ SequenceFiles
 
 @final

@@ -17,4 +17,5 @@ void bind_seeker(nb::module_& m);
 void bind_seek_plan(nb::module_& m);
 void bind_ctr_codec(nb::module_& m);
 void bind_ctr_frames(nb::module_& m);
+void bind_row_cache(nb::module_& m);
 void bind_sequence_file(nb::module_& m);

@@ -12,5 +12,6 @@ NB_MODULE(_native, m) {
     bind_seek_plan(m);
     bind_ctr_codec(m);
     bind_ctr_frames(m);
+    bind_row_cache(m);
     bind_sequence_file(m);
 }
