@@ -54,6 +54,9 @@ class MockTransport(asyncio.Transport):
         self.written += bytes(data)
         self.changed.set()
 
+    def can_write_eof(self) -> bool:
+        return True
+
     def write_eof(self) -> None:
         self.eof_written = True
         self.changed.set()
