@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cube_builder.batches import BATCH_BYTES, VALUE_BYTES_MAX, Batch
-from cube_builder.changes import Changes
+from cube_builder.batches import (
+    BATCH_BYTES,
+    ONE_WIDTH,
+    VALUE_BYTES_MAX,
+    Batch,
+    BytesBatch,
+    ByteValues,
+)
 from cube_builder.optional import require
 from cube_core.errors import BuildError
 
@@ -20,18 +26,20 @@ _COLUMNS = ["key", "embedding"]
 _FIRST_ROWS = 1
 # The same where rows without an embedding may come first.
 _FIRST_CHANGES = 1024
+# Rows taken at once of variable width: as many as the widest make some 100 MB.
+_VARIABLE_ROWS = 2048
 
 
 class ArrowSource:
     """One file that pyarrow reads.
 
     `key` is of an integer type, negative ones count modulo 2^64; `embedding` is a list, large list
-    or fixed-size list of float32, of the same length in every row. Nothing may be null, but the
-    embeddings that a delta deletes.
+    or fixed-size list of float32, or binary of any kind. Nothing may be null, but the embeddings
+    that a delta deletes.
 
     Args:
         kind: "parquet", "arrow" (IPC file) or "arrow stream" (IPC stream).
-        deletions: take rows whose embedding is null, which delete their key.
+        deletions: `byte_batches` takes rows whose embedding is null, which delete their key.
 
     Raises:
         BuildError: pyarrow is not installed, or the file is malformed, lacks a column or has one
@@ -44,9 +52,10 @@ class ArrowSource:
         self._deletions = deletions
         self._arrow = require("pyarrow", "arrow", f"{path}: reading {kind}")
         self.value_bytes = 0
-        for _, values, _ in self._read(_FIRST_CHANGES if deletions else _FIRST_ROWS):
-            self.value_bytes = values.shape[1]
-            if self.value_bytes:
+        for _, values in self._read(_FIRST_CHANGES if deletions else _FIRST_ROWS):
+            widths = values.widths
+            if widths.any():
+                self.value_bytes = int(widths[widths > 0][0])
                 break
 
     @property
@@ -54,24 +63,23 @@ class ArrowSource:
         return self.path.stat().st_size
 
     def batches(self) -> Iterator[tuple[Batch, int]]:
-        for (keys, values, _), offset in self.changes():
-            yield (keys, values), offset
-
-    def changes(self) -> Iterator[tuple[Changes, int]]:
         rows_max = max(1, BATCH_BYTES // (self.value_bytes + 8))
-        for keys, values, deleted in self._read(rows_max):
-            if values.shape[1] not in (0, self.value_bytes):
-                raise self._width_error(keys[0], values.shape[1])
-            rows = values
-            if deleted.any():
-                rows = np.zeros((len(keys), self.value_bytes), np.uint8)
-                if len(values):
-                    rows[~deleted] = values
+        for keys, values in self._read(rows_max):
+            widths = values.widths
+            if len(others := np.flatnonzero(widths != self.value_bytes)):
+                raise BuildError(
+                    f"{self.path}: key {keys[others[0]]}: a value of {widths[others[0]]} bytes; "
+                    f"the file's first has {self.value_bytes}; {ONE_WIDTH}"
+                )
             # How much of the file a batch took is not told; only its end is sure.
-            yield Changes(keys, rows, deleted), 0
+            yield (keys, values.values.reshape(len(keys), self.value_bytes)), 0
 
-    def _read(self, rows_max: int) -> Iterator[Changes]:
-        """Non-empty batches of at most `rows_max` rows, with values of those that have one."""
+    def byte_batches(self) -> Iterator[tuple[BytesBatch, int]]:
+        for batch in self._read(_VARIABLE_ROWS):
+            yield batch, 0
+
+    def _read(self, rows_max: int) -> Iterator[BytesBatch]:
+        """Non-empty batches of at most `rows_max` pairs."""
         with self._named_errors(), contextlib.ExitStack() as stack:
             for batch in self._record_batches(stack, rows_max):
                 for start in range(0, batch.num_rows, rows_max):
@@ -115,26 +123,35 @@ class ArrowSource:
             or types.is_large_list(embedding)
             or types.is_fixed_size_list(embedding)
         )
-        if not is_list or not types.is_float32(embedding.value_type):
-            raise BuildError(
-                f"{self.path}: column 'embedding' is of type {embedding}, needed is a list of float"
-            )
+        if self._is_binary(embedding) or (is_list and types.is_float32(embedding.value_type)):
+            return
+        raise BuildError(
+            f"{self.path}: column 'embedding' is of type {embedding}, needed is a list of float, "
+            "or binary"
+        )
 
-    def _changes(self, batch: Any) -> Changes:
-        deleted = np.zeros(batch.num_rows, bool)
-        if not (self._deletions and batch.column("embedding").null_count):
-            return Changes(*self._pairs(batch), deleted)
-        valid = batch.column("embedding").is_valid()
-        deleted = ~valid.to_numpy(zero_copy_only=False)
+    def _is_binary(self, kind: Any) -> bool:
+        types = self._arrow.types
+        return bool(
+            types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+        )
+
+    def _changes(self, batch: Any) -> BytesBatch:
+        embeddings = batch.column("embedding")
+        if not (self._deletions and embeddings.null_count):
+            return self._pairs(batch)
         if batch.column("key").null_count:
             raise BuildError(f"{self.path}: column 'key' has a null; every row needs one")
         keys = _as_uint64(batch.column("key").to_numpy(zero_copy_only=False))
-        values = np.empty((0, 0), np.uint8)
-        if not deleted.all():
-            _, values = self._pairs(batch.filter(valid))
-        return Changes(keys, values, deleted)
+        widths = np.zeros(len(keys), np.int64)
+        stays = embeddings.is_valid()
+        if not stays.true_count:
+            return keys, ByteValues.of_widths(widths, np.empty(0, np.uint8))
+        _, values = self._pairs(batch.filter(stays))
+        widths[stays.to_numpy(zero_copy_only=False)] = values.widths
+        return keys, ByteValues.of_widths(widths, values.values)
 
-    def _pairs(self, batch: Any) -> Batch:
+    def _pairs(self, batch: Any) -> BytesBatch:
         key_column, rows = (batch.column(name) for name in _COLUMNS)
         for name, column in (("key", key_column), ("embedding", rows)):
             if column.null_count:
@@ -143,31 +160,31 @@ class ArrowSource:
                     " (but in the input of a delta, where a null embedding deletes its key)"
                 )
         keys = _as_uint64(key_column.to_numpy(zero_copy_only=False))
+        values = self._bytes(rows) if self._is_binary(rows.type) else self._floats(rows)
+        widths = values.widths
+        if len(others := np.flatnonzero((widths < 1) | (widths > VALUE_BYTES_MAX))):
+            raise BuildError(
+                f"{self.path}: key {keys[others[0]]}: a value of {widths[others[0]]} bytes; "
+                f"supported are 1 to {VALUE_BYTES_MAX}"
+            )
+        return keys, values
+
+    def _floats(self, rows: Any) -> ByteValues:
         elements = rows.flatten()
         if elements.null_count:
             raise BuildError(f"{self.path}: a null inside an 'embedding'")
-        dim = self._dim(rows, keys)
-        if not 1 <= dim * 4 <= VALUE_BYTES_MAX:
-            raise BuildError(
-                f"{self.path}: key {keys[0]}: {dim} elements, supported are 1 to "
-                f"{VALUE_BYTES_MAX // 4}"
-            )
-        floats = elements.to_numpy(zero_copy_only=False)
-        return keys, floats.view(np.uint8).reshape(len(keys), dim * 4)
-
-    def _dim(self, rows: Any, keys: NDArray[np.uint64]) -> int:
+        values = np.ascontiguousarray(elements.to_numpy(zero_copy_only=False)).view(np.uint8)
         if self._arrow.types.is_fixed_size_list(rows.type):
-            return int(rows.type.list_size)
-        lengths = np.diff(rows.offsets.to_numpy(zero_copy_only=False))
-        if len(others := np.flatnonzero(lengths != lengths[0])):
-            raise self._width_error(keys[others[0]], int(lengths[others[0]]) * 4, lengths[0] * 4)
-        return int(lengths[0])
+            return ByteValues.of_rows(values.reshape(len(rows), rows.type.list_size * 4))
+        offsets = rows.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
+        return ByteValues((offsets - offsets[0]) * 4, values)
 
-    def _width_error(self, key: np.uint64, found: int, first: int = 0) -> BuildError:
-        return BuildError(
-            f"{self.path}: key {key}: a value of {found} bytes; the file's first has "
-            f"{self.value_bytes or first}"
-        )
+    def _bytes(self, rows: Any) -> ByteValues:
+        rows = rows.cast(self._arrow.large_binary())
+        _, offsets_buffer, values_buffer = rows.buffers()
+        offsets = np.frombuffer(offsets_buffer, np.int64)[rows.offset :][: len(rows) + 1]
+        values = np.frombuffer(values_buffer or b"", np.uint8)[offsets[0] : offsets[-1]]
+        return ByteValues(offsets - offsets[0], values)
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:

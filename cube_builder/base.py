@@ -13,7 +13,7 @@ def width_without_values(job: BuildJob, base: BuildReport | None) -> int:
     delta without values has any width; 0 when the pass needs values, since it is a base."""
     if not job.delta:
         return 0
-    return _FLOAT_BYTES if base is None else base.value_bytes
+    return _FLOAT_BYTES if base is None else base.value_bytes or _FLOAT_BYTES
 
 
 def check_like_base(job: BuildJob, value_bytes: int, base: BuildReport | None) -> None:
@@ -27,6 +27,7 @@ def check_like_base(job: BuildJob, value_bytes: int, base: BuildReport | None) -
     for field, found, wanted in (
         ("dict_name", job.dict_name, base.dict_name),
         ("shard_num", job.shard_num, base.shard_num),
+        ("value_width", job.value_width, base.value_width),
         ("value_bytes", value_bytes, base.value_bytes),
         ("quant", job.quant, base.quant),
     ):

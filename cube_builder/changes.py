@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cube_builder.batches import Batch
+from cube_builder.batches import ONE_WIDTH, Source
+from cube_core.errors import BuildError
 
 
 class Changes(NamedTuple):
@@ -25,10 +26,26 @@ class Changes(NamedTuple):
     deleted: NDArray[np.bool_]
 
 
-def without_deletions(batches: Iterator[tuple[Batch, int]]) -> Iterator[tuple[Changes, int]]:
-    """Batches of an input that deletes nothing, as changes."""
-    for (keys, values), offset in batches:
-        yield Changes(keys, values, np.zeros(len(keys), bool)), offset
+def changes_of(source: Source) -> Iterator[tuple[Changes, int]]:
+    """The changes of a source of values of one width, opened for its deletions, and the bytes of it
+    consumed so far.
+
+    Raises:
+        BuildError: a value of another width (key named).
+    """
+    for (keys, values), offset in source.byte_batches():
+        widths = values.widths
+        deleted = widths == 0
+        others = np.flatnonzero(~deleted & (widths != source.value_bytes))
+        if len(others):
+            raise BuildError(
+                f"{source.path}: key {keys[others[0]]}: a value of {widths[others[0]]} bytes; the "
+                f"file's first has {source.value_bytes}; {ONE_WIDTH}"
+            )
+        rows = np.zeros((len(keys), source.value_bytes), np.uint8)
+        if len(values.values):
+            rows[~deleted] = values.values.reshape(-1, source.value_bytes)
+        yield Changes(keys, rows, deleted), offset
 
 
 def with_mark(rows: NDArray[np.uint8], deleted: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cube_builder.batches import ByteValues, Values
 from cube_core.errors import BuildError
 
 OnDuplicate = Literal["last", "error"]
@@ -16,13 +18,17 @@ ON_DUPLICATE: tuple[OnDuplicate, ...] = ("last", "error")
 ON_NONFINITE: tuple[OnNonfinite, ...] = ("error", "keep")
 
 
-def require_finite(where: Path | str, keys: NDArray[np.uint64], values: NDArray[np.uint8]) -> None:
+def require_finite(where: Path | str, keys: NDArray[np.uint64], values: Values) -> None:
     """Refuses NaN and infinities among float32 elements: one of them in a batch spoils every
-    prediction that it has part in. Widths that are no multiple of 4 are no float32 and pass.
+    prediction that it has part in. Values whose width is no multiple of 4 are no float32 and pass.
 
     Raises:
         BuildError: names `where`, key and element.
     """
+    if isinstance(values, ByteValues):
+        for at, rows in _rows_by_width(values):
+            require_finite(where, keys[at], rows)
+        return
     if values.shape[1] % 4:
         return
     finite = np.isfinite(values.view("<f4"))
@@ -33,6 +39,16 @@ def require_finite(where: Path | str, keys: NDArray[np.uint64], values: NDArray[
         f"{where}: key {keys[row]}: element {element} is {values.view('<f4')[row, element]}; build "
         "with --on_nonfinite=keep if that is meant, or if the values are no float32"
     )
+
+
+def _rows_by_width(
+    values: ByteValues,
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.uint8]]]:
+    """The values of each width as rows uint8[k, width], and their indexes; empty ones are none."""
+    widths = values.widths
+    for width in np.unique(widths[widths > 0]).tolist():
+        at = np.flatnonzero(widths == width)
+        yield at, values.take(at).values.reshape(len(at), width)
 
 
 def require_unique(where: Path | str, keys: NDArray[np.uint64], duplicate_count: int) -> None:

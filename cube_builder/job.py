@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cube_builder.batches import VALUE_WIDTHS, ValueWidth
 from cube_builder.checks import ON_DUPLICATE, ON_NONFINITE, OnDuplicate, OnNonfinite
 from cube_builder.quantize import QUANTS, Quant
 from cube_core.errors import BuildError
@@ -35,6 +36,7 @@ class BuildJob:
         on_nonfinite: "error" refuses NaN and infinities in values whose width is a multiple of 4,
             "keep" takes them.
         quant: "none", or how rows of float32 are stored: "fp16" or "int8"; needs finite values.
+        value_width: "fixed": one for all values, others are refused; "variable": a width each.
         memory_mb: bound on the memory of a build on this machine, in MiB; None: four fifths of
             the machine's.
 
@@ -52,6 +54,7 @@ class BuildJob:
     memory_mb: int | None = None
     quant: Quant = "none"
     delta: bool = False
+    value_width: ValueWidth = "fixed"
 
     def __post_init__(self) -> None:
         if not _DICT_NAME.fullmatch(self.dict_name):
@@ -67,6 +70,10 @@ class BuildJob:
             raise BuildError(f"on_nonfinite {self.on_nonfinite!r}: must be error or keep")
         if self.quant not in QUANTS:
             raise BuildError(f"quant {self.quant!r}: must be none, fp16 or int8")
+        if self.value_width not in VALUE_WIDTHS:
+            raise BuildError(f"value_width {self.value_width!r}: must be fixed or variable")
+        if self.quant != "none" and self.is_variable:
+            raise BuildError(f"quant {self.quant}: rows have one width, value_width must be fixed")
         if self.quant != "none" and self.on_nonfinite != "error":
             raise BuildError(f"quant {self.quant}: needs finite values, on_nonfinite must be error")
         if self.delta and self.version.is_base:
@@ -77,6 +84,11 @@ class BuildJob:
     @property
     def directory(self) -> Path:
         return self.output_path / str(self.version)
+
+    @property
+    def is_variable(self) -> bool:
+        """Whether values have a width each."""
+        return self.value_width == "variable"
 
     @property
     def base_version(self) -> Version | None:
@@ -105,8 +117,9 @@ class ShardReport:
 class BuildReport:
     """What a build made; `build.json` beside the tables holds the same.
 
-    `base_version` is "" but for a delta. `value_bytes` is the width of every value, `record_count`
-    counts the input's records (duplicates included). `quant_max_error` and `quant_mean_error` are
+    `base_version` is "" but for a delta. `value_bytes` is the width of every value, 0 when they
+    have a width each (`value_width` is "variable"). `record_count` counts the input's records
+    (duplicates included). `quant_max_error` and `quant_mean_error` are
     what `quant` changes an element of the records by, at most and in the mean. Nothing in it
     depends on time or place, so equal input gives an equal file.
     """
@@ -121,11 +134,12 @@ class BuildReport:
     quant_max_error: float = 0.0
     quant_mean_error: float = 0.0
     base_version: str = ""
+    value_width: str = "fixed"
 
     @property
     def dim(self) -> int | None:
-        """Float32 elements of a value; None when its width is no multiple of 4."""
-        return None if self.value_bytes % 4 else self.value_bytes // 4
+        """Float32 elements of a value; None when its width is no multiple of 4, or variable."""
+        return None if self.value_bytes % 4 else self.value_bytes // 4 or None
 
     def to_json(self) -> str:
         fields = {
@@ -134,6 +148,7 @@ class BuildReport:
             "version": self.version,
             "base_version": self.base_version,
             "shard_num": self.shard_num,
+            "value_width": self.value_width,
             "value_bytes": self.value_bytes,
             "dim": self.dim,
             "record_count": self.record_count,
@@ -186,4 +201,5 @@ class BuildReport:
             quant_max_error=float(fields.get("quant_max_error", 0.0)),
             quant_mean_error=float(fields.get("quant_mean_error", 0.0)),
             base_version=str(fields.get("base_version", "")),
+            value_width=str(fields.get("value_width", "fixed")),
         )

@@ -21,7 +21,7 @@ from cube_builder.memory import MemoryBound, machine_memory_mb
 from cube_builder.pass_rows import pass_rows, row_bytes
 from cube_builder.quantize import Quantizer
 from cube_builder.shard_table import write_shard_table
-from cube_builder.sources import common_width, open_source, source_files
+from cube_builder.sources import common_width, no_records, open_source, source_files
 from cube_builder.spill import ShardSpill
 from cube_builder.staging import staged_directory
 from cube_core.errors import BuildError
@@ -59,8 +59,10 @@ def build(job: BuildJob, on_progress: OnProgress | None = None) -> BuildReport:
     files = source_files(job.input_path)
     check_against_manifest(job.input_path, files)
     base = _standing_base(job)
-    sources = (open_source(path, deletions=job.delta) for path in files)
-    value_bytes = common_width(sources, default=width_without_values(job, base))
+    value_bytes = 0
+    if not job.is_variable:
+        sources = (open_source(path, deletions=job.delta) for path in files)
+        value_bytes = common_width(sources, default=width_without_values(job, base))
     check_like_base(job, value_bytes, base)
     memory_mb = machine_memory_mb() if job.memory_mb is None else job.memory_mb
     quantizer = Quantizer(job.quant, value_bytes, files[0])
@@ -84,6 +86,7 @@ def build(job: BuildJob, on_progress: OnProgress | None = None) -> BuildReport:
             quant_max_error=quantizer.max_error,
             quant_mean_error=quantizer.mean_error,
             base_version=str(job.base_version or ""),
+            value_width=job.value_width,
         )
         (staging / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
     return report
@@ -129,10 +132,13 @@ def _spill_all(
         source = open_source(path, deletions=job.delta)
         for (keys, rows), offset in pass_rows(job, source, quantizer):
             spill.add(keys, rows)
-            memory.require(*spill.largest_shard())
+            for size in spill.largest_shards():
+                memory.require(*size)
             record_count += len(keys)
             report_progress(Progress("read", bytes_before + offset, bytes_total, record_count))
         bytes_before += source.input_bytes
+    if not record_count and not job.delta:
+        raise no_records(files)
     return record_count
 
 

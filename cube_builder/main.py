@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar, cast
 
@@ -14,6 +15,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from cube_builder.batches import VALUE_WIDTHS, ValueWidth
 from cube_builder.checks import OnDuplicate, OnNonfinite
 from cube_builder.donefile import append_pass
 from cube_builder.job import BuildJob
@@ -27,6 +29,7 @@ from cube_builder.spark_session import spark_session
 from cube_builder.tables import diff, table_files, verify
 from cube_builder.text_format import format_pairs, text_to_sequence_file
 from cube_core import command_line
+from cube_core._native import Table
 from cube_core.errors import BuildError, ConfError, ControlError, CubeError
 from cube_core.log import configure
 from cube_core.versions import Version
@@ -59,6 +62,14 @@ app = typer.Typer(
 
 Dialect = Annotated[
     str, typer.Option("--dialect", help="hadoop, or paddle: keys and values without lengths.")
+]
+
+
+ValueWidthFlag = Annotated[
+    str,
+    typer.Option(
+        "--value_width", help="fixed: one for all values, others are refused; variable: one each."
+    ),
 ]
 
 
@@ -97,6 +108,7 @@ def build_command(
         str,
         typer.Option("--quant", help="none; fp16, int8: smaller tables, served as float32."),
     ] = "none",
+    value_width: ValueWidthFlag = "fixed",
     memory_mb: Annotated[
         int | None,
         typer.Option("--memory_mb", help="Bound in MiB; four fifths of the machine's if unset."),
@@ -139,6 +151,7 @@ def build_command(
         memory_mb=memory_mb,
         quant=cast(Quant, quant),
         delta=job_mode == "delta",
+        value_width=cast(ValueWidth, value_width),
     )
     if engine == "spark":
         with spark_session(spark_master) as session:
@@ -157,7 +170,8 @@ def build_command(
         )
     deletions = sum(shard.deletion_count for shard in report.shards)
     print(
-        f"built {job.directory}: {report.record_count} records of {report.value_bytes} bytes"
+        f"built {job.directory}: {report.record_count} records of "
+        f"{report.value_bytes or 'various'} bytes"
         f"{f' with {deletions} deleted keys' if job.delta else ''} into "
         f"{report.shard_num} tables in {elapsed_s:.2f} s "
         f"({report.record_count / elapsed_s:.0f} records/s)"
@@ -213,8 +227,11 @@ def dump(
 def cat(
     path: Annotated[Path, typer.Argument(help="A SequenceFile, a table, or a directory of them.")],
     limit: Annotated[int, typer.Option("--limit", min=0, help="Pairs to print; 0: all.")] = 0,
+    as_hex: Annotated[
+        bool, typer.Option("--hex", help="Values as 0x…, as those are that cannot be float32.")
+    ] = False,
 ) -> None:
-    """Prints pairs as `key:v1 v2 …`.
+    """Prints pairs as `key:v1 v2 …`, which `text` reads.
 
     Example:
 
@@ -223,7 +240,7 @@ def cat(
     left = limit or sys.maxsize
     try:
         for keys, values in read_pairs(path):
-            for line in format_pairs(keys[:left], values[:left]):
+            for line in islice(format_pairs(keys, values, as_hex=as_hex), left):
                 print(line)
             left -= len(keys)
             if left <= 0:
@@ -237,12 +254,16 @@ def cat(
 @app.command()
 def text(
     input_path: Annotated[
-        Path, typer.Option("--input_path", help="Lines `key:v1 v2 …`; `key:` deletes, in a delta.")
+        Path,
+        typer.Option(
+            "--input_path", help="Lines `key:v1 v2 …` or `key:0x…`; `key:` deletes, in a delta."
+        ),
     ],
     output_path: Annotated[Path, typer.Option("--output_path", help="SequenceFile to write.")],
     dialect: Dialect = "hadoop",
+    value_width: ValueWidthFlag = "fixed",
 ) -> None:
-    """Makes a SequenceFile of `key:v1 v2 …` lines, float32 values.
+    """Makes a SequenceFile of `key:v1 v2 …` lines, float32 values, or `key:0x…`, bytes.
 
     Example:
 
@@ -250,7 +271,9 @@ def text(
     """
     if dialect not in ("hadoop", "paddle"):
         raise _flag_error("dialect", f"{dialect!r}: must be hadoop or paddle")
-    count = text_to_sequence_file(input_path, output_path, dialect=dialect)
+    if value_width not in VALUE_WIDTHS:
+        raise _flag_error("value_width", f"{value_width!r}: must be fixed or variable")
+    count = text_to_sequence_file(input_path, output_path, dialect=dialect, value_width=value_width)
     print(f"wrote {output_path}: {count} pairs")
 
 
@@ -276,7 +299,7 @@ def verify_command(
         else:
             print(
                 f"ok {path}: {table.dict_name} {table.version}, shard {table.shard} of "
-                f"{table.shard_num}, {table.key_count} keys of {table.value_bytes} bytes"
+                f"{table.shard_num}, {table.key_count} keys of {_widths(table)} bytes"
             )
     if failed:
         raise BuildError(f"{failed} of the tables are damaged; build them again or ship them anew")
@@ -315,6 +338,10 @@ def main() -> NoReturn:
     # As an exception it passes through every block that removes what is half done.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     command_line.run(app, ignored_flags=_IGNORED_FLAGS)
+
+
+def _widths(table: Table) -> str:
+    return str(table.value_bytes) if table.value_bytes else f"up to {table.value_bytes_max}"
 
 
 def _flag_error(flag: str, problem: str) -> ConfError:

@@ -15,8 +15,14 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from cube_builder.batches import BATCH_BYTES, VALUE_BYTES_MAX, Batch
-from cube_builder.changes import Changes, without_deletions
+from cube_builder.batches import (
+    BATCH_BYTES,
+    ONE_WIDTH,
+    VALUE_BYTES_MAX,
+    Batch,
+    BytesBatch,
+    ByteValues,
+)
 from cube_core.errors import BuildError
 
 INDEX_NAME = "index.n"
@@ -25,6 +31,8 @@ _DATA_NAME = "data.n"
 _HASH_INDEX = 0
 _PAIR = np.dtype([("key", "<u8"), ("address", "<u8")])
 _LENGTH_BYTES = 4
+# Taken at once of variable width: as many as the widest make some 100 MB.
+_VARIABLE_PAIRS = 2048
 
 
 class OriginalSource:
@@ -51,29 +59,58 @@ class OriginalSource:
 
     def batches(self) -> Iterator[tuple[Batch, int]]:
         pairs_max = max(1, BATCH_BYTES // (self.value_bytes + _PAIR.itemsize))
+        for path, pairs, consumed in self._pairs(pairs_max):
+            keys = np.ascontiguousarray(pairs["key"])
+            yield (keys, self._values(path, keys, pairs["address"])), consumed
+
+    def byte_batches(self) -> Iterator[tuple[BytesBatch, int]]:
+        for path, pairs, consumed in self._pairs(_VARIABLE_PAIRS):
+            keys = np.ascontiguousarray(pairs["key"])
+            yield (keys, self._byte_values(path, keys, pairs["address"])), consumed
+
+    def _pairs(self, pairs_max: int) -> Iterator[tuple[Path, NDArray[np.void], int]]:
+        """Index entries, the file that they are of, and the bytes of all files consumed."""
         consumed = 0
         for path in self._indexes:
             with path.open("rb") as file:
                 while len(pairs := np.fromfile(file, _PAIR, pairs_max)):
                     consumed += pairs.nbytes
-                    keys = np.ascontiguousarray(pairs["key"])
-                    yield (keys, self._values(path, keys, pairs["address"])), consumed
-
-    def changes(self) -> Iterator[tuple[Changes, int]]:
-        return without_deletions(self.batches())
+                    yield path, pairs, consumed
 
     def _first_width(self) -> int:
         if not self._indexes:
             return 0
         first = np.fromfile(self._indexes[0], _PAIR, 1)
-        [length] = self._gather(self._indexes[0], first["key"], first["address"], _LENGTH_BYTES)
-        width = int(length.view("<u4")[0]) - _LENGTH_BYTES
-        if not 1 <= width <= VALUE_BYTES_MAX:
+        return int(self._widths(self._indexes[0], first["key"], first["address"])[0])
+
+    def _widths(
+        self, index: Path, keys: NDArray[np.uint64], addresses: NDArray[np.uint64]
+    ) -> NDArray[np.int64]:
+        """int64[n]: bytes of each value, as its record says."""
+        lengths = self._gather(index, keys, addresses, _LENGTH_BYTES).view("<u4")[:, 0]
+        widths = lengths.astype(np.int64) - _LENGTH_BYTES
+        if len(others := np.flatnonzero((widths < 1) | (widths > VALUE_BYTES_MAX))):
             raise BuildError(
-                f"{self.path}: key {first['key'][0]}: a value of {width} bytes; supported are 1 "
-                f"to {VALUE_BYTES_MAX}"
+                f"{self.path}: key {keys[others[0]]}: a value of {widths[others[0]]} bytes; "
+                f"supported are 1 to {VALUE_BYTES_MAX}"
             )
-        return width
+        return widths
+
+    def _byte_values(
+        self, index: Path, keys: NDArray[np.uint64], addresses: NDArray[np.uint64]
+    ) -> ByteValues:
+        """The values, gathered width by width."""
+        widths = self._widths(index, keys, addresses)
+        order = np.argsort(widths, kind="stable")
+        gathered: list[NDArray[np.uint8]] = []
+        for width in np.unique(widths).tolist():
+            at = np.flatnonzero(widths == width)
+            records = self._gather(index, keys[at], addresses[at], _LENGTH_BYTES + width)
+            gathered.append(records[:, _LENGTH_BYTES:].reshape(-1))
+        by_width = ByteValues.of_widths(widths[order], np.concatenate(gathered))
+        places = np.empty(len(order), np.intp)
+        places[order] = np.arange(len(order))
+        return by_width.take(places)
 
     def _values(
         self, index: Path, keys: NDArray[np.uint64], addresses: NDArray[np.uint64]
@@ -84,7 +121,8 @@ class OriginalSource:
         if len(others := np.flatnonzero(lengths != wanted)):
             raise BuildError(
                 f"{self.path}: key {keys[others[0]]}: a value of "
-                f"{int(lengths[others[0]]) - _LENGTH_BYTES} bytes; the first has {self.value_bytes}"
+                f"{int(lengths[others[0]]) - _LENGTH_BYTES} bytes; the first has "
+                f"{self.value_bytes}; {ONE_WIDTH}"
             )
         return np.ascontiguousarray(records[:, _LENGTH_BYTES:])
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cube_builder.batches import Batch
+import numpy as np
+from numpy.typing import NDArray
+
+from cube_builder.batches import ByteValues, Values
 from cube_builder.job import REPORT_NAME
 from cube_builder.sources import open_source, source_files
 from cube_builder.tables import table_pairs
@@ -14,9 +17,10 @@ from cube_core._native import Table
 _TABLE_MAGIC = b"CUBETABL"
 
 
-def read_pairs(path: Path) -> Iterator[Batch]:
-    """Yields keys uint64[m] and values uint8[m, width] of a shard table, an input of a build
-    or a directory of either: an input's in its order, a table's in the order of its slots.
+def read_pairs(path: Path) -> Iterator[tuple[NDArray[np.uint64], Values]]:
+    """Yields keys uint64[m] and values of a shard table, an input of a build or a directory of
+    either: an input's in its order, a table's in the order of its slots. Values are uint8[m, width]
+    where all of a batch have one width.
 
     Raises:
         BuildError: no such path, or an empty directory.
@@ -24,9 +28,18 @@ def read_pairs(path: Path) -> Iterator[Batch]:
     """
     for file in source_files(path):
         if _is_table(file):
-            yield from table_pairs(Table.open(str(file), in_memory=False))
+            for keys, values in table_pairs(Table.open(str(file), in_memory=False)):
+                yield keys, _as_rows(values)
         elif file.name != REPORT_NAME:
-            yield from (batch for batch, _ in open_source(file).batches())
+            for (keys, values), _ in open_source(file).byte_batches():
+                yield keys, _as_rows(values)
+
+
+def _as_rows(values: ByteValues) -> Values:
+    widths = values.widths
+    if (widths == widths[0]).all():
+        return values.values.reshape(len(widths), int(widths[0]))
+    return values
 
 
 def _is_table(path: Path) -> bool:

@@ -6,19 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cube_builder.batches import BATCH_BYTES, Batch
-from cube_builder.changes import Changes
+from cube_builder.batches import BATCH_BYTES, ONE_WIDTH, Batch, BytesBatch, ByteValues
 from cube_builder.compression import codec_named
 from cube_core._native import SequenceFileReader
-from cube_core.errors import BuildError
+from cube_core.errors import BuildError, SequenceFileError
+
+_OTHER_WIDTH = "the file's first has"
+_PAIRS_PER_BATCH = 1 << 17
 
 
 class SequenceSource:
     """One SequenceFile, plain or compressed.
 
     Args:
-        deletions: take records with an empty value, which delete their key.
+        deletions: `byte_batches` takes records with an empty value, which delete their key.
 
     Raises:
         SequenceFileError: not read, or malformed (file and offset named).
@@ -39,29 +42,25 @@ class SequenceSource:
     def batches(self) -> Iterator[tuple[Batch, int]]:
         records_max = max(1, BATCH_BYTES // (self.value_bytes + 8))
         while True:
-            keys, values = self._reader.read(records_max)
+            keys, values = self._read(records_max)
             if not len(keys):
                 return
             yield (keys, values), self._reader.offset
 
-    def changes(self) -> Iterator[tuple[Changes, int]]:
-        records_max = max(1, BATCH_BYTES // (self.value_bytes + 8))
+    def byte_batches(self) -> Iterator[tuple[BytesBatch, int]]:
         while True:
-            keys, offsets, values = self._reader.read_bytes(records_max, BATCH_BYTES)
+            keys, offsets, values = self._reader.read_bytes(_PAIRS_PER_BATCH, BATCH_BYTES)
             if not len(keys):
                 return
-            widths = np.diff(offsets)
-            deleted = widths == 0
-            others = np.flatnonzero(~deleted & (widths != self.value_bytes))
-            if len(others):
-                raise BuildError(
-                    f"{self.path}: key {keys[others[0]]}: a value of {widths[others[0]]} bytes; the"
-                    f" file's first has {self.value_bytes}"
-                )
-            rows = np.zeros((len(keys), self.value_bytes), np.uint8)
-            if len(values):
-                rows[~deleted] = values.reshape(-1, self.value_bytes)
-            yield Changes(keys, rows, deleted), self._reader.offset
+            yield (keys, ByteValues(offsets, values)), self._reader.offset
+
+    def _read(self, records_max: int) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+        try:
+            return self._reader.read(records_max)
+        except SequenceFileError as error:
+            if _OTHER_WIDTH in str(error):
+                raise SequenceFileError(f"{error}; {ONE_WIDTH}") from error
+            raise
 
     def _first_width(self) -> int:
         """Of the first record that has a value."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cube_builder.arrow_source import ArrowSource
-from cube_builder.batches import Source
+from cube_builder.batches import ONE_WIDTH, Source
 from cube_builder.original_source import INDEX_NAME, OriginalSource
 from cube_builder.sequence_source import SequenceSource
 from cube_core.errors import BuildError
@@ -79,21 +79,26 @@ def common_width(sources: Iterable[Source], *, default: int = 0) -> int:
     Raises:
         BuildError: two differ, or none has a value and there is no default; names the files.
     """
-    width, width_path, first_path, count = 0, Path(), None, 0
+    width, width_path = 0, Path()
+    paths: list[Path] = []
     for source in sources:
-        count += 1
-        first_path = first_path or source.path
+        paths.append(source.path)
         found = source.value_bytes
         if width and found and found != width:
             raise BuildError(
                 f"{source.path}: values of {found} bytes, but those of {width_path} have {width}; "
-                "a pass has one width"
+                f"{ONE_WIDTH}"
             )
         if found and not width:
             width, width_path = found, source.path
     if not width and not default:
-        raise BuildError(f"{first_path}: no records in it or in any of the {count} input files")
+        raise no_records(paths)
     return width or default
+
+
+def no_records(paths: list[Path]) -> BuildError:
+    """What to raise when no input file has a record."""
+    return BuildError(f"{paths[0]}: no records in it or in any of the {len(paths)} input files")
 
 
 def is_visible(name: str) -> bool:

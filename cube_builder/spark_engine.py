@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube_builder.base import check_like_base, width_without_values
+from cube_builder.batches import ONE_WIDTH, ByteValues, Values
 from cube_builder.changes import with_mark, without_mark
 from cube_builder.filesystem import Place
 from cube_builder.job import REPORT_NAME, BuildJob, BuildReport, ShardReport
@@ -26,12 +27,13 @@ from cube_builder.manifest import MANIFEST_NAME, compare_with_manifest
 from cube_builder.pass_rows import MARK_BYTES, pass_rows
 from cube_builder.quantize import Quantizer, mean_error
 from cube_builder.shard_table import write_shard_table
-from cube_builder.sources import in_natural_order, is_visible, open_source
+from cube_builder.sources import in_natural_order, is_visible, no_records, open_source
 from cube_core.errors import BuildError
 
 # Of one file for one shard: number of the file, of the batch in it, name of the file, width of its
-# values (0: it has no records), keys, values. What a shard gets from a file begins with batch -1.
-Chunk = tuple[int, int, str, int, bytes, bytes]
+# values (0: it has no records, or the width is variable), keys, values, and their widths when
+# those are variable. What a shard gets from a file begins with batch -1.
+Chunk = tuple[int, int, str, int, bytes, bytes, bytes]
 ShardResult = tuple[ShardReport, int, int, Quantizer]
 """With the number of records, the width of values, and what became of them."""
 
@@ -65,6 +67,8 @@ def build_on_spark(
     try:
         results = _run(session, job, files, staging, width_without_values(job, base))
         report = _report_of(job, results)
+        if not report.record_count and not job.delta:
+            raise no_records([Path(file.path) for file in files])
         check_like_base(job, report.value_bytes, base)
         (staging / REPORT_NAME).write(report.to_json().encode())
         _publish(staging, target, [shard.file for shard in report.shards])
@@ -148,19 +152,27 @@ def _read_chunks(job: BuildJob, number: int, file: Place) -> Iterator[tuple[int,
         try:
             file.fetch(local)
             source = open_source(local, deletions=job.delta)
-            width = source.value_bytes
+            width = 0 if job.is_variable else source.value_bytes
             # The whole shard is quantized at once.
             as_it_is = Quantizer("none", width, local)
             for shard in range(job.shard_num):
-                yield shard, (number, _FIRST_BATCH, file.path, width, b"", b"")
+                yield shard, (number, _FIRST_BATCH, file.path, width, b"", b"", b"")
             for batch, ((keys, values), _) in enumerate(
                 pass_rows(job, source, as_it_is, file.path)
             ):
                 for shard, at in _places(keys, job.shard_num):
-                    chunk = (keys[at].tobytes(), values[at].tobytes())
+                    chunk = (keys[at].tobytes(), *_packed(values, at))
                     yield shard, (number, batch, file.path, width, *chunk)
         except BuildError as error:
             raise BuildError(str(error).replace(str(local), file.path)) from error
+
+
+def _packed(values: Values, at: NDArray[np.intp]) -> tuple[bytes, bytes]:
+    """The bytes of some values, and their widths as uint16 when they have a width each."""
+    if isinstance(values, ByteValues):
+        taken = values.take(at)
+        return taken.values.tobytes(), taken.widths.astype(np.uint16).tobytes()
+    return values[at].tobytes(), b""
 
 
 def _places(keys: NDArray[np.uint64], shard_num: int) -> Iterator[tuple[int, NDArray[np.intp]]]:
@@ -183,10 +195,16 @@ def _write_shard(
     default_width: int,
 ) -> Iterator[ShardResult]:
     chunks = sorted((chunk for _, chunk in entries), key=lambda chunk: chunk[:2])
-    width = _common_width(chunks, default_width)
+    width = 0 if job.is_variable else _common_width(chunks, default_width)
     quantizer = Quantizer(job.quant, width, Path(chunks[0][2]))
     keys = np.frombuffer(b"".join(chunk[4] for chunk in chunks), np.uint64)
-    rows = _marked_rows(chunks, width, quantizer) if job.delta else _rows(chunks, width, quantizer)
+    rows: Values
+    if job.is_variable:
+        rows = _byte_values(chunks)
+    elif job.delta:
+        rows = _marked_rows(chunks, width, quantizer)
+    else:
+        rows = _rows(chunks, width, quantizer)
     del chunks
     with tempfile.TemporaryDirectory(prefix="cube-builder-") as directory:
         local = Path(directory) / job.table_name(shard)
@@ -200,10 +218,16 @@ def _rows(chunks: list[Chunk], width: int, quantizer: Quantizer) -> NDArray[np.u
     return quantizer(values.reshape(-1, width))
 
 
+def _byte_values(chunks: list[Chunk]) -> ByteValues:
+    values = np.frombuffer(b"".join(chunk[5] for chunk in chunks), np.uint8)
+    widths = np.frombuffer(b"".join(chunk[6] for chunk in chunks), np.uint16)
+    return ByteValues.of_widths(widths.astype(np.int64), values)
+
+
 def _marked_rows(chunks: list[Chunk], width: int, quantizer: Quantizer) -> NDArray[np.uint8]:
     """Rows of a delta; a file that only deletes had no width of its own."""
     values, deleted = [np.empty((0, width), np.uint8)], [np.empty(0, bool)]
-    for _, _, _, found, keys, marked in chunks:
+    for _, _, _, found, keys, marked, _ in chunks:
         rows = np.frombuffer(marked, np.uint8).reshape(len(keys) // 8, found + MARK_BYTES)
         stays, gone = without_mark(rows)
         values.append(stays.reshape(-1, width))
@@ -213,11 +237,11 @@ def _marked_rows(chunks: list[Chunk], width: int, quantizer: Quantizer) -> NDArr
 
 def _common_width(chunks: list[Chunk], default: int) -> int:
     width, width_file = 0, ""
-    for _, _, file, found, _, _ in chunks:
+    for _, _, file, found, *_ in chunks:
         if width and found and found != width:
             raise BuildError(
                 f"{file}: values of {found} bytes, but those of {width_file} have {width}; "
-                "a pass has one width"
+                f"{ONE_WIDTH}"
             )
         if found and not width:
             width, width_file = found, file
@@ -240,6 +264,7 @@ def _report_of(job: BuildJob, results: list[ShardResult]) -> BuildReport:
         quant_max_error=max(each.max_error for each in quantizers),
         quant_mean_error=mean_error(quantizers),
         base_version=str(job.base_version or ""),
+        value_width=job.value_width,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cube_builder.batches import Batch
+from cube_builder.batches import BATCH_BYTES, BytesBatch, ByteValues
 from cube_builder.job import REPORT_NAME, BuildReport
 from cube_core._native import STATUS_FOUND, Table, crc32c_file
 from cube_core.errors import BuildError
@@ -31,13 +31,13 @@ OnKeys = Callable[[str, NDArray[np.uint64]], None]
 """Told "added", "removed" or "changed", and the keys uint64[m] of which that is so."""
 
 
-def table_pairs(table: Table) -> Iterator[Batch]:
-    """Yields keys uint64[m] and values uint8[m, width] in the order of the slots."""
+def table_pairs(table: Table) -> Iterator[BytesBatch]:
+    """Yields keys uint64[m] and their values in the order of the slots."""
     slot = 0
     while slot < table.slot_count:
-        keys, values, slot = table.pairs(slot, _PAIRS_PER_BATCH)
+        keys, offsets, values, slot = table.pairs_bytes(slot, _PAIRS_PER_BATCH, BATCH_BYTES)
         if len(keys):
-            yield keys, values
+            yield keys, ByteValues(offsets, values)
 
 
 def table_files(path: Path) -> list[Path]:
@@ -134,12 +134,12 @@ class _Version:
                 "only the same shards, or whole versions, can be compared"
             )
 
-    def pairs(self) -> Iterator[Batch]:
+    def pairs(self) -> Iterator[BytesBatch]:
         for table in self._tables.values():
             yield from table_pairs(table)
 
     def compare(
-        self, keys: NDArray[np.uint64], values: NDArray[np.uint8]
+        self, keys: NDArray[np.uint64], values: ByteValues
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which keys are in the version, and which with the same value: bool[m] each."""
         found, same = np.zeros(len(keys), bool), np.zeros(len(keys), bool)
@@ -147,8 +147,17 @@ class _Version:
         for shard in np.unique(shards).tolist():
             at = np.flatnonzero(shards == shard)
             table = self._tables[shard]
-            rows, status = table.get(keys[at])
+            offsets, here, status = table.get_bytes(keys[at])
             found[at] = status == STATUS_FOUND
-            if rows.shape[1] == values.shape[1]:
-                same[at] = found[at] & (rows == values[at]).all(axis=1)
+            same[at] = found[at] & _equal(ByteValues(offsets, here), values.take(at))
         return found, same
+
+
+def _equal(a: ByteValues, b: ByteValues) -> NDArray[np.bool_]:
+    """bool[m]: which of m values are the same; no value of `b` is empty."""
+    equal: NDArray[np.bool_] = a.widths == b.widths
+    at = np.flatnonzero(equal)
+    if len(at):
+        a, b = a.take(at), b.take(at)
+        equal[at] = np.logical_and.reduceat(a.values == b.values, a.offsets[:-1])
+    return equal

@@ -71,7 +71,8 @@ def check_dense(
     """Checks that the model in `directory` belongs to the pass.
 
     Args:
-        value_bytes: width of the pass's embedding rows, float32; None when not known yet.
+        value_bytes: width of the pass's embedding rows, float32; None when not known yet, 0 when it
+            is variable.
         where: location to name in errors.
 
     Raises:
@@ -91,7 +92,7 @@ def check_dense(
     if value_bytes is not None and manifest.embedding_dim * 4 != value_bytes:
         raise ModelError(
             f"{name}: embedding_dim is {manifest.embedding_dim} float32, but the values of the "
-            f"pass are {value_bytes} bytes"
+            f"pass are {f'{value_bytes} bytes' if value_bytes else 'of variable width'}"
         )
     for expected_file in manifest.files:
         path = directory / expected_file.name

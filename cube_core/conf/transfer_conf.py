@@ -44,6 +44,7 @@ class BuildOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     quant: Literal["none", "fp16", "int8"] = "none"
+    value_width: Literal["fixed", "variable"] = "fixed"
     on_nonfinite: Literal["error", "keep"] = "error"
     on_duplicate: Literal["last", "error"] = "last"
     memory_mb: int | None = Field(default=None, ge=1)

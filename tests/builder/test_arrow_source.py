@@ -112,7 +112,7 @@ BAD_TABLES: dict[str, tuple[Any, str]] = {
     ),
     "empty rows": (
         table_of(pa.array([4]), pa.array([[]], pa.list_(pa.float32()))),
-        "key 4: 0 elements",
+        "key 4: a value of 0 bytes",
     ),
     "no rows": (
         table_of(pa.array([], pa.int64()), pa.array([], pa.list_(pa.float32()))),

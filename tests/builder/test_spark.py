@@ -98,6 +98,20 @@ def test_a_patch_is_that_of_the_local_engine_byte_for_byte(tmp_path: Path) -> No
     assert sum(shard.deletion_count for shard in report.shards) > 50
 
 
+def test_values_of_variable_width(tmp_path: Path) -> None:
+    random_part(tmp_path / "pass/part-0", 1000, 8)
+    random_part(tmp_path / "pass/part-1", 500, 13, seed=1)
+    flags = ["--dict_name=d", f"--input_path={tmp_path}/pass", "--cur_version=7", "--shard_num=2"]
+    flags += ["--value_width=variable"]
+    with pytest.raises(SystemExit, match="0"):
+        command_line.run(app, [*flags, f"--output_path={tmp_path}/local"])
+    done = on_spark(*flags, f"--output_path=file://{tmp_path}/spark")
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "spark") == tree(tmp_path / "local")
+    for path in (tmp_path / "local/7_7").iterdir():
+        assert (tmp_path / "spark/7_7" / path.name).read_bytes() == path.read_bytes()
+
+
 def test_a_failing_task_is_one_error_line_and_leaves_what_stood(tmp_path: Path) -> None:
     random_part(tmp_path / "pass/part-0", 1000, 8)
     flags = ["--dict_name=d", f"--input_path={tmp_path}/pass", "--cur_version=7", "--shard_num=2"]

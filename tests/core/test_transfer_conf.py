@@ -74,9 +74,11 @@ def test_what_builds_are_told(tmp_path: Path) -> None:
     conf = read_transfer_conf(write(tmp_path, text + AGENTS))
     assert conf.build == BuildOptions(quant="fp16", memory_mb=2048, on_duplicate="error")
     # The section of the dict counts before [default]; those of other dicts do not count.
-    text += "[test_dict]\nquant: int8\n[other]\nmemory_mb: 1\n"
+    text += "[test_dict]\nquant: int8\nvalue_width: variable\n[other]\nmemory_mb: 1\n"
     conf = read_transfer_conf(write(tmp_path, text + AGENTS))
-    assert conf.build == BuildOptions(quant="int8", memory_mb=2048, on_duplicate="error")
+    assert conf.build == BuildOptions(
+        quant="int8", value_width="variable", memory_mb=2048, on_duplicate="error"
+    )
 
 
 @pytest.mark.parametrize(
