@@ -14,6 +14,7 @@
     ├── ControlError             a control command is refused
     ├── AccessError              who asks may not ask this: no token, or a wrong one
     │   └── RoleError            a token for less than this
+    ├── ClusterError             the processes of a deployment cannot be started, found or ended
     ├── RpcError                 the peer answered with an error code, or could not be reached
     │   ├── ConnectError         no connection, or it was lost before the answer
     │   └── RpcTimeoutError      no answer in time
@@ -97,6 +98,10 @@ class AccessError(CubeError):
 
 class RoleError(AccessError):
     """Who asks has a token, but for less than this."""
+
+
+class ClusterError(CubeError):
+    """The processes of a deployment cannot be started, found or ended; names the role."""
 
 
 class RpcError(CubeError):

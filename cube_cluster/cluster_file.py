@@ -1,0 +1,132 @@
+"""Reads `cluster.yml`, and says of what is wrong in it where it stands."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from cube_cluster.cluster import Cluster
+from cube_cluster.flags import FlagError, check_flags
+from cube_cluster.layout import PlacementError, ctr_servers, shard_servers, transfers
+from cube_cluster.yaml_source import Place, YamlSource, read_yaml
+
+
+def read_cluster(path: Path | str) -> Cluster:
+    """Reads a cluster and checks that its parts fit each other.
+
+    Raises:
+        ConfError: names the file, the line and the field.
+    """
+    source = read_yaml(path)
+    if not isinstance(source.values, dict):
+        raise source.error((), "must be a mapping that has dicts; see docs/reference/cluster.md")
+    try:
+        cluster = Cluster.model_validate(source.values)
+    except ValidationError as error:
+        raise _validation_error(source, error) from error
+    try:
+        _check_names(cluster)
+        _check_ports(cluster)
+        check_flags(cluster)
+    except (PlacementError, FlagError) as error:
+        raise source.error(error.place, str(error)) from error
+    return cluster
+
+
+def _validation_error(source: YamlSource, error: ValidationError) -> Exception:
+    """Of the first problem in the file. An unknown field goes before one that is missing: it is
+    often the same one, misspelt."""
+    problems = error.errors()
+    first = min(problems, key=lambda problem: problem["type"] == "missing")
+    place = _place(source.values, first["loc"])
+    return source.error(place, _problem(first, place))
+
+
+def _place(values: Any, loc: Iterable[str | int]) -> Place:
+    """The part of pydantic's location that is in the file: it also names types of a union."""
+    place: list[str | int] = []
+    for part in loc:
+        if isinstance(values, dict):
+            if part not in values:
+                # A field that is missing, or the type of a union.
+                return (*place, part) if not place or values else tuple(place)
+            values = values[part]
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        else:
+            return tuple(place)
+        place.append(part)
+    return tuple(place)
+
+
+def _problem(details: ErrorDetails, place: Place) -> str:
+    if details["type"] == "missing":
+        return "is missing"
+    if details["type"] == "extra_forbidden":
+        known = _fields_beside(place)
+        close = difflib.get_close_matches(str(place[-1]), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+        return f"no such field; {hint}"
+    if details["type"] == "string_pattern_mismatch":
+        return f"{details['input']!r} has characters that cannot stand here"
+    given = details["input"]
+    text = details["msg"].removeprefix("Value error, ")
+    return f"{text}, not {given!r}" if isinstance(given, str | int | float) else text
+
+
+def _fields_beside(place: Place) -> list[str]:
+    """Names of the fields of the model that the last part of `place` stands in."""
+    model: type[BaseModel] = Cluster
+    for part in place[:-1]:
+        if isinstance(part, str):
+            found = next(_models_of(model.model_fields[part].annotation), None)
+            model = found or model
+    return list(model.model_fields)
+
+
+def _models_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _models_of(argument)
+
+
+def _check_names(cluster: Cluster) -> None:
+    seen: set[str] = set()
+    for index, each in enumerate(cluster.dicts):
+        if each.name in seen:
+            raise PlacementError(("dicts", index, "name"), f"{each.name!r} stands twice")
+        seen.add(each.name)
+    engines: set[str] = set()
+    for index, engine in enumerate(cluster.ctr.engines if cluster.ctr else ()):
+        place: Place = ("ctr", "engines", index)
+        if engine.dict_name not in seen:
+            known = ", ".join(sorted(seen))
+            raise PlacementError(
+                (*place, "dict_name"), f"{engine.dict_name!r} is none of the dicts: {known}"
+            )
+        if engine.name in engines:
+            raise PlacementError((*place, "name"), f"{engine.name!r} stands twice")
+        engines.add(engine.name)
+
+
+def _check_ports(cluster: Cluster) -> None:
+    """No two roles may listen on one port of a host."""
+    owners: dict[tuple[str, int], str] = {}
+    roles: list[tuple[str, str, Place, tuple[int, ...]]] = [
+        *((s.name, s.host, s.place, (s.port, s.grpc_port)) for s in shard_servers(cluster)),
+        *((t.name, t.host, t.place, (t.port,)) for t in transfers(cluster)),
+        *((c.name, c.host, c.place, (c.port, c.grpc_port)) for c in ctr_servers(cluster)),
+    ]
+    for name, host, place, ports in roles:
+        for port in ports:
+            if port < 0:
+                continue
+            other = owners.setdefault((host, port), name)
+            if other != name or ports.count(port) > 1:
+                raise PlacementError(place, f"{host}:{port} of {name} is also that of {other}")

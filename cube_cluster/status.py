@@ -1,0 +1,153 @@
+"""`cube status`: how every role of a cluster is, by its process and by what it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from cube_api.cli.status import ReplicaStatus, fleet_status
+from cube_cluster.deployment import Deployment
+from cube_cluster.layout import ShardServer, shard_servers
+from cube_cluster.processes_file import ProcessesRecord, read_processes
+from cube_cluster.roles import Role, local_roles
+from cube_core.conf.cube_conf import DictConf
+
+# Between two looks at a server, from which its requests a second follow.
+_INTERVAL_S = 0.3
+
+
+@dataclass
+class RoleStatus:
+    """One role.
+
+    Attributes:
+        what: the dict and shard of a shard server, else "".
+        is_here: whether its host is this machine.
+        pid, uptime_s: of its process; None when it does not run here.
+        version: what it serves; "" when it tells none.
+        keys, requests_per_s: of a shard server.
+        problem: why it does not do its work; "" when it does.
+    """
+
+    name: str
+    what: str
+    host: str
+    ports: dict[str, int]
+    is_here: bool
+    pid: int | None = None
+    uptime_s: float | None = None
+    restart_count: int = 0
+    version: str = ""
+    keys: int | None = None
+    requests_per_s: float | None = None
+    problem: str = ""
+
+
+def deployment_status(deployment: Deployment, timeout_s: float) -> list[RoleStatus]:
+    """Asks every role of the cluster, those of other machines too.
+
+    Args:
+        timeout_s: of each question.
+
+    Raises:
+        ClusterError: processes.json cannot be read.
+    """
+    record = read_processes(deployment.run_dir)
+    roles = deployment.roles()
+    here = {role.name for role in local_roles(roles)}
+    servers = {server.name: server for server in shard_servers(deployment.cluster)}
+    replicas = _replicas(deployment, timeout_s)
+    answers = asyncio.run(_ask_all(roles, timeout_s))
+    found = []
+    for role in roles:
+        status = RoleStatus(role.name, "", role.host, role.ports, role.name in here)
+        _add_process(status, record)
+        _add_answer(status, role, answers[role.name])
+        if server := servers.get(role.name):
+            _add_replica(status, server, replicas)
+        found.append(status)
+    return found
+
+
+def _replicas(deployment: Deployment, timeout_s: float) -> dict[tuple[str, int], ReplicaStatus]:
+    """What `cube-cli status` tells, by host and port."""
+    entries = json.loads(deployment.files(deployment.conf_dir)["cube.conf"])
+    dicts = [DictConf.model_validate(entry) for entry in entries]
+    return {
+        (each.endpoint.host, each.endpoint.port): each
+        for each in fleet_status(dicts, interval_s=_INTERVAL_S, timeout_s=timeout_s)
+    }
+
+
+def _add_process(status: RoleStatus, record: ProcessesRecord | None) -> None:
+    role = record.roles.get(status.name) if record else None
+    if record is None or role is None:
+        status.problem = "is not up here" if status.is_here else ""
+        return
+    status.restart_count = role.restart_count
+    if record.is_running(status.name) and role.identity:
+        status.pid = role.identity.pid
+        status.uptime_s = max(0.0, time.time() - role.started_at_s)
+        if role.state != "ready":
+            status.problem = role.state
+    else:
+        status.problem = f"{role.state}: {role.last_exit}" if role.last_exit else "has ended"
+
+
+def _add_replica(
+    status: RoleStatus, server: ShardServer, replicas: Mapping[tuple[str, int], ReplicaStatus]
+) -> None:
+    status.what = f"{server.dict_name} shard {server.shard}"
+    replica = replicas[server.host, server.port]
+    status.version = replica.version
+    if replica.problem:
+        status.problem = status.problem or replica.problem
+    else:
+        status.keys, status.requests_per_s = replica.keys, replica.requests_per_s
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What `/status` and `/ready` of a role said; `problem` when nothing that can be used."""
+
+    status: Mapping[str, Any]
+    problem: str
+
+
+async def _ask_all(roles: list[Role], timeout_s: float) -> dict[str, _Answer]:
+    async with httpx.AsyncClient(timeout=timeout_s, trust_env=False) as http:
+        answers = await asyncio.gather(*(_ask(http, role) for role in roles))
+    return {role.name: answer for role, answer in zip(roles, answers, strict=True)}
+
+
+async def _ask(http: httpx.AsyncClient, role: Role) -> _Answer:
+    url = f"http://{role.host}:{role.ports['port']}"
+    try:
+        reply = await http.get(f"{url}/status")
+        status = reply.raise_for_status().json()
+        # The daemon has no readiness of its own.
+        ready = await http.get(f"{url}/{'health' if role.kind == 'cube_transfer' else 'ready'}")
+    except httpx.HTTPError as error:
+        return _Answer({}, f"unreachable: {str(error) or type(error).__name__}")
+    except ValueError as error:
+        return _Answer({}, f"its /status is no JSON: {error}")
+    if not isinstance(status, dict):
+        return _Answer({}, "its /status is no JSON object")
+    return _Answer(status, "" if ready.status_code == httpx.codes.OK else ready.text.strip())
+
+
+def _add_answer(status: RoleStatus, role: Role, answer: _Answer) -> None:
+    status.problem = status.problem or answer.problem
+    if role.kind == "cube_transfer":
+        status.version = str(answer.status.get("serving") or "")
+        places = (answer.status, answer.status.get("deploying"), answer.status.get("donefile"))
+        errors = [str(each["error"]) for each in places if each and each.get("error")]
+        status.problem = status.problem or "; ".join(errors)
+    elif role.kind == "ctr_serving":
+        status.version = str((answer.status.get("model") or {}).get("version", ""))
