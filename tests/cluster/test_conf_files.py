@@ -9,7 +9,7 @@ import pytest
 import typer
 from hypothesis import HealthCheck, given, settings
 
-from ctr_serving.conf import read_engine_conf
+from ctr_serving.conf import read_engine_confs
 from ctr_serving.main import app as ctr_app
 from cube_cluster.cluster import Cluster
 from cube_cluster.cluster_file import read_cluster
@@ -119,7 +119,7 @@ def _check_ctr(cluster: Cluster, folder: Path) -> None:
 
 def test_the_predictor_and_the_daemon_agree_on_where_models_are(tmp_path: Path) -> None:
     cluster = written(tmp_path, (REPOSITORY / "conf" / "cluster.yml").read_text())
-    engine = read_engine_conf(tmp_path / "model_toolkit.prototxt", tmp_path / "cube.conf")
+    (engine,) = read_engine_confs(tmp_path / "model_toolkit.prototxt", tmp_path / "cube.conf")
     published = read_transfer_conf(tmp_path / "transfer.conf").model_deploy_path
     assert engine.model_path == Path(published, "current")
     assert engine.dict_name == cluster.dicts[0].name
