@@ -136,9 +136,10 @@ class LimitsByRole(_Part):
 
 
 class Security(_Part):
-    """Who may command the deployment."""
+    """Who may look at the deployment and who may command it: tokens of all roles that take them."""
 
-    token_file: Text | None = None
+    read_token_file: Text | None = None
+    operate_token_file: Text | None = None
 
 
 class Cluster(_Part):

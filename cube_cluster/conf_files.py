@@ -11,6 +11,7 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from cube_cluster.cluster import Cluster, Ctr, Dict, FlagValue
+from cube_cluster.flags import taken_flags
 from cube_cluster.layout import (
     CtrServer,
     ShardServer,
@@ -72,7 +73,8 @@ class ConfFiles:
 
     def _common_flags(self) -> str:
         """gflags.conf: what all shard servers have in common."""
-        return self._flags({**self.cluster.flags.cube_server, **self.cluster.limits.cube_server})
+        flags = {**self.cluster.flags.cube_server, **self.cluster.limits.cube_server}
+        return self._flags({**self._security("cube_server"), **flags})
 
     def _server_flags(self, server: ShardServer) -> dict[str, FlagValue]:
         return {
@@ -85,13 +87,12 @@ class ConfFiles:
         }
 
     def _transfer_flags(self, transfer: Transfer) -> dict[str, FlagValue]:
-        flags: dict[str, FlagValue] = {
+        return {
             "host": self.cluster.listen_host or transfer.host,
             "config": f"{self.directory}/{transfer.conf_name}",
+            **self._security("cube_transfer"),
+            **self.cluster.flags.cube_transfer,
         }
-        if self.cluster.security.token_file:
-            flags["token_file"] = self.cluster.security.token_file
-        return {**flags, **self.cluster.flags.cube_transfer}
 
     def _ctr_flags(self, ctr: CtrServer) -> dict[str, FlagValue]:
         return {
@@ -100,9 +101,13 @@ class ConfFiles:
             "grpc_port": ctr.grpc_port,
             "conf": f"{self.directory}/model_toolkit.prototxt",
             "cube_conf": f"{self.directory}/cube.conf",
+            **self._security("ctr_serving"),
             **self.cluster.flags.ctr_serving,
             **self.cluster.limits.ctr_serving,
         }
+
+    def _security(self, role: str) -> dict[str, FlagValue]:
+        return taken_flags(role, _given(**self.cluster.security.model_dump()))
 
     def _cube_conf(self, servers: list[ShardServer]) -> str:
         entries = [

@@ -25,7 +25,8 @@ _RESERVED = frozenset(
         "host",
         "port",
         "shard",
-        "token_file",
+        "operate_token_file",
+        "read_token_file",
     }
 )
 _LIMIT_ENDINGS = ("_max", "_timeout_ms")
@@ -65,10 +66,16 @@ def check_flags(cluster: Cluster) -> None:
                     raise FlagError(place, f"write it under {other}.{role}")
 
 
+def taken_flags(role: str, values: Mapping[str, FlagValue]) -> dict[str, FlagValue]:
+    """Those of `values` that the command of a role has flags for."""
+    if not values:
+        return {}
+    options = _options(typer.main.get_command(_app(role)))
+    return {name: value for name, value in values.items() if name in options}
+
+
 def _check(command: Any, place: Place, name: str, value: FlagValue) -> None:
-    options = {
-        spelling.removeprefix("--"): option for option in command.params for spelling in option.opts
-    }
+    options = _options(command)
     option = options.get(name)
     if option is None:
         known = [each for each in options if each not in _RESERVED]
@@ -91,6 +98,12 @@ def _check(command: Any, place: Place, name: str, value: FlagValue) -> None:
         if message is None:
             raise
         raise FlagError(place, f"{message.rstrip('.')}, not {value!r}") from error
+
+
+def _options(command: Any) -> dict[str, Any]:
+    return {
+        spelling.removeprefix("--"): option for option in command.params for spelling in option.opts
+    }
 
 
 def _app(role: str) -> typer.Typer:

@@ -16,6 +16,7 @@ from cube_cluster.deployment import Deployment
 from cube_cluster.layout import ShardServer, shard_servers
 from cube_cluster.processes_file import ProcessesRecord, read_processes
 from cube_cluster.roles import Role, local_roles
+from cube_core.access import Access, authorization
 from cube_core.conf.cube_conf import DictConf
 
 # Between two looks at a server, from which its requests a second follow.
@@ -57,13 +58,15 @@ def deployment_status(deployment: Deployment, timeout_s: float) -> list[RoleStat
 
     Raises:
         ClusterError: processes.json cannot be read.
+        ConfError: the file of a token cannot be read.
     """
     record = read_processes(deployment.run_dir)
     roles = deployment.roles()
     here = {role.name for role in local_roles(roles)}
     servers = {server.name: server for server in shard_servers(deployment.cluster)}
-    replicas = _replicas(deployment, timeout_s)
-    answers = asyncio.run(_ask_all(roles, timeout_s))
+    token = _token(deployment)
+    replicas = _replicas(deployment, timeout_s, token)
+    answers = asyncio.run(_ask_all(roles, timeout_s, token))
     found = []
     for role in roles:
         status = RoleStatus(role.name, "", role.host, role.ports, role.name in here)
@@ -75,13 +78,22 @@ def deployment_status(deployment: Deployment, timeout_s: float) -> list[RoleStat
     return found
 
 
-def _replicas(deployment: Deployment, timeout_s: float) -> dict[tuple[str, int], ReplicaStatus]:
+def _token(deployment: Deployment) -> str:
+    """That which may look; else the one which may do everything."""
+    security = deployment.cluster.security
+    access = Access.read(security.read_token_file or "", security.operate_token_file or "")
+    return access.read_token or access.operate_token
+
+
+def _replicas(
+    deployment: Deployment, timeout_s: float, token: str
+) -> dict[tuple[str, int], ReplicaStatus]:
     """What `cube-cli status` tells, by host and port."""
     entries = json.loads(deployment.files(deployment.conf_dir)["cube.conf"])
     dicts = [DictConf.model_validate(entry) for entry in entries]
     return {
         (each.endpoint.host, each.endpoint.port): each
-        for each in fleet_status(dicts, interval_s=_INTERVAL_S, timeout_s=timeout_s)
+        for each in fleet_status(dicts, interval_s=_INTERVAL_S, timeout_s=timeout_s, token=token)
     }
 
 
@@ -120,8 +132,9 @@ class _Answer:
     problem: str
 
 
-async def _ask_all(roles: list[Role], timeout_s: float) -> dict[str, _Answer]:
-    async with httpx.AsyncClient(timeout=timeout_s, trust_env=False) as http:
+async def _ask_all(roles: list[Role], timeout_s: float, token: str) -> dict[str, _Answer]:
+    headers = authorization(token)
+    async with httpx.AsyncClient(timeout=timeout_s, trust_env=False, headers=headers) as http:
         answers = await asyncio.gather(*(_ask(http, role) for role in roles))
     return {role.name: answer for role, answer in zip(roles, answers, strict=True)}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from cube_core.access import authorization
 from cube_core.conf.cube_conf import DictConf
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConfError
@@ -36,9 +37,10 @@ class ReplicaStatus:
 
 
 def fleet_status(
-    dicts: Iterable[DictConf], *, interval_s: float, timeout_s: float
+    dicts: Iterable[DictConf], *, interval_s: float, timeout_s: float, token: str = ""
 ) -> list[ReplicaStatus]:
-    """Asks every server twice, `interval_s` apart, all of them at the same time.
+    """Asks every server twice, `interval_s` apart, all of them at the same time; `token` is shown
+    to them.
 
     Raises:
         ConfError: names the dict whose servers cannot be told.
@@ -49,7 +51,8 @@ def fleet_status(
         for shard, endpoints in enumerate(_replicas(conf))
         for endpoint in endpoints
     ]
-    looks = asyncio.run(_look_twice({endpoint for _, _, endpoint in places}, interval_s, timeout_s))
+    endpoints = {endpoint for _, _, endpoint in places}
+    looks = asyncio.run(_look_twice(endpoints, interval_s, timeout_s, token))
     return [_replica(*place, looks[place[2]]) for place in places]
 
 
@@ -70,10 +73,11 @@ class _Look:
 
 
 async def _look_twice(
-    endpoints: set[Endpoint], interval_s: float, timeout_s: float
+    endpoints: set[Endpoint], interval_s: float, timeout_s: float, token: str
 ) -> dict[Endpoint, _Look]:
     # Servers are asked directly, whatever proxy the environment names for the web.
-    async with httpx.AsyncClient(timeout=timeout_s, trust_env=False) as client:
+    headers = authorization(token)
+    async with httpx.AsyncClient(timeout=timeout_s, trust_env=False, headers=headers) as client:
         looks = await asyncio.gather(*(_look(client, each, interval_s) for each in endpoints))
     return dict(zip(endpoints, looks, strict=True))
 

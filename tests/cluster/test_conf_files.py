@@ -143,7 +143,7 @@ def test_replicas_of_a_shard_are_on_different_hosts_where_there_are_enough(tmp_p
 
 
 @pytest.mark.parametrize(
-    "where", [f"listen_host: {ANY_HOST}", "security: {token_file: secret/token}"]
+    "where", [f"listen_host: {ANY_HOST}", "security: {operate_token_file: secret/token}"]
 )
 def test_settings_of_all_roles_reach_their_flags(tmp_path: Path, where: str) -> None:
     written(tmp_path, f"{(REPOSITORY / 'conf' / 'cluster.yml').read_text()}\n{where}\n")
@@ -153,4 +153,6 @@ def test_settings_of_all_roles_reach_their_flags(tmp_path: Path, where: str) -> 
         assert (server["host"], found["host"]) == (ANY_HOST, ANY_HOST)
         assert ANY_HOST not in (tmp_path / "cube.conf").read_text()
     else:
-        assert found["token_file"] == str(Path("secret", "token"))
+        server = parameters(server_app, tmp_path / "gflags.conf")
+        for each in (server, found):
+            assert each["operate_token_file"] == str(Path("secret", "token"))

@@ -116,13 +116,13 @@ def test_a_taken_port_is_named_with_its_holder_and_nothing_is_started(site: Site
 
 
 def test_a_role_that_cannot_start_ends_all_and_shows_its_log(site: Site) -> None:
-    site.write({"security": {"token_file": "none/token"}})
+    site.write({"flags": {"cube_transfer": {"state_dir": "cluster.yml/none"}}})
     refused = site.cube("up")
     assert refused.returncode == 2
     assert (
         "cube_transfer_0 ended with exit code 2; the end of run/cube_transfer_0" in refused.stderr
     )
-    assert "none/token cannot be read" in refused.stderr
+    assert "cluster.yml/none" in refused.stderr
     assert read_processes(site.run_dir) is None
     assert "Traceback" not in refused.stderr
 
