@@ -17,8 +17,8 @@ SECONDS ?= 60
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo ## Trains, exports, serves and checks the Criteo example (DATA=path for your own rows)
-	$(BIN)/python -m examples.criteo_ctr.demo $(if $(DATA),--data '$(DATA)')
+demo: $(VENV)/.demo ## Trains, exports, serves and checks an example (DATA=path for your own rows, MODEL=deepfm)
+	$(BIN)/python -m examples.criteo_ctr.demo $(if $(DATA),--data '$(DATA)') $(if $(MODEL),--model $(MODEL))
 
 test: $(VENV)/.dev ## Runs the test suite
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile

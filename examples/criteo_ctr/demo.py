@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from datetime import datetime
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,11 +20,12 @@ from ctr_serving.client import PROTOCOLS
 from cube_core import command_line, log
 from cube_core.errors import CubeError
 from examples.criteo_ctr import interrupts
+from examples.criteo_ctr.example import CRITEO, Example
 from examples.criteo_ctr.features import Rows, read_training_rows
 from examples.criteo_ctr.generator import draw_rows, write_rows
 from examples.criteo_ctr.models import unsplit_probabilities
 from examples.criteo_ctr.quality import quality
-from examples.criteo_ctr.run_directory import DEFAULT_PORTS, prepare
+from examples.criteo_ctr.run_directory import prepare
 from examples.criteo_ctr.service import Service
 from examples.criteo_ctr.takeover import takeover_problems, takeover_table, watch_takeover
 from examples.criteo_ctr.training_job import TrainingJob, progress_bar
@@ -44,6 +46,13 @@ _POLL_INTERVAL_S = 0.1
 app = typer.Typer(add_completion=False)
 
 
+class Model(str, Enum):
+    """The examples there are."""
+
+    criteo = "criteo"
+    deepfm = "deepfm"
+
+
 class DemoError(CubeError):
     """The demo did not show what it has to show."""
 
@@ -60,10 +69,13 @@ def demo(
         Path | None,
         typer.Option("--run_dir", help="Where all is written; run/demo-<time> when not given."),
     ] = None,
+    model: Annotated[
+        Model, typer.Option("--model", help="Whose example: examples/<model>_ctr.")
+    ] = Model.criteo,
     rows: Annotated[int, typer.Option("--rows", min=100, help="Rows of a pass, at most.")] = 30_000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the rows and the training.")] = 7,
 ) -> None:
-    """Trains two passes of the Criteo CTR network and serves them, all on this machine.
+    """Trains two passes of a CTR network on Criteo rows and serves them, all on this machine.
 
     Exit code 1: an answer differs from Paddle's own by 1e-5 or more, or the AUC on held-out rows by
     1e-6 or more; a process or a request fails; or a request is answered with neither pass while the
@@ -77,7 +89,8 @@ def demo(
     begin_s = time.monotonic()
     exit_code = 0
     try:
-        _run(console, directory, data.resolve() if data else None, rows, seed)
+        example = _example(model)
+        _run(console, example, directory, data.resolve() if data else None, rows, seed)
         console.print(f"all answers were right; {time.monotonic() - begin_s:.0f} s in all")
     except DemoError as error:
         console.print(f"failed: {error}", style="red", markup=False)
@@ -90,13 +103,28 @@ def demo(
     raise typer.Exit(exit_code)
 
 
-def _run(console: Console, directory: Path, data: Path | None, rows_max: int, seed: int) -> None:
-    ports = prepare(directory)
-    if ports != DEFAULT_PORTS:
+def _example(model: Model) -> Example:
+    if model is Model.criteo:
+        return CRITEO
+    from examples.deepfm_ctr.example import DEEPFM
+
+    return DEEPFM
+
+
+def _run(
+    console: Console,
+    example: Example,
+    directory: Path,
+    data: Path | None,
+    rows_max: int,
+    seed: int,
+) -> None:
+    ports = prepare(directory, example.conf_dir, example.ports)
+    if ports != example.ports:
         console.print(f"default ports are taken; moved to {ports.all()} in {directory / 'conf'}")
     first_rows, second_rows = _rows_of_passes(console, directory, data, rows_max, seed)
-    service = Service(directory, ports)
-    job = TrainingJob(console, service.training_output_dir, service.dict_name, seed)
+    service = Service(directory, ports, example)
+    job = TrainingJob(console, example, service.training_output_dir, seed)
     try:
         with service:
             _serve_passes(console, service, job, first_rows, second_rows)

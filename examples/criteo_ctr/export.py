@@ -56,7 +56,7 @@ class ExportedPass:
 
 
 def export_pass(
-    network: CtrNetwork, output_dir: Path, pass_id: str, *, dict_name: str
+    network: CtrNetwork, output_dir: Path, pass_id: str, *, dict_name: str = "ctr_embedding"
 ) -> ExportedPass:
     """Writes `<output_dir>/<pass_id>/` under a temporary name, renames it, and only then appends
     the pass to `<output_dir>/donefile/base.txt`.

@@ -22,21 +22,21 @@ _PORT_SHIFTS_MAX = 20
 class Ports:
     """TCP ports of every role; the defaults are those of the sample files in conf/."""
 
-    cube: tuple[int, int] = (8001, 8002)
-    cube_grpc: tuple[int, int] = (9001, 9002)
-    transfer: int = 8098
+    cube: tuple[int, ...] = (8001, 8002)
+    cube_grpc: tuple[int, ...] = (9001, 9002)
+    transfer: tuple[int, ...] = (8098,)
     ctr: int = 8010
     ctr_grpc: int = 9010
 
     def all(self) -> tuple[int, ...]:
-        return (*self.cube, *self.cube_grpc, self.transfer, self.ctr, self.ctr_grpc)
+        return (*self.cube, *self.cube_grpc, *self.transfer, self.ctr, self.ctr_grpc)
 
     def shifted(self, by: int) -> Ports:
         """The same ports, all moved by `by`."""
         return Ports(
-            (self.cube[0] + by, self.cube[1] + by),
-            (self.cube_grpc[0] + by, self.cube_grpc[1] + by),
-            self.transfer + by,
+            tuple(port + by for port in self.cube),
+            tuple(port + by for port in self.cube_grpc),
+            tuple(port + by for port in self.transfer),
             self.ctr + by,
             self.ctr_grpc + by,
         )
@@ -45,33 +45,37 @@ class Ports:
 DEFAULT_PORTS = Ports()
 
 
-def prepare(run_dir: Path) -> Ports:
-    """Creates `run_dir` with a copy of conf/ in it, and returns the ports that its files name.
+def prepare(run_dir: Path, conf_dir: Path = CONF_DIR, default: Ports = DEFAULT_PORTS) -> Ports:
+    """Creates `run_dir` with a copy of a directory of configuration files in it, as `conf`, and
+    returns the ports that its files name.
 
     When a default port is taken, all ports move together and the copies name the new ones.
+
+    Args:
+        default: the ports that the files in `conf_dir` name.
 
     Raises:
         CubeError: `run_dir` exists and is not empty, or no free ports are found.
     """
     if run_dir.exists() and any(run_dir.iterdir()):
         raise CubeError(f"{run_dir}: is not empty; name another --run_dir")
-    ports = _free_ports()
-    moved = dict(zip(DEFAULT_PORTS.all(), ports.all(), strict=True))
+    ports = _free_ports(default)
+    moved = dict(zip(default.all(), ports.all(), strict=True))
     run_dir.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(CONF_DIR, run_dir / "conf")
-    if ports != DEFAULT_PORTS:
+    shutil.copytree(conf_dir, run_dir / "conf")
+    if ports != default:
         for path in (run_dir / "conf").iterdir():
             path.write_text(_with_ports(path.read_text(encoding="utf-8"), moved), encoding="utf-8")
     return ports
 
 
-def _free_ports() -> Ports:
+def _free_ports(default: Ports) -> Ports:
     for step in range(_PORT_SHIFTS_MAX):
-        ports = DEFAULT_PORTS.shifted(step * _PORT_SHIFT)
+        ports = default.shifted(step * _PORT_SHIFT)
         if not taken_ports(ports.all()):
             return ports
     raise CubeError(
-        f"ports {DEFAULT_PORTS.all()} are taken, and so are those moved by {_PORT_SHIFT} "
+        f"ports {default.all()} are taken, and so are those moved by {_PORT_SHIFT} "
         f"up to {_PORT_SHIFTS_MAX - 1} times; end what listens there"
     )
 

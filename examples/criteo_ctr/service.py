@@ -1,13 +1,14 @@
-"""The whole service on this machine: two shard servers, the transfer daemon, the CTR server."""
+"""The whole service on this machine: shard servers, a transfer daemon a dict, the CTR server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ctr_serving.client import CtrClient
 from cube_core.conf.transfer_conf import read_transfer_conf
-from examples.criteo_ctr.processes import ProcessGroup
+from examples.criteo_ctr.example import Example
+from examples.criteo_ctr.processes import ProcessGroup, Role
 from examples.criteo_ctr.run_directory import Ports
 
 _HOST = "127.0.0.1"
@@ -18,13 +19,16 @@ _REQUEST_TIMEOUT_MS = 10_000
 class Service:
     """The roles, started from the files in <run_dir>/conf; leaving the `with` block ends them."""
 
-    def __init__(self, run_dir: Path, ports: Ports) -> None:
+    def __init__(self, run_dir: Path, ports: Ports, example: Example) -> None:
         self._processes = ProcessGroup(run_dir)
         self._ports = ports
-        self._conf = read_transfer_conf(run_dir / "conf" / "transfer.conf")
-        self.dict_name = self._conf.dict_name
-        # The daemon watches <output>/donefile.
-        self.training_output_dir = (run_dir / self._conf.donefile_address).parent
+        self._ctr_flags = example.ctr_flags
+        self._confs = {
+            name: read_transfer_conf(run_dir / "conf" / name) for name in example.transfer_confs
+        }
+        # The daemons watch directories below it.
+        first = self._confs[example.transfer_confs[0]]
+        self.training_output_dir = (run_dir / first.donefile_address).parent
 
     def start(self) -> list[str]:
         """Starts every role and returns their ready lines.
@@ -32,34 +36,40 @@ class Service:
         Raises:
             ProcessError: a role ended, or was not ready in time.
         """
-        start = self._processes.start
-        roles = [
-            start(
-                f"cube-server-{replica.shard}",
+        roles = [*self._start_servers(), *self._start_transfers(), self._start_ctr()]
+        return [self._processes.wait_ready(role, _READY_TIMEOUT_S) for role in roles]
+
+    def _start_servers(self) -> Iterator[Role]:
+        replicas = [replica for conf in self._confs.values() for replica in conf.replicas]
+        for number, replica in enumerate(replicas):
+            yield self._processes.start(
+                f"cube-server-{number}",
                 "cube_server.main",
                 [
                     "--flagfile=conf/gflags.conf",
                     f"--port={replica.endpoint.port}",
-                    f"--grpc_port={grpc_port}",
+                    f"--grpc_port={self._ports.cube_grpc[number]}",
                     f"--data_dir={replica.deploy_path}",
                 ],
             )
-            for replica, grpc_port in zip(self._conf.replicas, self._ports.cube_grpc, strict=True)
-        ]
-        roles.append(start("cube-transfer", "cube_transfer.main", ["--config=conf/transfer.conf"]))
-        roles.append(
-            start(
-                "ctr-serving",
-                "ctr_serving.main",
-                [
-                    f"--port={self._ports.ctr}",
-                    f"--grpc_port={self._ports.ctr_grpc}",
-                    "--conf=conf/model_toolkit.prototxt",
-                    "--cube_conf=conf/cube.conf",
-                ],
-            )
+
+    def _start_transfers(self) -> Iterator[Role]:
+        for name in self._confs:
+            role = f"cube-{Path(name).stem}"
+            yield self._processes.start(role, "cube_transfer.main", [f"--config=conf/{name}"])
+
+    def _start_ctr(self) -> Role:
+        return self._processes.start(
+            "ctr-serving",
+            "ctr_serving.main",
+            [
+                f"--port={self._ports.ctr}",
+                f"--grpc_port={self._ports.ctr_grpc}",
+                "--conf=conf/model_toolkit.prototxt",
+                "--cube_conf=conf/cube.conf",
+                *self._ctr_flags,
+            ],
         )
-        return [self._processes.wait_ready(role, _READY_TIMEOUT_S) for role in roles]
 
     def check_alive(self) -> None:
         """Raises ProcessError when a role has ended by itself."""

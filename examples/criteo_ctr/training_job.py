@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from examples.criteo_ctr.export import ExportedPass, export_pass
+from examples.criteo_ctr.example import Example
+from examples.criteo_ctr.export import ExportedPass
 from examples.criteo_ctr.features import Rows
 from examples.criteo_ctr.models import unsplit_probabilities
-from examples.criteo_ctr.network import CtrNetwork
 from examples.criteo_ctr.quality import quality
 from examples.criteo_ctr.train import Trainer
 
@@ -19,11 +19,11 @@ from examples.criteo_ctr.train import Trainer
 class TrainingJob:
     """Trains pass after pass with one network and writes them under `output_dir`."""
 
-    def __init__(self, console: Console, output_dir: Path, dict_name: str, seed: int) -> None:
+    def __init__(self, console: Console, example: Example, output_dir: Path, seed: int) -> None:
         self._console = console
+        self._export = example.export
         self._output_dir = output_dir
-        self._dict_name = dict_name
-        self._trainer = Trainer(CtrNetwork, seed)
+        self._trainer = Trainer(example.make_network, seed)
 
     def run_pass(self, pass_id: str, rows: Rows) -> ExportedPass:
         """Trains one epoch over nine tenths of the rows, exports it, and prints how well it
@@ -35,9 +35,7 @@ class TrainingJob:
             self._trainer.train_pass(train_rows, lambda count: bar.advance(task, count))
         trained_s = time.monotonic()
         with self._console.status(f"exporting pass {pass_id}: embedding, dense network, donefile"):
-            exported = export_pass(
-                self._trainer.network, self._output_dir, pass_id, dict_name=self._dict_name
-            )
+            exported = self._export(self._trainer.network, self._output_dir, pass_id)
         fit = quality(
             test_rows.labels, unsplit_probabilities(exported.unsplit_dir, test_rows)[:, 1]
         )

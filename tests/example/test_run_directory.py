@@ -33,7 +33,7 @@ def test_a_taken_port_moves_all_of_them(tmp_path: Path, monkeypatch: pytest.Monk
         run_directory, "taken_ports", lambda ports: [port for port in ports if port == 8002]
     )
     ports = prepare(tmp_path / "run")
-    assert ports == Ports((9001, 9002), (10001, 10002), 9098, 9010, 10010)
+    assert ports == Ports((9001, 9002), (10001, 10002), (9098,), 9010, 10010)
     conf_dir = tmp_path / "run" / "conf"
     transfer = read_transfer_conf(conf_dir / "transfer.conf")
     assert [replica.endpoint.port for replica in transfer.replicas] == [9001, 9002]
