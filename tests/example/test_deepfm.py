@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ctr_serving.network_manifest import read_network_manifest
 from cube_core._native import SequenceFileReader
 from examples.criteo_ctr.export import ExportedPass
 from examples.criteo_ctr.features import Rows, read_training_rows
@@ -66,6 +67,20 @@ def test_split_and_unsplit_models_agree(rows: Rows, exported: ExportedPass) -> N
     )
     assert split.shape == (len(test), 2)
     assert np.abs(split - unsplit_probabilities(exported.unsplit_dir, test)).max() < 1e-6
+
+
+def test_the_manifest_is_that_of_general_ops(exported: ExportedPass) -> None:
+    manifest = read_network_manifest(exported.dense_dir)
+    assert manifest.version == "7_7"
+    assert {name: use.dim for name, use in manifest.dicts.items()} == {
+        "ctr_embedding": 10,
+        "ctr_first_order": 1,
+    }
+    order = [(each.input, each.dict_name, each.slot) for each in manifest.lookups]
+    assert order == [
+        *((VECTORS_INPUT, "ctr_embedding", slot) for slot in range(26)),
+        *((WEIGHTS_INPUT, "ctr_first_order", slot) for slot in range(26)),
+    ]
 
 
 def test_each_dict_has_its_donefile(exported: ExportedPass) -> None:

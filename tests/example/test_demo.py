@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,12 @@ from tests.waiting import wait_until
 REPOSITORY = Path(__file__).resolve().parents[2]
 CRITEO_ROWS = REPOSITORY.parent / "shared" / "data" / "criteo" / "train.tiny.csv"
 ROLES = ("cube-server-0", "cube-server-1", "cube-transfer", "ctr-serving")
+DEEPFM_ROLES = (
+    *(f"cube-server-{number}" for number in range(3)),
+    "cube-transfer-embedding",
+    "cube-transfer-first-order",
+    "ctr-serving",
+)
 
 
 @contextlib.contextmanager
@@ -74,9 +80,10 @@ def is_running(pid: int, command: str) -> bool:
 
 @pytest.mark.demo
 @pytest.mark.skipif(not CRITEO_ROWS.exists(), reason=f"{CRITEO_ROWS} is not there")
-def test_demo_on_real_criteo_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("model", "roles"), [("criteo", ROLES), ("deepfm", DEEPFM_ROLES)])
+def test_demo_on_real_criteo_rows(tmp_path: Path, model: str, roles: Sequence[str]) -> None:
     run_dir = tmp_path / "run"
-    with running_demo(run_dir, f"--data={CRITEO_ROWS}") as process:
+    with running_demo(run_dir, f"--data={CRITEO_ROWS}", f"--model={model}") as process:
         exit_code = process.wait(170)
     output = output_of(run_dir)
     assert exit_code == 0, output
@@ -93,7 +100,7 @@ def test_demo_on_real_criteo_rows(tmp_path: Path) -> None:
     assert max(float(auc) for _, auc in aucs) - min(float(auc) for _, auc in aucs) < 1e-6
     assert re.search(r"donefile to first answer of pass 2\s+│\s+\d+\.\d+ s", output), output
     assert str(run_dir) in output
-    for role in ROLES:
+    for role in roles:
         assert " ready: " in (run_dir / f"{role}.log").read_text(), role
 
 
