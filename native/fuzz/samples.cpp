@@ -57,7 +57,8 @@ ByteVector framed(std::string_view service, std::string_view method, const ByteV
     return frame;
 }
 
-void write_sample_table(const std::string& path, size_t count, size_t value_bytes, ValueKind kind) {
+void write_sample_table(const std::string& path, size_t count, size_t value_bytes, ValueKind kind,
+                        std::span<const uint64_t> deletions = {}) {
     std::vector<uint64_t> keys(count);
     for (size_t i = 0; i < count; ++i) keys[i] = i * 3;
     ByteVector values(count * value_bytes);
@@ -75,6 +76,8 @@ void write_sample_table(const std::string& path, size_t count, size_t value_byte
     input.offsets = offsets;
     input.dict_name = "dict";
     input.version = "7_9";
+    input.deletions = deletions;
+    if (!deletions.empty()) input.base_version = "7_7";
     write_table(path, input);
 }
 
@@ -84,6 +87,18 @@ ByteVector table_bytes(size_t count, size_t value_bytes, ValueKind kind) {
     const Directory directory;
     write_sample_table(directory.file("table"), count, value_bytes, kind);
     return read_whole(directory.file("table"));
+}
+
+ByteVector delta_bytes(size_t count, size_t value_bytes, ValueKind kind) {
+    const Directory directory;
+    write_sample_table(directory.file("delta"), count, value_bytes, kind, {{3, 9, 33, 1}});
+    return read_whole(directory.file("delta"));
+}
+
+std::shared_ptr<const Table> opened(const ByteVector& bytes) {
+    MemoryFile file;
+    file.replace(bytes);
+    return Table::open(file.path(), TablePlace::kPrivate);
 }
 
 std::shared_ptr<const Table> sample_table() {
@@ -131,7 +146,9 @@ std::vector<ByteVector> table_samples() {
     return {table_bytes(0, 4, ValueKind::kBytes),    table_bytes(1, 1, ValueKind::kBytes),
             table_bytes(20, 12, ValueKind::kBytes),  table_bytes(300, 8, ValueKind::kBytes),
             table_bytes(20, 6, ValueKind::kFp16),    table_bytes(20, 11, ValueKind::kInt8),
-            table_bytes(0, 9, ValueKind::kVariable), table_bytes(20, 9, ValueKind::kVariable)};
+            table_bytes(0, 9, ValueKind::kVariable), table_bytes(20, 9, ValueKind::kVariable),
+            delta_bytes(0, 12, ValueKind::kBytes),   delta_bytes(20, 12, ValueKind::kBytes),
+            delta_bytes(20, 11, ValueKind::kInt8),   delta_bytes(20, 9, ValueKind::kVariable)};
 }
 
 namespace {

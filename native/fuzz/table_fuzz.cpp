@@ -1,18 +1,25 @@
-// A table file, opened in every place, searched and served. Checksums stop nearly every mutation at
+// A table file, opened in every place, searched and served; as a delta it is laid over bases, as a
+// whole table under deltas, and merged with them. Checksums stop nearly every mutation at
 // the door, so most are sealed again, as one who makes hostile tables would.
+
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 #include <memory>
 #include <numeric>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "fuzz/samples.hpp"
 #include "fuzz/target.hpp"
 #include "kernels/crc32c.hpp"
 #include "kernels/seek_plan.hpp"
 #include "kernels/seek_values.hpp"
 #include "kernels/seeker.hpp"
 #include "kernels/table.hpp"
+#include "kernels/table_merge.hpp"
 
 using namespace cube;
 
@@ -47,7 +54,7 @@ constexpr uint64_t kRowsMax = 100;
 
 bool find_rows(const Table& table) {
     std::vector<uint64_t> keys;
-    for (uint64_t row = 0; row < std::min(table.key_count(), kRowsMax); ++row)
+    for (uint64_t row = 0; row < std::min(table.row_count(), kRowsMax); ++row)
         keys.push_back(table.row_key(row));
     bool found = true;
     table.find_each(keys, [&](size_t, const uint8_t* value) { found &= value != nullptr; });
@@ -59,7 +66,7 @@ void serve_rows(const std::shared_ptr<const Table>& table) {
     std::vector<uint64_t> keys = {0, 1, 3, 57, ~uint64_t{0}, uint64_t{1} << 63};
     const size_t width = std::max<size_t>(1, table->value_bytes_max());
     const uint64_t rows_max = std::min(kRowsMax, kValueBytesInAllMax / width);
-    for (uint64_t row = 0; row < std::min(table->key_count(), rows_max); ++row)
+    for (uint64_t row = 0; row < std::min(table->row_count(), rows_max); ++row)
         keys.push_back(table->row_key(row));
     Seeker seeker(keys.size(), kValueBytesInAllMax * 2);
     seeker.set_tables("dict", table, {});
@@ -74,6 +81,57 @@ void serve_rows(const std::shared_ptr<const Table>& table) {
     std::iota(positions.begin(), positions.end(), 0);
     std::vector<SeekValue> values(keys.size());
     decode_seek_values({response.data(), size}, positions, values);
+}
+
+using TablePointer = std::shared_ptr<const Table>;
+
+// One of each kind of value.
+std::vector<TablePointer> tables_of(fuzz::ByteVector (*make)(size_t, size_t, ValueKind)) {
+    std::vector<TablePointer> tables;
+    for (const auto& [width, kind] :
+         {std::pair(size_t{12}, ValueKind::kBytes), std::pair(size_t{6}, ValueKind::kFp16),
+          std::pair(size_t{11}, ValueKind::kInt8), std::pair(size_t{9}, ValueKind::kVariable)})
+        tables.push_back(fuzz::opened(make(20, width, kind)));
+    return tables;
+}
+
+// Every pair that iterating gives is found, and there are as many as keys.
+void check_rows(const Table& table) {
+    std::vector<uint64_t> keys;
+    std::vector<const uint8_t*> stored;
+    for (const AnsweredRow& row : table.answered_rows(0, table.slot_count())) {
+        keys.emplace_back();
+        std::memcpy(&keys.back(), row.key, sizeof(uint64_t));
+        stored.push_back(row.stored());
+    }
+    fuzz::require(keys.size() == table.key_count(), "as many pairs as keys");
+    table.find_each(keys, [&](size_t i, const uint8_t* value) {
+        fuzz::require(value == stored[i], "a pair is found");
+    });
+}
+
+void lay_over(const TablePointer& base, const TablePointer& delta) {
+    fuzz::refuse_or_pass({ErrorKind::kTable}, [&] {
+        const TablePointer both = Table::with_delta(base, delta);
+        check_rows(*both);
+        serve_rows(both);
+        if (both->slot_count() > 10 * kRowsMax) return;
+        static const std::string path = "/dev/shm/cube-fuzz-" + std::to_string(::getpid());
+        merge_tables(path, {{base, delta}}, both->header().version);
+        const TablePointer merged = Table::open(path, TablePlace::kPrivate);
+        ::unlink(path.c_str());
+        fuzz::require(merged->key_count() == both->key_count(), "merged, it has the same keys");
+    });
+}
+
+void combine(const TablePointer& table) {
+    static const std::vector<TablePointer> bases = tables_of(fuzz::table_bytes);
+    static const std::vector<TablePointer> deltas = tables_of(fuzz::delta_bytes);
+    if (table->header().is_delta()) {
+        for (const TablePointer& base : bases) lay_over(base, table);
+    } else {
+        for (const TablePointer& delta : deltas) lay_over(table, delta);
+    }
 }
 
 }  // namespace
@@ -94,7 +152,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
             const auto table = Table::open(file.path(), place);
             ++opened;
             fuzz::require(find_rows(*table), "a row's key is found");
-            serve_rows(table);
+            if (!table->header().is_delta()) serve_rows(table);
+            if (place == TablePlace::kPrivate) combine(table);
         });
     fuzz::require(opened == 0 || opened == 3, "a table opens in every place, or in none");
     return 0;
