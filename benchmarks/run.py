@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import builder, client, ctr, kernel, replicas, server_cpu, switching
+from benchmarks import builder, client, ctr, deltas, kernel, replicas, server_cpu, switching
 from benchmarks.machine import machine
 from benchmarks.peers import missing_programs
 from cube_core.command_line import run
@@ -43,6 +43,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="cube-bench-") as directory:
         run_dir = Path(directory)
         figures["kernel"] = _kernel(run_dir, rounds, large)
+        figures["deltas"] = _deltas(run_dir, rounds)
         figures["builder"] = _builder(run_dir, rounds, large)
         figures["server_cpu"] = _server_cpu(programs, run_dir, rounds)
         figures["switching"] = _switching(programs, run_dir)
@@ -81,6 +82,37 @@ def _kernel(run_dir: Path, rounds: int, large: bool) -> list[dict[str, Any]]:
             f"{figure.open_s:.2f}",
             f"{figure.memory_overhead_bytes_per_key:.2f}",
         )
+    console.print(table)
+    return figures
+
+
+def _deltas(run_dir: Path, rounds: int) -> list[dict[str, Any]]:
+    table = Table(title="a delta over its base against the base alone, 650 keys a request")
+    lookups = [f"÷ base, keys {kind}" for kind in deltas.KINDS]
+    for column in (
+        "base",
+        "delta",
+        *lookups,
+        "lay over ms",
+        "+10,000 rows s",
+        "fold rows/s",
+        "/CPU s",
+    ):
+        table.add_column(column, justify="right")
+    figures = []
+    for key_count in (1_000_000, 10_000_000):
+        for figure in deltas.measure(key_count, run_dir, rounds=rounds):
+            ratios = {lookup.kind: lookup.ratio for lookup in figure.lookups}
+            figures.append({**asdict(figure), "ratios": ratios})
+            table.add_row(
+                f"{figure.base_keys:,}",
+                f"{figure.delta_keys:,}",
+                *(f"{ratios[kind]:.2f}" for kind in deltas.KINDS),
+                f"{figure.lay_over_s * 1e3:.1f}",
+                f"{figure.patch_merge_s:.3f}",
+                f"{figure.fold_rows_per_s:,.0f}",
+                f"{figure.fold_rows_per_cpu_s:,.0f}",
+            )
     console.print(table)
     return figures
 
