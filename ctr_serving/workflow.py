@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,12 @@ from numpy.typing import NDArray
 from ctr_serving.counters import Counters
 from ctr_serving.general_engine import GeneralEngine
 from ctr_serving.ops import Op, OpCall
-from ctr_serving.ops._instances import Instances, parse_instances
-from ctr_serving.ops._op import Request
+from ctr_serving.ops._instances import Instances, parse_instances, parse_single
+from ctr_serving.ops._op import Request, ServedEngine
 from ctr_serving.trace import Trace
 from ctr_serving.workflow_conf import Node
 from cube_core._native import encode_ctr_response
-from cube_core.errors import CubeError, PredictionError
+from cube_core.errors import CubeError, PredictionError, WireError
 from cube_core.wire.service import RpcContext
 
 log = logging.getLogger(__name__)
@@ -68,7 +70,7 @@ class Workflow:
         trace.version = ",".join(
             dict.fromkeys(each.network.manifest.version for each in served.values())
         )
-        instances = await self._parsed(payload, trace)
+        instances = await self._parsed(payload, served.values(), trace)
         if not instances.rows:
             return _response(np.empty((0, 2), np.float32), "")
         request = Request(instances, context, trace, self._counters, served)
@@ -87,15 +89,27 @@ class Workflow:
         told = [trace.degraded, *request.notes]
         return _response(probabilities, "; ".join(text for text in told if text))
 
-    async def _parsed(self, payload: bytes | memoryview, trace: Trace) -> Instances:
+    async def _parsed(
+        self, payload: bytes | memoryview, served: Iterable[ServedEngine], trace: Trace
+    ) -> Instances:
         start_s = time.perf_counter()
-        if len(payload) <= _PARSE_ON_LOOP_BYTES_MAX:
-            instances = parse_instances(payload, self._rows_max)
-        else:
-            instances = await asyncio.to_thread(parse_instances, payload, self._rows_max)
+        shapes = {(each.network.manifest.slots, each.network.manifest.dense_dim) for each in served}
+        parse = partial(_parse, payload, self._rows_max, shapes)
+        inline = len(payload) <= _PARSE_ON_LOOP_BYTES_MAX
+        instances = parse() if inline else await asyncio.to_thread(parse)
         trace.seconds["parse"] = time.perf_counter() - start_s
         trace.rows = instances.rows
         return instances
+
+
+def _parse(
+    payload: bytes | memoryview, rows_max: int, shapes: Iterable[tuple[int, int]]
+) -> Instances:
+    """Instances of one of the shapes (slots, dense_dim) are parsed the fast way."""
+    for slots, dense_dim in shapes:
+        with contextlib.suppress(WireError):
+            return parse_single(payload, rows_max, slots=slots, dense_dim=dense_dim)
+    return parse_instances(payload, rows_max)
 
 
 async def _run(node: Node, op: Op, request: Request, results: Mapping[str, Any]) -> Any:

@@ -459,7 +459,7 @@ def parse_ctr_request(
 
     Raises:
         WireError: malformed (offset), or an instance with another number of ids or floats (names
-            the instance, the number found and the number expected).
+            the instance, the number found and the number expected), or with ids_per_slot.
         LimitError: more than `rows_max` instances.
     """
 

@@ -33,25 +33,27 @@ async def look_up(call: OpCall, engine: str = "") -> Feed:
     manifest = call.engine(engine).manifest
     instances = call.instances
     _check_shapes(instances, manifest)
-    slots = {slot: instances.slot(slot) for slot in _slots_of(manifest)}
+    slots = _by_slot(instances, _slots_of(manifest))
     start_s = time.perf_counter()
     found = await asyncio.gather(
         *(_seek(call, engine, dict_name, slots) for dict_name in manifest.dicts)
     )
     call.request.counters.observe("seek", time.perf_counter() - start_s)
     vectors = {index: each for of_dict in found for index, each in of_dict.items()}
+    is_single = instances.is_single
     feed: dict[str, NDArray[Any] | Ragged] = {}
     side_by_side: dict[str, list[NDArray[np.float32]]] = {}
     for index, lookup in enumerate(manifest.lookups):
         if lookup.pooling == "sequence":
             feed[lookup.input] = vectors[index]
         else:
-            side_by_side.setdefault(lookup.input, []).append(pooled(vectors[index], lookup.pooling))
-    for name, columns in side_by_side.items():
-        feed[name] = columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
-    for each in manifest.ids:
-        ids = slots[each.slot]
-        feed[each.input] = Ragged(ids.values[:, None], ids.offsets)
+            columns = vectors[index].values if is_single else pooled(vectors[index], lookup.pooling)
+            side_by_side.setdefault(lookup.input, []).append(columns)
+    for name, each in side_by_side.items():
+        feed[name] = each[0] if len(each) == 1 else np.concatenate(each, axis=1)
+    for use in manifest.ids:
+        ids = slots[use.slot]
+        feed[use.input] = Ragged(ids.values[:, None], ids.offsets)
     if manifest.dense_input:
         feed[manifest.dense_input] = instances.dense
     return feed
@@ -70,13 +72,14 @@ async def _seek(
     ids = np.concatenate([slots[lookup.slot].values for _, lookup in lookups])
     found = await call.engine(engine).seek(dict_name, ids)
     vectors: dict[int, Ragged] = {}
+    is_whole = not found.status.any()
     begin = 0
     degraded = 0
     for index, lookup in lookups:
         offsets = slots[lookup.slot].offsets
         end = begin + int(offsets[-1])
         rows, status = found.rows[begin:end], found.status[begin:end]
-        if status.any():
+        if not is_whole and status.any():
             default_row = call.engine(engine).served.network.default_rows[index]
             _fill(call, lookup, Ragged(ids[begin:end], offsets), rows, status, default_row)
             degraded += int((status == STATUS_FAILED).sum())
@@ -124,6 +127,15 @@ def _tell_degraded(call: OpCall, keys_num: int, found: SeekResult) -> None:
     text = f"degraded: {keys_num} keys have the default vector, for their shards failed: {reasons}"
     trace = call.request.trace
     trace.degraded = f"{trace.degraded}; {text}" if trace.degraded else text
+
+
+def _by_slot(instances: Instances, wanted: set[int]) -> dict[int, Ragged]:
+    """The ids of each slot."""
+    if not instances.is_single:
+        return {slot: instances.slot(slot) for slot in wanted}
+    ids = np.ascontiguousarray(instances.ids.reshape(instances.rows, -1).T)
+    one_each = np.arange(instances.rows + 1)
+    return {slot: Ragged(ids[slot], one_each) for slot in wanted}
 
 
 def _slots_of(manifest: NetworkManifest) -> set[int]:

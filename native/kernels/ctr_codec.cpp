@@ -16,6 +16,7 @@ constexpr uint8_t kFieldOneFixed32 = 0x0d;
 constexpr uint8_t kFieldTwoVarint = 0x10;
 constexpr uint8_t kFieldTwoFixed32 = 0x15;
 constexpr uint8_t kFieldThreeBytes = 0x1a;
+constexpr uint32_t kIdsPerSlotField = 3;
 constexpr size_t kTagBytes = 1;
 constexpr size_t kFloatFieldBytes = kTagBytes + 4;
 constexpr size_t kPredictionBytes = 2 * kFloatFieldBytes;
@@ -54,6 +55,9 @@ void parse_instance(ProtobufReader instance, const uint8_t* origin, Cells<int64_
             parse_packed_ids(instance, origin, ids);
         } else if (instance.is(2, WireType::kBytes)) {
             parse_packed_floats(instance, origin, floats);
+        } else if (instance.field() == kIdsPerSlotField) {
+            // Taken for one id a slot it could fit by chance, and be predicted from wrong vectors.
+            instance.fail("has ids_per_slot: only general ops take several ids a slot");
         } else {
             instance.skip();
         }

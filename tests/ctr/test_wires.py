@@ -103,6 +103,17 @@ def test_missing_keys_get_zeros_and_are_counted_by_slot(ctr: Ctr) -> None:
     assert re.search(r'^ctr_stage_seconds_sum\{stage="infer"\} [0-9.e-]+$', metrics, re.MULTILINE)
 
 
+def test_several_ids_a_slot_are_refused_by_the_op_for_one(ctr: Ctr) -> None:
+    request = ctr_prediction_pb2.Request()
+    counts = [2, 0, *[1] * (SLOTS - 2)]
+    request.instances.add(sparse_ids=[1] * SLOTS, dense_ids=[0.5] * 13, ids_per_slot=counts)
+    probabilities, err_code, err_msg = parse_ctr_response(
+        raw_call(ctr, request.SerializeToString())
+    )
+    assert (len(probabilities), err_code) == (0, -1)
+    assert "has ids_per_slot: only general ops take several ids a slot" in err_msg
+
+
 def test_a_request_without_instances_has_no_predictions(ctr: Ctr) -> None:
     probabilities, err_code, err_msg = parse_ctr_response(raw_call(ctr, b""))
     assert (len(probabilities), err_code, err_msg) == (0, 0, "")
