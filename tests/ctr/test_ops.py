@@ -282,7 +282,7 @@ async def test_requests_that_are_none_or_too_large(model: Path, tmp_path: Path) 
     assert (await bench.ask(b""))[1] == 0
     with pytest.raises(WireError, match="Request: "):
         await bench.ask(b"\xff\xff")
-    with pytest.raises(LimitError, match="1001 instances, over rows.*1000"):
+    with pytest.raises(LimitError, match=r"1001 instances, over rows.*1000"):
         await bench.ask(request_of([[1, 1, 1]] * 1001)[0])
 
 
