@@ -69,7 +69,7 @@ def test_packed_mixed_and_unknown_fields_are_read() -> None:
     instance = b"".join(
         (
             length_delimited(0x0A, b"\x01\x80\x01"),  # packed ids 1, 128
-            b"\x1a\x03abc",  # field 3, unknown
+            b"\x22\x03abc",  # field 4, unknown
             b"\x08\x05",  # unpacked id 5
             length_delimited(0x12, struct.pack("<ff", 0.5, 1.5)),  # packed floats
             b"\x15" + struct.pack("<f", -2.0),
