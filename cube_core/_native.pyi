@@ -341,12 +341,16 @@ class Seeker:
             VersionNotLoadedError: the pinned version, any version, or the dict is not loaded.
         """
     def serve(
-        self, data: bytes | memoryview, payload_bytes_max: int
+        self, data: bytes | memoryview, payload_bytes_max: int, address: str = ""
     ) -> tuple[bytes, list[Frame], int, int]:
         """Answers the complete DictService.seek frames at the start of `data` in one call.
 
         It ends early, after the frame that brings the answers over 1 MiB: call again while as many
         bytes as needed are left.
+
+        Args:
+            address: "ip:port" of the server; the text of error frames then begins with
+                `[ip:port][E<code>]`, as brpc's servers begin it.
 
         Returns:
             the response frames, joined (errors of a seek are answered as error frames: 1003 for a

@@ -28,7 +28,7 @@ class LoopSeeks:
         self.payload_bytes_max = int(keys_max) * _KEY_BYTES_MIN
 
     def serve(
-        self, data: bytes | memoryview, payload_bytes_max: int
+        self, data: bytes | memoryview, payload_bytes_max: int, address: str = ""
     ) -> tuple[bytes, list[Frame], int, int]:
         """As `Seeker.serve`."""
-        return self._seeker.serve(data, min(payload_bytes_max, self.payload_bytes_max))
+        return self._seeker.serve(data, min(payload_bytes_max, self.payload_bytes_max), address)

@@ -35,9 +35,10 @@ class FastPath(Protocol):
     """A kernel that answers frames of one method by itself (`_native.Seeker`)."""
 
     def serve(
-        self, data: bytes | memoryview, payload_bytes_max: int
+        self, data: bytes | memoryview, payload_bytes_max: int, address: str
     ) -> tuple[bytes, Sequence[Frame], int, int]:
-        """Reply bytes, frames it does not answer, bytes taken, bytes needed for the next frame."""
+        """Reply bytes, frames it does not answer, bytes taken, bytes needed for the next frame;
+        `address` is that of this server, for error texts."""
 
 
 class PrpcProtocol(asyncio.Protocol):
@@ -168,7 +169,7 @@ class PrpcProtocol(asyncio.Protocol):
             frames: Sequence[Frame]
             if self._fast_path is not None:
                 reply, frames, taken_bytes, self._needed_bytes = self._fast_path.serve(
-                    rest, self._limits.loop_payload_bytes_max
+                    rest, self._limits.loop_payload_bytes_max, self._address
                 )
                 if reply:
                     self._transport.write(reply)

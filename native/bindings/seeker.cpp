@@ -1,11 +1,13 @@
 #include "kernels/seeker.hpp"
 
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "bindings/bindings.hpp"
@@ -85,12 +87,13 @@ struct Answer {
 class Server {
   public:
     Server(cube::Seeker& seeker, nb::handle data, const BufferView& buffer,
-           size_t payload_bytes_max)
+           size_t payload_bytes_max, std::string_view address)
         : seeker_(seeker),
           data_(data),
           start_(buffer.bytes().data()),
           stream_(buffer.bytes(), seeker.frame_bytes_max()),
-          payload_bytes_max_(payload_bytes_max) {}
+          payload_bytes_max_(payload_bytes_max),
+          address_(address) {}
 
     nb::tuple serve() {
         cube::Frame frame;
@@ -121,7 +124,7 @@ class Server {
             payload_bytes_ += frame.payload.size();
         } catch (const cube::Error& error) {
             answer.error_frame =
-                cube::seek_error_frame(error, frame.correlation_id, frame.payload.size());
+                cube::seek_error_frame(error, frame.correlation_id, frame.payload.size(), address_);
         }
         reply_size_max_ += answer.size_max();
     }
@@ -151,6 +154,7 @@ class Server {
     const uint8_t* start_;
     FrameStream stream_;
     size_t payload_bytes_max_;
+    std::string_view address_;
     size_t payload_bytes_ = 0;
     size_t reply_size_max_ = 0;
     KeyRoom room_;
@@ -193,13 +197,14 @@ void bind_seeker(nb::module_& m) {
         .def("seek", &seek, nb::arg("payload"))
         .def(
             "serve",
-            [](cube::Seeker& seeker, nb::handle data, size_t payload_bytes_max) {
+            [](cube::Seeker& seeker, nb::handle data, size_t payload_bytes_max,
+               std::string_view address) {
                 BufferView buffer;
                 if (!buffer.acquire(data.ptr()))
                     throw nb::type_error("serve: data must be bytes or a contiguous memoryview");
-                return Server(seeker, data, buffer, payload_bytes_max).serve();
+                return Server(seeker, data, buffer, payload_bytes_max, address).serve();
             },
-            nb::arg("data"), nb::arg("payload_bytes_max"))
+            nb::arg("data"), nb::arg("payload_bytes_max"), nb::arg("address") = "")
         .def_prop_ro("request_count", &cube::Seeker::request_count)
         .def_prop_ro("key_count", &cube::Seeker::key_count)
         .def_prop_ro("missing_count", &cube::Seeker::missing_count)

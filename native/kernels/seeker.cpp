@@ -151,18 +151,30 @@ size_t Seeker::write_response(const PreparedSeek& seek, uint8_t* target) {
     return response.bytes;
 }
 
-std::string seek_error_frame(const Error& error, int64_t correlation_id, size_t request_size) {
+namespace {
+
+int32_t error_code_of(const Error& error) {
     switch (error.kind()) {
         case ErrorKind::kWire:
-            return encode_error_frame(
-                correlation_id, kErrorRequest,
-                "Fail to parse request message, CompressType=none, request_size=" +
-                    std::to_string(request_size) + ": " + error.what());
+            return kErrorRequest;
         case ErrorKind::kLimit:
-            return encode_error_frame(correlation_id, kErrorLimit, error.what());
+            return kErrorLimit;
         default:
-            return encode_error_frame(correlation_id, kErrorInternal, error.what());
+            return kErrorInternal;
     }
+}
+
+}  // namespace
+
+std::string seek_error_frame(const Error& error, int64_t correlation_id, size_t request_size,
+                             std::string_view address) {
+    const int32_t code = error_code_of(error);
+    std::string text;
+    if (!address.empty()) text = "[" + std::string(address) + "][E" + std::to_string(code) + "]";
+    if (code == kErrorRequest)
+        text += "Fail to parse request message, CompressType=none, request_size=" +
+                std::to_string(request_size) + ": ";
+    return encode_error_frame(correlation_id, code, text + error.what());
 }
 
 bool is_plain_seek(const Frame& frame) {

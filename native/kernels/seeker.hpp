@@ -88,8 +88,10 @@ class Seeker {
     LatencyHistogram latencies_;
 };
 
-// The error frame that answers a seek that failed.
-std::string seek_error_frame(const Error& error, int64_t correlation_id, size_t request_size);
+// The error frame that answers a seek that failed; its text begins as brpc's servers begin it, with
+// `[address][E<code>]`, unless `address` is empty.
+std::string seek_error_frame(const Error& error, int64_t correlation_id, size_t request_size,
+                             std::string_view address);
 
 // Whether a frame is a plain DictService.seek, which the kernel answers by itself.
 bool is_plain_seek(const Frame& frame);

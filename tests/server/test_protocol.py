@@ -136,7 +136,7 @@ def seek_meta(**fields: Any) -> baidu_rpc_meta_pb2.RpcMeta:
         (
             raw_frame(seek_meta(), b"\x08\xff"),
             1003,
-            "Fail to parse request message, CompressType=none, request_size=2",
+            "[E1003]Fail to parse request message, CompressType=none, request_size=2",
         ),
         (
             raw_frame(seek_meta(attachment_size=3000), b"\x08\x01"),
@@ -159,6 +159,7 @@ async def test_requests_that_cannot_be_taken_get_an_error_frame(
     protocol.data_received(frame)
     correlation_id, found_code, found_text = error_of(transport.written)
     assert (correlation_id, found_code) == (4, code)
+    assert found_text.startswith(f"[127.0.0.1:8000][E{code}]")
     assert text in found_text
     transport.written = b""
     protocol.data_received(REQUEST)

@@ -55,6 +55,7 @@ class TestBaiduStd:
         with pytest.raises(RpcError, match="keys_per_request_max") as caught:
             client.seek([1] * 1501)
         assert caught.value.code == 2004
+        assert f"[{client.endpoint}][E2004]" in str(caught.value)
 
     def test_version_that_is_not_loaded(self, client: ServerClient) -> None:
         with pytest.raises(RpcError, match="11_11") as caught:
