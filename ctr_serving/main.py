@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvloop
@@ -12,6 +12,9 @@ import uvloop
 from cube_core import log
 from cube_core.command_line import run
 from cube_core.errors import ConfError
+
+if TYPE_CHECKING:
+    from ctr_serving.options import Options
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -55,6 +58,9 @@ def serve(
         int, typer.Option("--grpc_port", min=0, max=65535, help="gRPC; 0: any")
     ] = 9010,
     host: Annotated[str, typer.Option("--host", help="address to listen on")] = "127.0.0.1",
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=256, help="processes that share the ports")
+    ] = 1,
     reload_interval_ms: Annotated[
         int, typer.Option("--reload_interval_ms", min=10, help="between looks for a new model")
     ] = 500,
@@ -76,9 +82,8 @@ def serve(
 
     Example: ctr-serving --port=8010 --conf=conf/model_toolkit.prototxt --cube_conf=conf/cube.conf
     """
-    from ctr_serving.conf import read_engine_confs
-    from ctr_serving.server import CtrServer, ServerConf
-    from ctr_serving.workflow_conf import file_of_flags, read_workflow
+    from ctr_serving.options import Options, ServerConf
+    from ctr_serving.workflow_conf import file_of_flags
 
     if importlib.util.find_spec("paddle") is None:
         raise ConfError(
@@ -95,13 +100,25 @@ def serve(
         queue_timeout_ms=queue_timeout_ms,
         drain_timeout_s=drain_timeout_s,
     )
-    confs = read_engine_confs(conf, cube_conf)
-    groups = read_workflow(
-        file_of_flags(workflow_path, workflow_file, "workflow.prototxt"),
-        file_of_flags(inferservice_path, inferservice_file, "service.prototxt"),
-        confs,
+    workflow = file_of_flags(workflow_path, workflow_file, "workflow.prototxt")
+    services = file_of_flags(inferservice_path, inferservice_file, "service.prototxt")
+    options = Options(
+        conf=str(conf),
+        cube_conf=str(cube_conf),
+        workflow=None if workflow is None else str(workflow),
+        services=None if services is None else str(services),
+        server=server_conf,
     )
-    uvloop.run(CtrServer(confs, server_conf, groups).run())
+    uvloop.run(_serve(options, workers))
+
+
+async def _serve(options: Options, workers: int) -> None:
+    from ctr_serving.server import CtrServer
+    from ctr_serving.supervisor import Supervisor
+
+    # Read by the supervisor too, so that what is wrong is said before any worker starts.
+    read = options.read()
+    await (CtrServer(*read) if workers == 1 else Supervisor(options, workers)).run()
 
 
 def main() -> None:

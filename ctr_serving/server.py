@@ -8,13 +8,14 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from ctr_serving.assembly import Assembly, assemble_op, assemble_workflow
 from ctr_serving.conf import EngineConf
 from ctr_serving.frame_path import FramePath
+from ctr_serving.options import ServerConf
+from ctr_serving.plane import Plane, ProcessPlane
 from ctr_serving.predictor import import_paddle
 from ctr_serving.reload import Reloader
 from ctr_serving.service import PredictionService
@@ -27,26 +28,15 @@ from cube_core.wire.server import RpcServer
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ServerConf:
-    """Flags of the process; port 0 is any free one."""
-
-    host: str
-    port: int
-    grpc_port: int
-    reload_interval_ms: int
-    rows_per_request_max: int
-    requests_pending_max: int
-    queue_timeout_ms: int
-    drain_timeout_s: float
-
-
 class CtrServer:
     """One predictor process.
 
     Args:
         confs: the engines.
         groups: of the workflow that answers; None for the op of the one engine.
+        plane_factory: what operators see.
+        on_listening: awaited once the ports are open.
+        is_worker: whether the ports are shared with other processes.
     """
 
     def __init__(
@@ -54,11 +44,22 @@ class CtrServer:
         confs: Sequence[EngineConf],
         server_conf: ServerConf,
         groups: Sequence[Sequence[Node]] | None = None,
+        *,
+        plane_factory: Callable[[Assembly], Plane] = ProcessPlane,
+        on_listening: Callable[[], Awaitable[None]] | None = None,
+        is_worker: bool = False,
     ) -> None:
         self._confs = confs
         self._groups = groups
         self._server_conf = server_conf
+        self._plane_factory = plane_factory
+        self._on_listening = on_listening
+        self._is_worker = is_worker
         self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Lets `run` answer what is under way and return."""
+        self._stopping.set()
 
     async def run(self) -> None:
         """Serves until SIGTERM or SIGINT, then answers what is under way.
@@ -91,7 +92,10 @@ class CtrServer:
     async def _serve(self, assembly: Assembly) -> None:
         server = self._new_server(assembly)
         await server.start()
-        print(f"ctr-serving ready: port={server.port} grpc_port={server.grpc_port}", flush=True)
+        if self._on_listening is None:
+            print(f"ctr-serving ready: port={server.port} grpc_port={server.grpc_port}", flush=True)
+        else:
+            await self._on_listening()
         watch = asyncio.create_task(self._watch(assembly, server))
         await self._stopping.wait()
         log.info("draining")
@@ -109,10 +113,12 @@ class CtrServer:
             requests_pending_max=self._server_conf.requests_pending_max,
         ).as_service()
 
+        plane = self._plane_factory(assembly)
+
         def app() -> Any:
             from ctr_serving.app import create_app
 
-            return create_app(service, assembly, limits)
+            return create_app(service, assembly, limits, plane)
 
         return RpcServer(
             [service],
@@ -122,6 +128,7 @@ class CtrServer:
             grpc_port=self._server_conf.grpc_port,
             limits=limits,
             batch_path=self._frame_path(assembly, limits),
+            reuse_port=self._is_worker,
         )
 
     def _frame_path(self, assembly: Assembly, limits: WireLimits) -> FramePath | None:
@@ -167,6 +174,7 @@ class CtrServer:
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        # A terminal sends SIGINT to the whole group; the supervisor of a worker says when to end.
+        for number in (signal.SIGTERM,) if self._is_worker else (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
             loop.add_signal_handler(number, self._stopping.set)

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from cube_core._native import Table
 from cube_core.errors import ConfError, CubeError
+from cube_core.worker_channel import Channel, ChannelClosedError, channel_pair
 from cube_server.counters import Counts, added
 from cube_server.settings import ServerSettings
-from cube_server.worker_channel import Channel, ChannelClosedError, channel_pair
 
 log = logging.getLogger(__name__)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cube_core._native import Seeker, Table
 from cube_core.access import Asker
-from cube_core.errors import ConfError
+from cube_core.wire.held_port import hold_port
 from cube_server.control import control_service
 from cube_server.control_plane import ControlPlane
 from cube_server.counters import added, seek_counts
@@ -45,7 +44,7 @@ class Supervisor:
             ConfError: a port cannot be opened.
         """
         await self._plane.open()
-        self._port_holder = _hold_port(self._settings.host, self._settings.port)
+        self._port_holder = hold_port(self._settings.host, self._settings.port)
         self._port = self._port_holder.getsockname()[1]
         self._fleet = Fleet(self._settings, self._port, self._answer)
         if self._settings.grpc_port is not None:
@@ -106,27 +105,3 @@ class Supervisor:
         )
         server.set_serving(False)
         return server
-
-
-def _hold_port(host: str, port: int) -> socket.socket:
-    """A socket that is bound to the port and takes no connections, so that the port stays ours
-    while workers come and go.
-
-    Raises:
-        ConfError: the port is in use.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        if port:
-            # A port that is shared can be bound by a second server too: ask without sharing.
-            with socket.socket(family) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-        holder = socket.socket(family)
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        holder.bind(address)
-    except OSError as error:
-        raise ConfError(
-            "command line", "--port", f"cannot listen on {host}:{port}: {error}"
-        ) from error
-    return holder

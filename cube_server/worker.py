@@ -20,11 +20,11 @@ from cube_core.access import Access, Asker
 from cube_core.tls import ServerTls, TlsFiles
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.server import RpcServer
+from cube_core.worker_channel import Channel
 from cube_server.control import control_service
 from cube_server.counters import added, seek_counts, wire_counts
 from cube_server.loop_seeks import LoopSeeks
 from cube_server.server import allow_files, dict_service, widest
-from cube_server.worker_channel import Channel
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -32,6 +32,7 @@ class GrpcServer:
 
     Args:
         port: 0 for any free one.
+        reuse_port: share it with other processes.
 
     Raises:
         ConfError: the port cannot be opened.
@@ -45,6 +46,8 @@ class GrpcServer:
         host: str,
         port: int,
         tls: ServerTls | None = None,
+        *,
+        reuse_port: bool = False,
     ) -> None:
         self._loop = loop
         self._server = grpc.server(
@@ -53,7 +56,7 @@ class GrpcServer:
             options=[
                 ("grpc.max_receive_message_length", limits.frame_bytes_max),
                 ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(reuse_port)),
             ],
         )
         self._server.add_generic_rpc_handlers([self._rpc_handlers(each) for each in services])

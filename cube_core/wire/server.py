@@ -36,7 +36,7 @@ class RpcServer:
         grpc_port: 0 for any free one, None for no gRPC.
         fast_path: a kernel that answers frames by itself on the event loop.
         batch_path: takes the requests of one method as they come, to answer them together.
-        reuse_port: share the port with other processes; the kernel deals out connections.
+        reuse_port: share the ports with other processes; the kernel deals out connections.
         tls: what all ports speak then, and nothing else.
     """
 
@@ -132,7 +132,15 @@ class RpcServer:
     def _start_grpc(self, loop: asyncio.AbstractEventLoop, port: int) -> GrpcServer:
         from cube_core.wire.grpc_server import GrpcServer
 
-        server = GrpcServer(self._table.services, self._limits, loop, self._host, port, self._tls)
+        server = GrpcServer(
+            self._table.services,
+            self._limits,
+            loop,
+            self._host,
+            port,
+            self._tls,
+            reuse_port=self._reuse_port,
+        )
         server.set_serving(self._serving)
         return server
 
