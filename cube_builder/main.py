@@ -231,7 +231,7 @@ def cat(
         bool, typer.Option("--hex", help="Values as 0x…, as those are that cannot be float32.")
     ] = False,
 ) -> None:
-    """Prints pairs as `key:v1 v2 …`, which `text` reads.
+    """Prints pairs as `key:v1 v2 …`, which `text` reads; `key:` is deleted by a delta.
 
     Example:
 
@@ -300,6 +300,7 @@ def verify_command(
             print(
                 f"ok {path}: {table.dict_name} {table.version}, shard {table.shard} of "
                 f"{table.shard_num}, {table.key_count} keys of {_widths(table)} bytes"
+                f"{_over(table)}"
             )
     if failed:
         raise BuildError(f"{failed} of the tables are damaged; build them again or ship them anew")
@@ -314,6 +315,8 @@ def diff_command(
     ] = 10,
 ) -> None:
     """Tells which keys two versions do not share, and which have another value.
+
+    Deltas are laid over the other version; two of them are compared change by change.
 
     Example:
 
@@ -342,6 +345,12 @@ def main() -> NoReturn:
 
 def _widths(table: Table) -> str:
     return str(table.value_bytes) if table.value_bytes else f"up to {table.value_bytes_max}"
+
+
+def _over(table: Table) -> str:
+    if table.kind == "whole":
+        return ""
+    return f", {table.deletion_count} of them deleted, over {table.base_version}"
 
 
 def _flag_error(flag: str, problem: str) -> ConfError:

@@ -20,7 +20,7 @@ _TABLE_MAGIC = b"CUBETABL"
 def read_pairs(path: Path) -> Iterator[tuple[NDArray[np.uint64], Values]]:
     """Yields keys uint64[m] and values of a shard table, an input of a build or a directory of
     either: an input's in its order, a table's in the order of its slots. Values are uint8[m, width]
-    where all of a batch have one width.
+    where all of a batch have one width; that of a key that a delta deletes is empty.
 
     Raises:
         BuildError: no such path, or an empty directory.
@@ -31,7 +31,7 @@ def read_pairs(path: Path) -> Iterator[tuple[NDArray[np.uint64], Values]]:
             for keys, values in table_pairs(Table.open(str(file), in_memory=False)):
                 yield keys, _as_rows(values)
         elif file.name != REPORT_NAME:
-            for (keys, values), _ in open_source(file).byte_batches():
+            for (keys, values), _ in open_source(file, deletions=True).byte_batches():
                 yield keys, _as_rows(values)
 
 

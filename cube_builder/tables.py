@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cube_builder.batches import BATCH_BYTES, BytesBatch, ByteValues
 from cube_builder.job import REPORT_NAME, BuildReport
-from cube_core._native import STATUS_FOUND, Table, crc32c_file
+from cube_core._native import STATUS_DELETED, STATUS_FOUND, Table, crc32c_file
 from cube_core.errors import BuildError
 
 _PAIRS_PER_BATCH = 65_536
@@ -32,12 +32,18 @@ OnKeys = Callable[[str, NDArray[np.uint64]], None]
 
 
 def table_pairs(table: Table) -> Iterator[BytesBatch]:
-    """Yields keys uint64[m] and their values in the order of the slots."""
+    """Yields keys uint64[m] and their values in the order of the slots; then the keys that a delta
+    deletes, with empty values."""
     slot = 0
     while slot < table.slot_count:
         keys, offsets, values, slot = table.pairs_bytes(slot, _PAIRS_PER_BATCH, BATCH_BYTES)
         if len(keys):
             yield keys, ByteValues(offsets, values)
+    slot = 0
+    while slot < table.slot_count and table.deletion_count:
+        keys, slot = table.deletions(slot, _PAIRS_PER_BATCH)
+        if len(keys):
+            yield keys, ByteValues(np.zeros(len(keys) + 1, np.int64), np.empty(0, np.uint8))
 
 
 def table_files(path: Path) -> list[Path]:
@@ -87,12 +93,19 @@ def diff(old_path: Path, new_path: Path, on_keys: OnKeys) -> VersionDiff:
     """Compares two versions, each a directory of tables, or two tables of the same shard. The
     numbers of shards may differ when both are whole.
 
+    A delta counts as what it makes of the other version, which it is laid over. Two deltas are
+    compared change by change: a deletion is a value like others.
+
     Raises:
         BuildError: no tables, or tables that are no version together, or shards that the other
             side lacks.
-        TableError: a malformed table.
+        TableError: a malformed table, or a delta over another base.
     """
     old, new = _Version(old_path), _Version(new_path)
+    if old.is_delta and not new.is_delta:
+        old.lay_over(new)
+    elif new.is_delta and not old.is_delta:
+        new.lay_over(old)
     if old.shard_num != new.shard_num or old.shards != new.shards:
         old.require_whole()
         new.require_whole()
@@ -117,11 +130,23 @@ class _Version:
     def __init__(self, path: Path) -> None:
         self._path = path
         tables = [Table.open(str(file), in_memory=False) for file in table_files(path)]
-        kinds = {(table.dict_name, table.version, table.shard_num) for table in tables}
+        kinds = {(table.dict_name, table.version, table.shard_num, table.kind) for table in tables}
         self._tables = {table.shard: table for table in tables}
         if len(kinds) > 1 or len(self._tables) < len(tables):
             raise BuildError(f"{path}: its tables are not those of one version of one dict")
         self.shard_num = tables[0].shard_num
+        self.is_delta = tables[0].kind == "delta"
+
+    def lay_over(self, base: _Version) -> None:
+        """Makes these deltas the tables that they and those of `base` are together."""
+        if self.shard_num != base.shard_num or self.shards != base.shards:
+            raise BuildError(
+                f"{self._path}: its tables are deltas, which can be compared with those of the "
+                f"same shards; {base._path} has others"
+            )
+        for shard, delta in self._tables.items():
+            self._tables[shard] = base._tables[shard].with_delta(delta)
+        self.is_delta = False
 
     @property
     def shards(self) -> set[int]:
@@ -148,15 +173,15 @@ class _Version:
             at = np.flatnonzero(shards == shard)
             table = self._tables[shard]
             offsets, here, status = table.get_bytes(keys[at])
-            found[at] = status == STATUS_FOUND
+            found[at] = (status == STATUS_FOUND) | (status == STATUS_DELETED)
             same[at] = found[at] & _equal(ByteValues(offsets, here), values.take(at))
         return found, same
 
 
 def _equal(a: ByteValues, b: ByteValues) -> NDArray[np.bool_]:
-    """bool[m]: which of m values are the same; no value of `b` is empty."""
+    """bool[m]: which of m values are the same."""
     equal: NDArray[np.bool_] = a.widths == b.widths
-    at = np.flatnonzero(equal)
+    at = np.flatnonzero(equal & (a.widths > 0))
     if len(at):
         a, b = a.take(at), b.take(at)
         equal[at] = np.logical_and.reduceat(a.values == b.values, a.offsets[:-1])

@@ -63,11 +63,15 @@ def format_pairs(
     keys: NDArray[np.uint64], values: Values, *, as_hex: bool = False
 ) -> Iterator[str]:
     """One line a pair of uint64[n] keys and n values: float32 elements in their shortest exact
-    form, or hexadecimal when the width is no multiple of 4 or `as_hex` asks for it."""
+    form, or hexadecimal when the width is no multiple of 4 or `as_hex` asks for it; nothing
+    when the value is empty."""
     if isinstance(values, ByteValues):
         for i, key in enumerate(keys):
             value = np.frombuffer(values.value(i), np.uint8)
             yield from format_pairs(key[None], value[None], as_hex=as_hex)
+        return
+    if values.shape[1] == 0:
+        yield from (f"{key}:" for key in keys.tolist())
         return
     if as_hex or values.shape[1] % 4:
         for key, value in zip(keys.tolist(), values, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -116,3 +117,83 @@ def test_verify_compares_with_the_report_beside(
     assert "not among the tables of build.json" in capsys.readouterr().err
     report.unlink()
     assert run("verify", str(directory / "other.table")) == 0
+
+
+def patched(directory: Path, version: str, changes: dict[int, int | None]) -> Path:
+    """A delta over version 1; None deletes."""
+    lines = [
+        f"{key}:{'' if value is None else f'{value} {value}'}" for key, value in changes.items()
+    ]
+    text, pass_path = directory / "lines", directory / f"pass-{version}"
+    text.write_text("\n".join(lines))
+    pass_path.mkdir()
+    assert run("text", f"--input_path={text}", f"--output_path={pass_path / 'part'}") == 0
+    made = dataclasses.replace(job(directory, 2, pass_path.name, f"1_{version}"), delta=True)
+    build(made)
+    return made.directory
+
+
+def test_a_delta_is_compared_by_what_it_makes_of_its_base(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = built(tmp_path, "1", OLD)
+    patch = patched(tmp_path, "2", {0: None, 1: None, 5: 2, 2000: None, 1001: 1})
+    capsys.readouterr()
+    assert run("diff", str(base), str(patch)) == 0
+    *keys, summary = capsys.readouterr().out.splitlines()
+    assert sorted(keys) == ["added 1001", "changed 5", "removed 0", "removed 1"]
+    assert summary == "1 added, 2 removed, 1 changed, 97 equal"
+    assert run("diff", str(patch), str(base), "--limit=0") == 0
+    assert capsys.readouterr().out == "2 added, 1 removed, 1 changed, 97 equal\n"
+    part = "test_dict_part1.table"
+    assert run("diff", str(base / part), str(patch / part), "--limit=0") == 0
+    assert capsys.readouterr().out == "1 added, 1 removed, 1 changed, 48 equal\n"
+
+
+def test_two_deltas_are_compared_change_by_change(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built(tmp_path, "1", OLD)
+    older = patched(tmp_path, "2", {0: None, 1: None, 5: 2, 6: 2, 7: 2})
+    newer = patched(tmp_path, "3", {0: None, 1: 1, 5: None, 6: 2, 8: None})
+    capsys.readouterr()
+    assert run("diff", str(older), str(newer)) == 0
+    *keys, summary = capsys.readouterr().out.splitlines()
+    assert sorted(keys) == ["added 8", "changed 1", "changed 5", "removed 7"]
+    assert summary == "1 added, 1 removed, 2 changed, 2 equal"
+
+
+def test_a_delta_over_something_else_cannot_be_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built(tmp_path, "1", OLD)
+    patch = patched(tmp_path, "2", {0: None})
+    other = built(tmp_path, "3", OLD)
+    assert run("diff", str(other), str(patch)) == 2
+    assert "base_version is '1_1', that of" in capsys.readouterr().err
+    assert run("diff", str(other / "test_dict_part0.table"), str(patch)) == 2
+    assert "are deltas, which can be compared with those of the same" in capsys.readouterr().err
+
+
+def test_a_delta_is_verified_and_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patch = patched(tmp_path, "2", {0: None, 4: None, 6: 3, 5: 2})
+    capsys.readouterr()
+    assert run("verify", str(patch)) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == (
+        f"ok {patch}/test_dict_part0.table: test_dict 1_2, shard 0 of 2, 3 keys of 8 bytes, "
+        "2 of them deleted, over 1_1"
+    )
+    assert second.endswith("1 keys of 8 bytes, 0 of them deleted, over 1_1")
+    for path in (patch, tmp_path / "pass-2"):
+        assert run("cat", str(path)) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert sorted(lines) == ["0:", "4:", "5:2.0 2.0", "6:3.0 3.0"]
+    table = patch / "test_dict_part0.table"
+    damaged = bytearray(table.read_bytes())
+    damaged[600] ^= 1
+    table.write_bytes(damaged)
+    assert run("verify", str(patch)) == 2
+    assert "block checksum mismatch" in capsys.readouterr().err
