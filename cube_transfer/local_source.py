@@ -66,18 +66,34 @@ def sync_and_close(file: BinaryIO) -> None:
 
 def _listing(source: Path) -> list[tuple[Path, ManifestFile | None]]:
     manifest_path = source / MANIFEST_NAME
+    files: list[tuple[Path, ManifestFile | None]]
     if source.is_file():
         return [(source, None)]
     if not source.is_dir():
         raise DeployError(f"{source}: no such directory; the donefile names it")
     if manifest_path.is_file():
         manifest = parse_manifest(manifest_path.read_bytes(), str(manifest_path))
-        return [(source / file.name, file) for file in manifest.files]
-    paths = (path for path in sorted(source.iterdir()) if path.is_file())
-    files = [(path, None) for path in paths if not path.name.startswith(("_", "."))]
+        files = [(source / file.name, file) for file in manifest.files]
+    else:
+        paths = (path for path in sorted(source.iterdir()) if path.is_file())
+        files = [(path, None) for path in paths if not path.name.startswith(("_", "."))]
     if not files:
         raise DeployError(f"{source}: holds no file")
-    return list(files)
+    for path, _ in files:
+        _require_inside(path, source)
+    return files
+
+
+def _require_inside(path: Path, source: Path) -> None:
+    """A link must not bring in what is not the trainer's to give, nor a pipe hold up a build."""
+    try:
+        found = path.resolve(strict=True)
+    except OSError as error:
+        raise _named(error, path) from error
+    if not found.is_relative_to(source.resolve()):
+        raise DeployError(f"{path}: leads out of {source}, to {found}; only files in it are taken")
+    if not found.is_file():
+        raise DeployError(f"{path}: is no regular file")
 
 
 async def _copy(path: Path, target: Path, expected: ManifestFile | None) -> Digest:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cube_core.errors import DeployError
 from cube_transfer.digest import Digest
+from cube_transfer.limits import DOWNLOAD_BYTES_MAX
 from cube_transfer.manifest import ManifestFile
 
 _READ_BYTES = 1 << 20
@@ -71,6 +72,11 @@ class PartFile:
             self._path.unlink(missing_ok=True)
             raise DeployError(
                 f"{self._where}: more than {expected.size} bytes, but the manifest says so many"
+            )
+        if self.size > DOWNLOAD_BYTES_MAX:
+            self._path.unlink(missing_ok=True)
+            raise DeployError(
+                f"{self._where}: more than DOWNLOAD_BYTES_MAX = {DOWNLOAD_BYTES_MAX} bytes"
             )
 
     def finish(self) -> None:

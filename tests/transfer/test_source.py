@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -212,3 +213,40 @@ async def test_a_manifest_written_before_its_files_are_complete(
     write_manifest(embedding)
     await _pull(pulled, str(embedding))
     _require_same(pulled.input, embedding)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+async def test_a_link_that_leads_out_of_the_pass_is_not_followed(
+    embedding: Path, pulled: PulledPass, tmp_path: Path, listed: bool
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("of somebody else")
+    (embedding / "part-00009").symlink_to(secret)
+    if listed:
+        write_manifest(embedding)
+    else:
+        (embedding / "_manifest.json").unlink(missing_ok=True)
+    with pytest.raises(DeployError, match="part-00009: leads out of"):
+        await _pull(pulled, str(embedding))
+    assert not (pulled.input / "part-00009").exists()
+
+
+async def test_a_listed_pipe_is_refused(embedding: Path, pulled: PulledPass) -> None:
+    (embedding / "part-00000").unlink()
+    os.mkfifo(embedding / "part-00000")
+    manifest = {"files": [{"name": "part-00000", "size": 1}]}
+    (embedding / "_manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DeployError, match="part-00000: is no regular file"):
+        await _pull(pulled, str(embedding))
+
+
+async def test_a_source_that_sends_without_end_is_not_listened_to(
+    embedding: Path, pulled: PulledPass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (embedding / "_manifest.json").write_text(json.dumps({"files": [{"name": "part-00000"}]}))
+    monkeypatch.setattr("cube_transfer.part_file.DOWNLOAD_BYTES_MAX", 100)
+    with (
+        http_directory(embedding) as source,
+        pytest.raises(DeployError, match="DOWNLOAD_BYTES_MAX"),
+    ):
+        await _pull(pulled, source.url)
