@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from ctr_serving.manifest import Manifest
 from cube_core.errors import ModelError
+from cube_proto.paddle_tensor_pb2 import ProgramDesc
 
 FLUID_PROGRAM = "__model__"
 """The program of Paddle's fluid age, beside one file a parameter, or all of them in __params__."""
@@ -113,6 +116,7 @@ def create_native(directory: Path, stem: str, *, onednn: bool) -> Any:
     """
     inference = import_paddle()
     program, weights = _files(directory, stem)
+    _check_program(program)
     try:
         if weights is None:
             config = inference.Config(str(directory))
@@ -134,6 +138,20 @@ def create_native(directory: Path, stem: str, *, onednn: bool) -> Any:
     except (RuntimeError, ValueError) as error:
         beside = "its parameters" if weights is None else weights.name
         raise ModelError(f"{program} and {beside}: {first_line(error)}") from error
+
+
+def _check_program(program: Path) -> None:
+    """Refuses what is no program at all: Paddle ends the process over it."""
+    try:
+        content = program.read_bytes()
+        if program.suffix == ".json":
+            json.loads(content)
+        elif not ProgramDesc.FromString(content).blocks:
+            raise DecodeError("it has no block")
+    except OSError as error:
+        raise ModelError(f"{program}: cannot be read: {error.strerror}") from error
+    except (ValueError, DecodeError) as error:
+        raise ModelError(f"{program}: is no program of Paddle: {error}") from error
 
 
 def _files(directory: Path, stem: str) -> tuple[Path, Path | None]:
