@@ -45,8 +45,8 @@ class Control:
             "reload_base": self._reload_base,
             "rollback": self._rollback,
             "want": self._want,
-            "bg_load_patch": self._patch,
-            "reload_patch": self._patch,
+            "bg_load_patch": self._bg_load_patch,
+            "reload_patch": self._reload_patch,
         }
 
     async def run(self, command: Command) -> Reply:
@@ -85,7 +85,10 @@ class Control:
             "dict_name": table.dict_name,
             "shard": table.shard,
             "shard_num": table.shard_num,
+            "kind": table.kind,
+            "base_version": table.base_version,
             "key_count": table.key_count,
+            "deletion_count": table.deletion_count,
             "value_kind": table.value_kind,
             "value_bytes": table.value_bytes,
             "value_bytes_max": table.value_bytes_max,
@@ -124,10 +127,15 @@ class Control:
         await self._versions.want(_optional_version(command))
         return self.state()
 
-    async def _patch(self, command: Command) -> Reply:
-        raise ControlError(
-            f"{command['cmd']}: patches are not supported; deploy a base with bg_load_base"
-        )
+    async def _bg_load_patch(self, command: Command) -> Reply:
+        version = _patch_version(command)
+        await self._versions.load_patch_background(version, _optional_version(command, "previous"))
+        return self.state()
+
+    async def _reload_patch(self, command: Command) -> Reply:
+        version = _patch_version(command)
+        await self._versions.enable_patch(version, _optional_version(command, "previous"))
+        return self.state()
 
     def state(self) -> Reply:
         """What `status` answers, and every command that changes the versions."""
@@ -182,11 +190,11 @@ def parse_command(body: bytes) -> Command:
     return command
 
 
-def _optional_version(command: Command) -> Version | None:
-    value = command.get("version")
-    if value in (None, ""):
-        value = command.get("version_path")
-    if value in (None, ""):
+def _optional_version(command: Command, *fields: str) -> Version | None:
+    """What the first of `fields` that is there names: "version" or "version_path" by default."""
+    named = (command.get(field) for field in fields or ("version", "version_path"))
+    value = next((each for each in named if each not in (None, "")), None)
+    if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ControlError(f"{command['cmd']}: version {value!r} is no name of a version")
@@ -203,7 +211,14 @@ def _version(command: Command) -> Version:
 def _base_version(command: Command) -> Version:
     version = _version(command)
     if not version.is_base:
-        raise ControlError(f"{command['cmd']}: {version} is a patch; patches are not supported")
+        raise ControlError(f"{command['cmd']}: {version} is a patch: send bg_load_patch")
+    return version
+
+
+def _patch_version(command: Command) -> Version:
+    version = _version(command)
+    if version.is_base:
+        raise ControlError(f"{command['cmd']}: {version} is a base: send bg_load_base")
     return version
 
 

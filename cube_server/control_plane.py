@@ -12,12 +12,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cube_core._native import Table
 from cube_core.access import Asker, Right, audit
 from cube_core.errors import ControlError
 from cube_server.control import READING_COMMANDS, Command, Control, parse_command
 from cube_server.counters import Counts
 from cube_server.download import Downloads
+from cube_server.loaded import LoadedTable
+from cube_server.opening import TableOpener
 from cube_server.settings import ServerSettings
 from cube_server.store import DataDirectory
 from cube_server.variables import variables_text
@@ -26,10 +27,10 @@ from cube_server.versions import DictVersions
 if TYPE_CHECKING:
     from cube_server.metrics import ServerMetrics
 
-_AUDITED = ("cmd", "dict_name", "version", "version_path")
+_AUDITED = ("cmd", "dict_name", "version", "version_path", "previous")
 
-PublishDict = Callable[["str", "Table | None", Sequence[Table]], Awaitable[None]]
-"""Lets seeks of a dict (see `ServedDict.name`) be answered from these tables."""
+PublishDict = Callable[["str", "LoadedTable | None", Sequence[LoadedTable]], Awaitable[None]]
+"""Lets seeks of a dict (see `ServedDict.name`) be answered from these versions."""
 
 
 class ServedDict:
@@ -47,9 +48,9 @@ class ServedDict:
         self.versions = DictVersions(
             self.store,
             functools.partial(publish, name),
-            in_memory=settings.in_memory,
-            shared=settings.workers > 1,
+            TableOpener(self.store, in_memory=settings.in_memory, shared=settings.workers > 1),
             keep_versions=settings.keep_versions,
+            fold_percent=settings.fold_percent,
         )
         self.downloads = Downloads(self.store, settings.tls)
         self.control = Control(self.versions, self.downloads)
@@ -67,6 +68,7 @@ class ServedDict:
             **self.control.state(),
             "last_error": self.versions.last_error,
             "versions": _tables(self.versions),
+            "patches": _patches(self.versions),
             "versions_on_disk": [str(each) for each in on_disk],
         }
 
@@ -115,10 +117,12 @@ class ControlPlane:
                 not any(dict_.versions.problem for dict_ in self.dicts)
             )
 
-    def stop(self) -> None:
-        """Lets the downloads under way fail."""
+    async def stop(self) -> None:
+        """Lets the downloads under way fail, and ends folds."""
         for each in self.dicts:
             each.downloads.stop()
+        timeout_s = self._settings.drain_timeout_s
+        await asyncio.gather(*(each.versions.stop(timeout_s) for each in self.dicts))
 
     async def command(self, body: bytes, asker: Asker) -> bytes:
         """Runs a control command, JSON to JSON.
@@ -210,6 +214,21 @@ def _tables(versions: DictVersions) -> list[dict[str, Any]]:
             "file_bytes": each.table.file_bytes,
             "memory_bytes": each.table.memory_bytes,
             "load_seconds": round(each.load_s, 6),
+            "whole_version": each.whole.version,
+            "delta_rows": each.delta_rows,
+            "deletion_count": each.deletion_count,
         }
         for role, each in versions.loaded()
     ]
+
+
+def _patches(versions: DictVersions) -> dict[str, Any]:
+    folding = versions.folding
+    return {
+        "laid_over": versions.patch_count,
+        "folds": folding.counts.done,
+        "folds_failed": folding.counts.failed,
+        "folding": str(folding.under_way.version) if folding.under_way else "",
+        "fold_seconds": round(folding.counts.last_s, 6),
+        "fold_error": folding.counts.last_error,
+    }

@@ -14,6 +14,7 @@ from cube_core._native import Table, crc32c, crc32c_file
 from cube_core.errors import ControlError, CubeError
 from cube_core.tls import ClientTls, TlsFiles
 from cube_core.versions import Version
+from cube_server.opening import check_table
 from cube_server.store import DataDirectory
 
 _PIECE_BYTES = 1 << 20
@@ -110,22 +111,6 @@ class Downloads:
             raise ControlError(f"is {size} bytes, not size={order.size}")
         if checksum != order.crc32c:
             raise ControlError(f"has crc32c={checksum}, not crc32c={order.crc32c}")
-
-
-def check_table(table: Table, version: Version, store: DataDirectory) -> None:
-    """Checks that a table is what its place says.
-
-    Raises:
-        ControlError: names the file, the field and both values.
-    """
-    expected: list[tuple[str, object, object]] = [("version", table.version, str(version))]
-    if store.dict_name:
-        expected.append(("dict_name", table.dict_name, store.dict_name))
-    if store.shard is not None:
-        expected.append(("shard", table.shard, store.shard))
-    for field, found, wanted in expected:
-        if found != wanted:
-            raise ControlError(f"{table.path}: {field} is {found!r}, expected {wanted!r}")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from cube_core._native import Table
 from cube_core.errors import ConfError, CubeError
 from cube_core.worker_channel import Channel, ChannelClosedError, channel_pair
 from cube_server.counters import Counts, added
+from cube_server.loaded import LoadedTable
 from cube_server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -63,16 +64,26 @@ class _NumberedTable(NamedTuple):
     table: Table
 
 
+_Parts = list[_NumberedTable]
+"""The parts of a version: a whole table, and what is laid over it."""
+
+
 @dataclass(frozen=True)
 class _DictTables:
     """What one dict is answered from."""
 
-    current: _NumberedTable | None
-    others: list[_NumberedTable]
+    current: _Parts | None
+    others: list[_Parts]
 
     @property
     def tables(self) -> list[_NumberedTable]:
-        return [*([self.current] if self.current else []), *self.others]
+        """Every part once."""
+        versions = [*([self.current] if self.current else []), *self.others]
+        return list({each.number: each for parts in versions for each in parts}.values())
+
+
+def _numbers(parts: _Parts) -> list[int]:
+    return [each.number for each in parts]
 
 
 class Fleet:
@@ -107,22 +118,30 @@ class Fleet:
         loop = asyncio.get_running_loop()
         self._keepers = [loop.create_task(self._keep(each)) for each in workers]
 
-    async def publish(self, dict_name: str, current: Table | None, others: Sequence[Table]) -> None:
-        """Lets every worker answer the dict from these tables; returns when all do."""
+    async def publish(
+        self, dict_name: str, current: LoadedTable | None, others: Sequence[LoadedTable]
+    ) -> None:
+        """Lets every worker answer the dict from these versions; returns when all do."""
         async with self._publishing:
+            known = self._dicts[dict_name].tables
             self._dicts[dict_name] = _DictTables(
-                self._numbered(dict_name, current) if current is not None else None,
-                [self._numbered(dict_name, each) for each in others],
+                self._numbered(known, current) if current is not None else None,
+                [self._numbered(known, each) for each in others],
             )
             await asyncio.gather(*(self._tell(each) for each in self._workers))
 
-    def _numbered(self, dict_name: str, table: Table) -> _NumberedTable:
-        """The table with the number that workers know it by, or with a new one."""
-        for each in self._dicts[dict_name].tables:
-            if each.table is table:
-                return each
-        self._next_number += 1
-        return _NumberedTable(self._next_number, table)
+    def _numbered(self, known: list[_NumberedTable], loaded: LoadedTable) -> _Parts:
+        """The parts with the numbers that workers know them by, or with new ones, which `known`
+        then holds too."""
+        parts = []
+        for table in (loaded.whole, *([loaded.delta] if loaded.delta is not None else [])):
+            numbered = next((each for each in known if each.table is table), None)
+            if numbered is None:
+                self._next_number += 1
+                numbered = _NumberedTable(self._next_number, table)
+                known.append(numbered)
+            parts.append(numbered)
+        return parts
 
     async def counts(self) -> dict[str, int]:
         """What all workers have counted, those that have ended too."""
@@ -179,8 +198,8 @@ class Fleet:
             "dicts": [
                 {
                     "name": name,
-                    "current": each.current.number if each.current else None,
-                    "others": [other.number for other in each.others],
+                    "current": _numbers(each.current) if each.current else None,
+                    "others": [_numbers(other) for other in each.others],
                 }
                 for name, each in self._dicts.items()
             ],

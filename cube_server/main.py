@@ -13,6 +13,7 @@ from cube_core.access import Access
 from cube_core.errors import ConfError
 from cube_core.tls import TlsFiles
 from cube_core.wire.limits import WireLimits
+from cube_server.settings import FOLD_PERCENT
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -88,6 +89,14 @@ def serve(
         int,
         typer.Option("--keep_versions", min=1, help="Kept for pinned requests and for rollback"),
     ] = 2,
+    fold_percent: Annotated[
+        float,
+        typer.Option(
+            "--fold_percent",
+            min=0,
+            help="Patches that changed more of a base's keys are folded into it; 0: never",
+        ),
+    ] = FOLD_PERCENT,
     workers: Annotated[
         int,
         typer.Option(
@@ -189,6 +198,7 @@ def serve(
             shard=shard,
             in_memory=in_mem,
             keep_versions=keep_versions,
+            fold_percent=fold_percent,
             keys_per_request_max=keys_per_request_max,
             workers=workers,
             tls=TlsFiles(tls_cert_file, tls_key_file, tls_ca_file),

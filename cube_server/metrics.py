@@ -72,6 +72,7 @@ class ServerMetrics(Collector):
         )
         yield self._latencies()
         yield from self._tables()
+        yield from self._patches()
 
     def _latencies(self) -> Metric:
         counts = itertools.accumulate(self._counts[name] for name in LATENCY_COUNTS)
@@ -99,3 +100,32 @@ class ServerMetrics(Collector):
                 memory.add_metric(values, loaded.table.memory_bytes)
                 load.add_metric(values, loaded.load_s)
         yield from (keys, memory, load)
+
+    def _patches(self) -> Iterator[Metric]:
+        labels = ["dict", "version", "role"]
+        rows = GaugeMetricFamily(
+            "cube_server_delta_rows", "Keys that patches changed over a whole table", labels=labels
+        )
+        patches = CounterMetricFamily(
+            "cube_server_patches", "Patches laid over what was loaded", labels=["dict"]
+        )
+        folds = CounterMetricFamily(
+            "cube_server_folds", "Times that patches were folded into a base", labels=["dict"]
+        )
+        failed = CounterMetricFamily(
+            "cube_server_folds_failed", "Folds that could not be written", labels=["dict"]
+        )
+        seconds = GaugeMetricFamily(
+            "cube_server_fold_seconds", "Time that the last fold took", labels=["dict"]
+        )
+        for each in self._dicts:
+            for role, loaded in each.versions.loaded():
+                values = [loaded.table.dict_name, str(loaded.version), role]
+                rows.add_metric(values, loaded.delta_rows)
+            counts = each.versions.folding.counts
+            name = [each.shown_name]
+            patches.add_metric(name, each.versions.patch_count)
+            folds.add_metric(name, counts.done)
+            failed.add_metric(name, counts.failed)
+            seconds.add_metric(name, counts.last_s)
+        yield from (rows, patches, folds, failed, seconds)

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 
-from cube_core._native import Seeker, Table
+from cube_core._native import Seeker
 from cube_core.wire.server import RpcServer
 from cube_core.wire.service import Service
 from cube_proto import dict_pb2
 from cube_server.control import control_service
 from cube_server.control_plane import ControlPlane
 from cube_server.counters import added, seek_counts, wire_counts
+from cube_server.loaded import LoadedTable
 from cube_server.loop_seeks import LoopSeeks
 from cube_server.settings import ServerSettings
 
@@ -105,14 +106,14 @@ class ShardServer:
 
     async def drain(self) -> None:
         """Takes nothing more, answers what is under way, and closes all connections."""
-        self._plane.stop()
-        await self._server.drain(self._settings.drain_timeout_s)
+        drained = self._server.drain(self._settings.drain_timeout_s)
+        await asyncio.gather(self._plane.stop(), drained)
 
     async def _publish(
-        self, dict_name: str, current: Table | None, others: Sequence[Table]
+        self, dict_name: str, current: LoadedTable | None, others: Sequence[LoadedTable]
     ) -> None:
-        self._seeker.set_tables(current, others, dict_name=dict_name)
-        self._widths[dict_name] = widest(current, others)
+        set_tables(self._seeker, dict_name, current, others)
+        self._widths[dict_name] = widest([*([current] if current else []), *others])
         self._loop_seeks.fit(max(self._widths.values()))
 
     async def _counts(self) -> dict[str, int]:
@@ -132,10 +133,20 @@ def dict_service(seeker: Seeker) -> Service:
     return Service(descriptor, kernels={"seek": seeker.seek})
 
 
-def widest(current: Table | None, others: Sequence[Table]) -> int:
-    """Width of the widest value of tables, in bytes; 1 without tables."""
-    tables = [*([current] if current else []), *others]
-    return max((table.value_bytes_max for table in tables), default=1)
+def set_tables(
+    seeker: Seeker, dict_name: str, current: LoadedTable | None, others: Sequence[LoadedTable]
+) -> None:
+    """Lets a seeker answer a dict from these versions."""
+    seeker.set_tables(
+        current.table if current is not None else None,
+        [each.table for each in others],
+        dict_name=dict_name,
+    )
+
+
+def widest(versions: Sequence[LoadedTable]) -> int:
+    """Width of the widest values of versions, in bytes; 1 without any."""
+    return max((each.value_bytes_max for each in versions), default=1)
 
 
 def ready_line(port: int, grpc_port: int | None, plane: ControlPlane) -> str:

@@ -9,6 +9,8 @@ from cube_core.access import Access
 from cube_core.tls import ServerTls, TlsFiles
 from cube_core.wire.limits import WireLimits
 
+FOLD_PERCENT = 10.0
+
 
 @dataclass(frozen=True)
 class ServerSettings:
@@ -26,6 +28,8 @@ class ServerSettings:
         keep_versions: versions kept, in memory and on disk, the current one counted.
         keys_per_request_max: keys of one seek.
         workers: processes that answer seeks; with one, that is the process itself.
+        fold_percent: a base is folded with its patches when they have changed more than so many
+            percent of its keys; 0: never.
         tls: with a certificate, ports speak TLS only; tables are fetched with it over https.
         access: who may command the server.
         drain_timeout_s: what is not answered that long after SIGTERM is cut off.
@@ -41,6 +45,7 @@ class ServerSettings:
     keep_versions: int = 2
     keys_per_request_max: int = 1_000_000
     workers: int = 1
+    fold_percent: float = FOLD_PERCENT
     tls: TlsFiles = field(default_factory=TlsFiles)
     access: Access = field(default_factory=Access)
     drain_timeout_s: float = 10.0
@@ -54,10 +59,11 @@ class ServerSettings:
         """
         return ServerTls(self.tls) if self.tls.cert_file else None
 
-    def limits_by_name(self) -> dict[str, int]:
+    def limits_by_name(self) -> dict[str, float]:
         """Every limit, as `/status` tells them."""
         return {
             "keys_per_request_max": self.keys_per_request_max,
             **asdict(self.limits),
             "keep_versions": self.keep_versions,
+            "fold_percent": self.fold_percent,
         }

@@ -2,7 +2,10 @@
 
 <data_dir>/VERSION                                      version to serve after a restart
 <data_dir>/WANTED                                       version that `want` named, if any
-<data_dir>/<version>/<dict_name>_part<shard>.table      one table a version
+<data_dir>/<version>/<dict_name>_part<shard>.table      one table a version, as it was shipped
+<data_dir>/<version>/<dict_name>_part<shard>.over_<w>   of a patch: all that changed since the whole
+                                                        table of version <w>
+<data_dir>/<version>/<dict_name>_part<shard>.folded     of a patch: the whole table with all changes
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ from cube_core.errors import ControlError
 from cube_core.replace_file import replace_file, sync_directory
 from cube_core.versions import Version
 
-_TABLE_NAME = re.compile(r"(?P<dict_name>[0-9A-Za-z_.\-]+)_part(?P<shard>\d+)\.table")
+_FILE_NAME = re.compile(
+    r"(?P<dict_name>[0-9A-Za-z_.\-]+)_part(?P<shard>\d+)"
+    r"\.(?:(?P<table>table)|(?P<folded>folded)|over_(?P<over>[0-9A-Za-z_.\-]+))"
+)
 DICT_NAME = re.compile(r"[0-9A-Za-z_.\-]{1,128}")
 _TEMPORARY_PREFIX = ".incoming-"
 _VERSION_BYTES_MAX = 256
@@ -39,6 +45,10 @@ class DataDirectory:
     def open(self) -> None:
         """Creates the directory, and removes what a killed process left half-written."""
         self.root.mkdir(parents=True, exist_ok=True)
+        self.remove_temporaries()
+
+    def remove_temporaries(self) -> None:
+        """Removes what was not written to its end; nobody may be writing any more."""
         for leftover in self.root.glob(f"*/{_TEMPORARY_PREFIX}*"):
             leftover.unlink()
             _remove_if_empty(leftover.parent)
@@ -110,8 +120,20 @@ class DataDirectory:
 
     def tables(self, version: Version) -> list[Path]:
         """Every table of the version that this server may serve."""
-        directory = self.root / str(version)
-        return sorted(path for path in directory.glob("*.table") if self._is_ours(path))
+        return self._files(version, "table")
+
+    def folded(self, version: Version) -> Path | None:
+        """The whole table that a patch was folded into, with its base and all patches before."""
+        return next(iter(self._files(version, "folded")), None)
+
+    def laid_over(self, version: Version) -> list[tuple[Version, Path]]:
+        """What was merged for a patch: tables of all changes since the whole table of a version,
+        that of the newest first."""
+        found = []
+        for path in self._files(version, "over"):
+            with contextlib.suppress(ControlError):
+                found.append((Version.parse(_field_of(path, "over") or ""), path))
+        return sorted(found, key=lambda each: each[1].stat().st_mtime_ns, reverse=True)
 
     def temporary_path(self, version: Version) -> Path:
         """A path for a table that is being written; its directory is there."""
@@ -130,10 +152,39 @@ class DataDirectory:
             raise ControlError(f"dict_name {dict_name!r} is not letters, digits, '_', '.' and '-'")
         target = self.root / str(version) / f"{dict_name}_part{shard}.table"
         temporary.rename(target)
-        for other in self.tables(version):
-            if other != target:
-                other.unlink()
-        sync_directory(target.parent)
+        # What was made of the table before goes too.
+        self._keep_only(version, {target})
+        return target
+
+    def place_laid_over(self, temporary: Path, version: Version, whole_version: Version) -> Path:
+        """Moves all changes since a whole table into place, beside the patch that was shipped;
+        what was merged for the patch before goes.
+
+        Raises:
+            ControlError: the patch is not there any more; nothing is left.
+        """
+        target = self._place_beside(temporary, version, f".over_{whole_version}")
+        self._keep_only(version, {target, *self._files(version, "table", "folded")})
+        return target
+
+    def place_folded(self, temporary: Path, version: Version) -> Path:
+        """Moves a whole table into place, beside the patch that it was made for; what was merged
+        for the patch goes.
+
+        Raises:
+            ControlError: as `place_laid_over`.
+        """
+        target = self._place_beside(temporary, version, ".folded")
+        self._keep_only(version, {target, *self._files(version, "table")})
+        return target
+
+    def _place_beside(self, temporary: Path, version: Version, suffix: str) -> Path:
+        try:
+            target = self.find_table(version).with_suffix(suffix)
+            temporary.rename(target)
+        except BaseException:
+            self.discard(temporary)
+            raise
         return target
 
     def discard(self, temporary: Path) -> None:
@@ -143,13 +194,17 @@ class DataDirectory:
 
     def prune(self, current: Version, in_use: Collection[Version], keep_versions: int) -> None:
         """Removes tables older than the current one, until `keep_versions` are left with those in
-        use. Newer ones always stay: they may be downloaded and not loaded yet."""
+        use, and the whole tables that these are laid over. Newer ones always stay: they may be
+        downloaded and not loaded yet."""
         times_ns = self._times_ns()
         current_ns = times_ns.get(current, 0)
         older = [v for v in self.versions() if times_ns.get(v, current_ns) < current_ns]
         unused = [version for version in older if version not in in_use]
-        for version in unused[max(keep_versions - len(in_use), 0) :]:
-            for path in self.tables(version):
+        unneeded = set(unused[max(keep_versions - len(in_use), 0) :])
+        for version in times_ns.keys() - unneeded:
+            unneeded -= {whole_version for whole_version, _ in self.laid_over(version)}
+        for version in unneeded:
+            for path in self._files(version, "table", "folded", "over"):
                 path.unlink(missing_ok=True)
             _remove_if_empty(self.root / str(version))
 
@@ -163,8 +218,27 @@ class DataDirectory:
                     times_ns[version] = max(times_ns.get(version, 0), path.stat().st_mtime_ns)
         return times_ns
 
+    def _files(self, version: Version, *kinds: str) -> list[Path]:
+        """Files of the version that this server may serve: "table", "folded" or "over"."""
+        directory = self.root / str(version)
+        return sorted(
+            path
+            for path in directory.glob("*_part*.*")
+            if self._is_ours(path) and any(_field_of(path, kind) for kind in kinds)
+        )
+
+    def _keep_only(self, version: Version, kept: Collection[Path]) -> None:
+        """Removes the other files of a version, what is needed being in place for good."""
+        directory = self.root / str(version)
+        sync_directory(directory)
+        others = set(self._files(version, "table", "folded", "over")) - set(kept)
+        for path in others:
+            path.unlink()
+        if others:
+            sync_directory(directory)
+
     def _is_ours(self, path: Path) -> bool:
-        match = _TABLE_NAME.fullmatch(path.name)
+        match = _FILE_NAME.fullmatch(path.name)
         return (
             match is not None
             and self.dict_name in ("", match["dict_name"])
@@ -173,6 +247,11 @@ class DataDirectory:
 
     def _shard_text(self) -> str:
         return "*" if self.shard is None else str(self.shard)
+
+
+def _field_of(path: Path, field: str) -> str | None:
+    match = _FILE_NAME.fullmatch(path.name)
+    return None if match is None else match[field]
 
 
 def _version_of(table: Path) -> Version | None:

@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cube_core._native import Seeker, Table
+from cube_core._native import Seeker
 from cube_core.access import Asker
 from cube_core.wire.held_port import hold_port
 from cube_server.control import control_service
 from cube_server.control_plane import ControlPlane
 from cube_server.counters import added, seek_counts
 from cube_server.fleet import Fleet
-from cube_server.server import dict_service, ready_line
+from cube_server.loaded import LoadedTable
+from cube_server.server import dict_service, ready_line, set_tables
 from cube_server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -59,10 +60,9 @@ class Supervisor:
 
     async def drain(self) -> None:
         """Takes nothing more, answers what is under way, and ends the workers."""
-        self._plane.stop()
         self._port_holder.close()
         timeout_s = self._settings.drain_timeout_s
-        ends = [self._fleet.drain(timeout_s)]
+        ends = [self._plane.stop(), self._fleet.drain(timeout_s)]
         if self._grpc is not None:
             ends.append(asyncio.to_thread(self._grpc.stop, timeout_s))
         await asyncio.gather(*ends)
@@ -83,9 +83,9 @@ class Supervisor:
         raise ValueError(f"nobody asks a supervisor for {what!r}")
 
     async def _publish(
-        self, dict_name: str, current: Table | None, others: Sequence[Table]
+        self, dict_name: str, current: LoadedTable | None, others: Sequence[LoadedTable]
     ) -> None:
-        self._seeker.set_tables(current, others, dict_name=dict_name)
+        set_tables(self._seeker, dict_name, current, others)
         await self._fleet.publish(dict_name, current, others)
 
     async def _counts(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from cube_server.counters import Counts
-from cube_server.versions import LoadedTable
+from cube_server.loaded import LoadedTable
 
 
 def variables_text(

@@ -6,19 +6,22 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
 from enum import IntEnum
 
 from cube_core._native import Table
 from cube_core.errors import ControlError, CubeError
 from cube_core.versions import Version
-from cube_server.download import check_table
+from cube_server.background import in_background
+from cube_server.folding import Fold, Folding
+from cube_server.loaded import LoadedTable
+from cube_server.opening import TableOpener
 from cube_server.store import DataDirectory
 
 log = logging.getLogger(__name__)
 
-Publish = Callable[["Table | None", Sequence[Table]], Awaitable[None]]
-"""Lets seeks be answered from a current table and from others that they may pin."""
+Publish = Callable[["LoadedTable | None", Sequence[LoadedTable]], Awaitable[None]]
+"""Lets seeks be answered from a current version and from others that they may pin."""
 
 
 class BackgroundState(IntEnum):
@@ -27,15 +30,6 @@ class BackgroundState(IntEnum):
     IDLE = 0
     LOADING = 1
     LOADED = 2
-
-
-@dataclass(frozen=True)
-class LoadedTable:
-    """A table in memory, with how long it took to get there."""
-
-    version: Version
-    table: Table
-    load_s: float
 
 
 class DictVersions:
@@ -51,12 +45,14 @@ class DictVersions:
         self,
         store: DataDirectory,
         publish: Publish,
+        opener: TableOpener,
         *,
-        in_memory: bool,
-        shared: bool,
         keep_versions: int,
+        fold_percent: float,
     ) -> None:
         self.store = store
+        self.folding = Folding(opener, fold_percent)
+        self.patch_count = 0
         self.last_error = ""
         self.wanted: Version | None = None
         self.served: list[LoadedTable] = []
@@ -64,8 +60,8 @@ class DictVersions:
         self.loading: Version | None = None
         self.on_change: Callable[[], object] = lambda: None
         self._publish = publish
-        self._in_memory = in_memory
-        self._shared = in_memory and shared
+        self._opener = opener
+        self.fold_task: asyncio.Task[None] | None = None
         self._keep_versions = keep_versions
         self._lock = asyncio.Lock()
         self._wanting = asyncio.Lock()
@@ -93,12 +89,12 @@ class DictVersions:
 
     @property
     def in_use(self) -> set[Version]:
-        """Versions that are loaded or being loaded."""
-        versions = {each.version for each in self.served}
-        if self.background is not None:
-            versions.add(self.background.version)
+        """Versions that are loaded, being loaded or being folded."""
+        versions = {each.version for each in self._loaded}
         if self.loading is not None:
             versions.add(self.loading)
+        if self.folding.under_way is not None:
+            versions.add(self.folding.under_way.version)
         return versions
 
     def loaded(self) -> Iterator[tuple[str, LoadedTable]]:
@@ -131,13 +127,32 @@ class DictVersions:
         Raises:
             ControlError: it is not on disk, or its table cannot be used.
         """
+        await self._load_background(version, lambda: self._load(version))
+
+    async def load_patch_background(
+        self, version: Version, previous: Version | None = None
+    ) -> None:
+        """Lays a patch over `previous`, beside the current version; at once done when the version
+        is loaded already.
+
+        Args:
+            previous: None for the newest that is loaded of its base, else the base.
+
+        Raises:
+            ControlError: the patch, or what it is to be laid over, is not there or of no use.
+        """
+        await self._load_background(version, lambda: self._lay_over(version, previous))
+
+    async def _load_background(
+        self, version: Version, load: Callable[[], Awaitable[LoadedTable]]
+    ) -> None:
         async with self._lock:
             if self.current is not None and self.current.version == version:
                 return
             if self.background is not None and self.background.version == version:
                 return
             before = next((each for each in self.served if each.version == version), None)
-            background = before or await self._load(version)
+            background = before or await load()
             await self._replace(self.served, background)
 
     async def unload_background(self) -> None:
@@ -170,12 +185,21 @@ class DictVersions:
             ControlError: as `load_background`; what was served before still is.
         """
         async with self._lock:
-            loaded = [each for each in (*self.served, self.background) if each is not None]
-            known = next((each for each in loaded if each.version == version), None)
-            del loaded
+            known = next((each for each in self._loaded if each.version == version), None)
             if known is None or reload:
-                known = await self._load(version)
+                known = await self._load(version, anew=reload)
             await self._serve([known, *self.served])
+
+    async def enable_patch(self, version: Version, previous: Version | None = None) -> None:
+        """Lays a patch over `previous`, also when it is loaded already, and makes it the current
+        version.
+
+        Raises:
+            ControlError: as `load_patch_background`; what was served before still is.
+        """
+        async with self._lock:
+            loaded = await self._lay_over(version, previous)
+            await self._serve([loaded, *self.served])
 
     async def rollback(self, version: Version | None = None) -> None:
         """Serves the version before the current one again, or `version`, out of memory.
@@ -225,7 +249,19 @@ class DictVersions:
         Raises:
             ControlError: as `load_background`.
         """
-        return await asyncio.to_thread(self._open, version, in_memory=False)
+        return await asyncio.to_thread(self._opener.open_shipped, version)
+
+    async def stop(self, timeout_s: float) -> None:
+        """Gives a fold under way that long to end; what it has written by then is given up."""
+        if self.fold_task is not None:
+            await asyncio.wait([self.fold_task], timeout=timeout_s)
+            self.fold_task.cancel()
+        await asyncio.to_thread(self.store.remove_temporaries)
+
+    @property
+    def _loaded(self) -> list[LoadedTable]:
+        """The background version, if there is one, and those that are served, newest first."""
+        return [*([self.background] if self.background is not None else []), *self.served]
 
     async def _serve(self, newest_first: list[LoadedTable]) -> None:
         """Makes the first the current one, keeps the first of each version, `keep_versions` in
@@ -249,6 +285,7 @@ class DictVersions:
             # Whoever switches on wants what it switches to.
             await self.want(current.version)
         await asyncio.to_thread(self._record, current.version, self.in_use)
+        self._fold_if_due()
 
     def _record(self, current: Version, in_use: set[Version]) -> None:
         try:
@@ -265,39 +302,90 @@ class DictVersions:
     async def _replace(self, served: list[LoadedTable], background: LoadedTable | None) -> None:
         dropped = [*self.served, self.background]
         self.served, self.background = served, background
-        others = [each.table for each in served[1:]]
+        others = served[1:]
         if background is not None and background not in served:
-            others.append(background.table)
-        await self._publish(served[0].table if served else None, others)
+            others.append(background)
+        await self._publish(served[0] if served else None, others)
+        del others
         self.on_change()
         # Giving back gigabytes takes a while.
         await asyncio.to_thread(dropped.clear)
 
-    async def _load(self, version: Version) -> LoadedTable:
-        self.loading = version
-        started = time.monotonic()
-        try:
-            table = await asyncio.to_thread(
-                self._open, version, in_memory=self._in_memory, shared=self._shared
+    async def _load(self, version: Version, *, anew: bool = False) -> LoadedTable:
+        with self._loading(version):
+            known = [] if anew else self._loaded
+            loaded = await asyncio.to_thread(self._opener.open, version, known)
+            self._check_like_current(loaded.table)
+        return loaded
+
+    async def _lay_over(self, version: Version, previous: Version | None) -> LoadedTable:
+        with self._loading(version):
+            shipped = await asyncio.to_thread(self._opener.open_patch, version)
+            under = await self._under(version, previous)
+            deltas = [shipped] if under.delta is None else [under.delta, shipped]
+            loaded = await in_background(
+                lambda: self._opener.lay_over(version, under.whole, deltas)
             )
-            self._check_like_current(table)
+            self._check_like_current(loaded.table)
+        self.folding.note_patch(version, under.version, shipped)
+        self.patch_count += 1
+        return loaded
+
+    async def _under(self, version: Version, previous: Version | None) -> LoadedTable:
+        """What a patch is to be laid over."""
+        if previous is not None and previous.base != version.base:
+            raise ControlError(f"{version} is no patch over {previous}, which is of another base")
+        for each in self._loaded:
+            if previous is None:
+                is_before = each.version != version and not each.version.is_after(version)
+                if each.version.base == version.base and is_before:
+                    return each
+            elif each.version == previous:
+                return each
+        wanted = previous or Version(version.base, version.base)
+        try:
+            return await asyncio.to_thread(self._opener.open, wanted, self._loaded)
+        except ControlError as error:
+            raise ControlError(
+                f"patch {version} lies over {wanted}, which is not loaded and cannot be: {error}"
+            ) from error
+
+    @contextmanager
+    def _loading(self, version: Version) -> Iterator[None]:
+        self.loading = version
+        started_s = time.monotonic()
+        try:
+            yield
         except ControlError as error:
             self.last_error = str(error)
             raise
         finally:
             self.loading = None
-        load_s = time.monotonic() - started
-        log.info("loaded %s in %.3f s: %d keys", table.path, load_s, table.key_count)
-        return LoadedTable(version, table, load_s)
+        log.info("loaded %s in %.3f s", version, time.monotonic() - started_s)
 
-    def _open(self, version: Version, *, in_memory: bool, shared: bool = False) -> Table:
-        path = self.store.find_table(version)
+    def _fold_if_due(self) -> None:
+        fold = self.folding.begin_if_due(self.served[0])
+        if fold is not None:
+            self.fold_task = asyncio.create_task(self._fold(fold))
+
+    async def _fold(self, fold: Fold) -> None:
+        """Puts the whole table in the place of what was folded, and under what was laid over it
+        meanwhile; nobody who reads notices."""
+        error: Exception | None = None
         try:
-            table = Table.open(str(path), in_memory=in_memory, shared=shared)
-        except (CubeError, OSError) as error:
-            raise ControlError(f"version {version} cannot be loaded: {error}") from error
-        check_table(table, version, self.store)
-        return table
+            whole = await fold.run()
+            async with self._lock:
+                made = await fold.laid_anew(whole, self._loaded)
+                background = self.background
+                if background is not None:
+                    background = made.get(background.version, background)
+                served = [made.get(each.version, each) for each in self.served]
+                await self._replace(served, background)
+        except (CubeError, OSError) as caught:
+            error = caught
+        self.folding.end(fold, error)
+        if error is None:
+            self._fold_if_due()
 
     def _check_like_current(self, table: Table) -> None:
         if self.current is None:

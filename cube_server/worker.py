@@ -24,7 +24,7 @@ from cube_core.worker_channel import Channel
 from cube_server.control import control_service
 from cube_server.counters import added, seek_counts, wire_counts
 from cube_server.loop_seeks import LoopSeeks
-from cube_server.server import allow_files, dict_service, widest
+from cube_server.server import allow_files, dict_service
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 _OTHER_FILES = 256
 
+_Numbers = tuple[int, ...]
+"""Of the parts of a version."""
+
 
 class Worker:
     """Answers what the supervisor asks, and asks it what only one process can answer."""
@@ -40,7 +43,8 @@ class Worker:
     def __init__(self, end: socket.socket) -> None:
         self.channel = Channel(end, self._answer)
         self.done = asyncio.Event()
-        self._tables: dict[int, Table] = {}
+        self._parts: dict[int, Table] = {}
+        self._versions: dict[_Numbers, Table] = {}
 
     async def _answer(self, what: str, body: dict[str, Any], descriptors: list[int]) -> Any:
         if what == "start":
@@ -88,18 +92,35 @@ class Worker:
         """Attaches to those of `tables` that it does not have yet, whose descriptors come along in
         the same order, and answers each of `dicts` from its own."""
         unused = iter(descriptors)
-        kept: dict[int, Table] = {}
+        parts: dict[int, Table] = {}
         for each in tables:
-            known = self._tables.get(each["number"])
-            kept[each["number"]] = known or Table.attach(each["path"], next(unused))
-        dropped, self._tables = self._tables, kept
+            known = self._parts.get(each["number"])
+            parts[each["number"]] = known or Table.attach(each["path"], next(unused))
+        versions: dict[_Numbers, Table] = {}
         for each in dicts:
-            current = None if each["current"] is None else kept[each["current"]]
-            others = [kept[number] for number in each["others"]]
+            for numbers in map(tuple, (each["current"] or [], *each["others"])):
+                if numbers:
+                    versions[numbers] = await self._version_of(numbers, parts)
+        for each in dicts:
+            current = versions[tuple(each["current"])] if each["current"] else None
+            others = [versions[tuple(numbers)] for numbers in each["others"]]
             self._seeker.set_tables(current, others, dict_name=each["name"])
-        self._loop_seeks.fit(widest(None, list(kept.values())))
+        self._loop_seeks.fit(max((each.value_bytes_max for each in parts.values()), default=1))
+        dropped: list[Any] = [self._parts, self._versions]
+        self._parts, self._versions = parts, versions
         # Giving back the mappings of gigabytes takes a while.
         await asyncio.to_thread(dropped.clear)
+
+    async def _version_of(self, numbers: _Numbers, parts: dict[int, Table]) -> Table:
+        """The whole table of the first number, with that of the second, if any, laid over it."""
+        known = self._versions.get(numbers)
+        if known is not None:
+            return known
+        whole, *deltas = (parts[number] for number in numbers)
+        for delta in deltas:
+            # Every row of the delta is looked up.
+            whole = await asyncio.to_thread(whole.with_delta, delta)
+        return whole
 
     # ------------------------------------------------------------- as cube_server.app.Plane
 
