@@ -10,7 +10,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from ctr_serving.assembly import Assembly
 from ctr_serving.http_predict import add_predict_route
+from ctr_serving.http_schema import Shape
 from ctr_serving.plane import Plane
+from cube_core.errors import PredictionError
 from cube_core.wire.http import service_router
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.service import Service
@@ -41,6 +43,23 @@ def create_app(service: Service, assembly: Assembly, limits: WireLimits, plane: 
         """Prometheus' text format."""
         return Response(await plane.metrics(), media_type=CONTENT_TYPE_LATEST)
 
-    add_predict_route(app, service, assembly.engines[0].slot, limits)
+    add_predict_route(app, service, lambda: shape_of_instances(assembly), limits)
     app.include_router(service_router([service], limits=limits))
     return app
+
+
+def shape_of_instances(assembly: Assembly) -> Shape | None:
+    """What an instance has to have for the model that is served now; None with several models, of
+    which each may take another part of it.
+
+    Raises:
+        PredictionError: an engine has no model.
+    """
+    models: list[Any] = [each.slot.engine for each in assembly.engines]
+    if None in models:
+        problem = assembly.engines[models.index(None)].slot.problem
+        raise PredictionError(f"no model is loaded yet: {problem}")
+    if len(models) > 1:
+        return None
+    manifest = models[0].manifest
+    return Shape(manifest.slots, manifest.dense_dim, many_ids=assembly.batches is None)

@@ -19,9 +19,9 @@ from ctr_serving.http_schema import (
     InvalidRequest,
     PredictRequest,
     PredictResponse,
+    Shape,
 )
-from ctr_serving.model_slot import ModelSlot
-from cube_core._native import encode_ctr_request, parse_ctr_response
+from cube_core._native import parse_ctr_response
 from cube_core.errors import PredictionError
 from cube_core.wire.faults import fault_of
 from cube_core.wire.http import peer_address, read_body
@@ -45,14 +45,15 @@ T = TypeVar("T")
 def add_predict_route(
     app: FastAPI,
     service: Service,
-    slot: ModelSlot[Any],
+    shape_of_instances: Callable[[], Shape | None],
     limits: WireLimits,
 ) -> None:
     """Adds the route and its schema to `app`.
 
     Args:
         service: `inference` answers, `debug` when the caller asks for it.
-        slot: whose model says how many ids and values an instance has.
+        shape_of_instances: of the model that is served now; None when only the ops know it. Raises
+            PredictionError when there is no model.
     """
     limits = replace(limits, frame_bytes_max=min(limits.frame_bytes_max, JSON_BYTES_MAX))
     router = APIRouter(tags=["v1"])
@@ -84,7 +85,7 @@ def add_predict_route(
         try:
             body = await read_body(request, limits)
             payload = await _inline_or_thread(
-                len(body) <= _ON_LOOP_BYTES_MAX, _payload_of, body, slot
+                len(body) <= _ON_LOOP_BYTES_MAX, _payload_of, body, shape_of_instances
             )
             answer = await method.handler(payload, RpcContext(peer_address(request)))
         except ValidationError as error:
@@ -106,7 +107,7 @@ async def _inline_or_thread(inline: bool, function: Callable[..., T], *arguments
     return function(*arguments) if inline else await asyncio.to_thread(function, *arguments)
 
 
-def _payload_of(body: bytes, slot: ModelSlot[Any]) -> bytes:
+def _payload_of(body: bytes, shape_of_instances: Callable[[], Shape | None]) -> bytes:
     """The Request message that a JSON body stands for.
 
     Raises:
@@ -114,11 +115,7 @@ def _payload_of(body: bytes, slot: ModelSlot[Any]) -> bytes:
         PredictionError: no model is loaded, so that nobody knows what one takes.
     """
     predict_request = PredictRequest.model_validate_json(body)
-    engine = slot.engine
-    if engine is None:
-        raise PredictionError(f"no model is loaded yet: {slot.problem}")
-    manifest = engine.manifest
-    return encode_ctr_request(*predict_request.features(manifest.slots, manifest.dense_dim))
+    return predict_request.payload(shape_of_instances())
 
 
 def _response(answer: bytes) -> Response:

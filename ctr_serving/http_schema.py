@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from ctr_serving.criteo import DENSE_DIM, FIELD_BYTES_MAX, SLOTS, features_of_columns
+from cube_core._native import encode_ctr_request
+from cube_proto import ctr_prediction_pb2
 
 INSTANCES_MAX = 65536
 _FLOAT32_MAX = 3.4028234e38
@@ -19,7 +20,20 @@ _Float = Annotated[
     float, Field(strict=True, ge=-_FLOAT32_MAX, le=_FLOAT32_MAX, allow_inf_nan=False)
 ]
 _Int64 = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
+_Count = Annotated[int, Field(strict=True, ge=0, le=65536)]
 _Category = Annotated[str, Field(strict=True, max_length=FIELD_BYTES_MAX)]
+
+
+class Shape(NamedTuple):
+    """What an instance has to have.
+
+    Attributes:
+        many_ids: a slot may have any number of ids, else it has one.
+    """
+
+    slots: int
+    dense_dim: int
+    many_ids: bool
 
 
 class Instance(BaseModel):
@@ -28,11 +42,20 @@ class Instance(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     sparse_ids: Annotated[list[_Int64], FailFast()] = Field(
-        min_length=1, max_length=4096, description="one id a slot, as many as the model has slots"
+        max_length=65536, description="one id a slot, or as many as ids_per_slot says, slot by slot"
+    )
+    ids_per_slot: Annotated[list[_Count], FailFast()] = Field(
+        default_factory=list,
+        max_length=4096,
+        description="the number of ids of each slot; empty: one. For models of general ops",
     )
     dense_ids: Annotated[list[_Float], FailFast()] = Field(
         max_length=65536, description="as many values as the model takes"
     )
+
+    @property
+    def slots(self) -> int:
+        return len(self.ids_per_slot or self.sparse_ids)
 
 
 class CriteoRow(BaseModel):
@@ -73,30 +96,44 @@ class PredictRequest(BaseModel):
             raise PydanticCustomError("one_form", "give either instances or criteo_rows")
         return self
 
-    def features(self, slots: int, dense_dim: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """sparse ids int64[n, slots] and dense values float32[n, dense_dim].
+    def payload(self, shape: Shape | None) -> bytes:
+        """The Request message.
+
+        Args:
+            shape: that of the model; None when only the ops know.
 
         Raises:
             FieldError: an instance does not fit the model; names the field.
         """
         if "criteo_rows" in self.model_fields_set:
-            return self._criteo_features(slots, dense_dim)
+            return self._criteo_payload(shape)
         for number, instance in enumerate(self.instances):
-            _check_length(number, "sparse_ids", instance.sparse_ids, slots)
-            _check_length(number, "dense_ids", instance.dense_ids, dense_dim)
+            _check_instance(number, instance, shape)
+        if shape is None or any(instance.ids_per_slot for instance in self.instances):
+            return self._message()
         rows = len(self.instances)
         sparse_ids = np.array([each.sparse_ids for each in self.instances], np.int64)
         dense = np.array([each.dense_ids for each in self.instances], np.float32)
-        return sparse_ids.reshape(rows, slots), dense.reshape(rows, dense_dim)
+        return encode_ctr_request(
+            sparse_ids.reshape(rows, shape.slots), dense.reshape(rows, shape.dense_dim)
+        )
 
-    def _criteo_features(
-        self, slots: int, dense_dim: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        if (slots, dense_dim) != (SLOTS, DENSE_DIM):
+    def _message(self) -> bytes:
+        message = ctr_prediction_pb2.Request()
+        for instance in self.instances:
+            message.instances.add(
+                sparse_ids=instance.sparse_ids,
+                dense_ids=instance.dense_ids,
+                ids_per_slot=instance.ids_per_slot,
+            )
+        return message.SerializeToString()
+
+    def _criteo_payload(self, shape: Shape | None) -> bytes:
+        if shape is not None and shape[:2] != (SLOTS, DENSE_DIM):
             raise FieldError(
                 ("criteo_rows",),
-                f"the model takes {slots} sparse ids and {dense_dim} dense values, not Criteo's"
-                f" {SLOTS} and {DENSE_DIM}; send instances",
+                f"the model takes {shape.slots} slots and {shape.dense_dim} dense values, not"
+                f" Criteo's {SLOTS} and {DENSE_DIM}; send instances",
             )
         values = np.array([row.integers for row in self.criteo_rows], np.float64)
         columns: list[list[bytes]] = [[] for _ in range(SLOTS)]
@@ -104,7 +141,7 @@ class PredictRequest(BaseModel):
             for slot, category in enumerate(row.categories):
                 columns[slot].append(_field_bytes(number, slot, category))
         features = features_of_columns(list(values.reshape(-1, DENSE_DIM).T), columns)
-        return features.sparse_ids, features.dense
+        return encode_ctr_request(features.sparse_ids, features.dense)
 
 
 class Prediction(BaseModel):
@@ -156,10 +193,29 @@ class FieldError(Exception):
         super().__init__(problem)
 
 
-def _check_length(number: int, field: str, values: list[int] | list[float], expected: int) -> None:
-    if len(values) != expected:
+def _check_instance(number: int, instance: Instance, shape: Shape | None) -> None:
+    ids, counts = len(instance.sparse_ids), instance.ids_per_slot
+    if counts and sum(counts) != ids:
         raise FieldError(
-            ("instances", number, field), f"has {len(values)} values, the model takes {expected}"
+            ("instances", number, "ids_per_slot"),
+            f"counts {sum(counts)} ids, sparse_ids has {ids}",
+        )
+    if shape is None:
+        return
+    if counts and not shape.many_ids and set(counts) != {1}:
+        raise FieldError(
+            ("instances", number, "ids_per_slot"), "the model takes one id a slot; leave it out"
+        )
+    if instance.slots != shape.slots:
+        field = "ids_per_slot" if counts else "sparse_ids"
+        raise FieldError(
+            ("instances", number, field),
+            f"has {instance.slots} values, the model takes {shape.slots}",
+        )
+    if len(instance.dense_ids) != shape.dense_dim:
+        raise FieldError(
+            ("instances", number, "dense_ids"),
+            f"has {len(instance.dense_ids)} values, the model takes {shape.dense_dim}",
         )
 
 

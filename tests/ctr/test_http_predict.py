@@ -16,9 +16,23 @@ from pydantic import BaseModel
 
 from ctr_serving.criteo import read_rows
 from ctr_serving.http_predict import JSON_BYTES_MAX, PATH
-from ctr_serving.http_schema import Failure, InvalidRequest, PredictResponse
-from tests.ctr.models import DENSE_DIM, SLOTS, direct_probabilities, embedding, requests_of
+from ctr_serving.http_schema import Failure, InvalidRequest, PredictRequest, PredictResponse
+from cube_proto import ctr_prediction_pb2
+from tests.ctr.local import write_shard_tables
+from tests.ctr.models import (
+    DENSE_DIM,
+    DICT_NAME,
+    EMBEDDING_DIM,
+    ROW_COUNT,
+    SLOTS,
+    direct_probabilities,
+    embedding,
+    publish,
+    requests_of,
+)
+from tests.ctr.networks import make_network, run_directly, write_network_manifest
 from tests.ctr.service import Ctr, Shards, ctr_running, write_conf
+from tests.waiting import wait_until
 
 MODELS_BY_STATUS: dict[int, type[BaseModel]] = {
     200: PredictResponse,
@@ -117,7 +131,10 @@ def changed(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
         (changed(("instances", 1, "sparse_ids", 3), "4"), ["sparse_ids", 3], "valid integer"),
         (changed(("instances", 1, "sparse_ids", 3), 2**63), ["sparse_ids", 3], "less than"),
         (changed(("instances", 1, "sparse_ids"), [1] * 25), ["sparse_ids"], "has 25 values"),
-        (changed(("instances", 1, "sparse_ids"), []), ["sparse_ids"], "at least 1"),
+        (changed(("instances", 1, "sparse_ids"), []), ["sparse_ids"], "has 0 values"),
+        (changed(("instances", 1, "ids_per_slot"), [2]), ["ids_per_slot"], "counts 2 ids"),
+        (changed(("instances", 1, "ids_per_slot"), [2, 0] + [1] * 24), ["ids_per_slot"], "one id"),
+        (changed(("instances", 1, "ids_per_slot"), [-1]), ["ids_per_slot", 0], "greater"),
         (changed(("instances", 1, "dense_ids"), [1.0] * 14), ["dense_ids"], "has 14 values"),
         (changed(("instances", 1, "dense_ids", 12), None), ["dense_ids", 12], "valid number"),
         (changed(("instances", 1, "dense_ids", 12), float("nan")), ["dense_ids", 12], "finite"),
@@ -170,6 +187,69 @@ def test_without_a_model(shards: Shards, tmp_path: Path) -> None:
         assert answer.status_code == 503
         assert "no model is loaded yet" in Failure.model_validate_json(answer.content).detail
         assert post(ctr, {}).status_code == 422
+
+
+def test_several_ids_a_slot_for_a_general_op(tmp_path: Path) -> None:
+    """A model over two slots, one of which has any number of ids."""
+    keys = np.arange(ROW_COUNT, dtype=np.uint64)
+    rows = embedding(keys.view(np.int64), 1)
+    write_shard_tables(tmp_path / "tables", "1_1", keys, rows, dict_name=DICT_NAME)
+    model = tmp_path / "vectors"
+    make_network(model, 5, {"vectors": 2 * EMBEDDING_DIM, "dense": 3})
+    lookups = [{"slot": slot, "dict": DICT_NAME, "input": "vectors"} for slot in range(2)]
+    write_network_manifest(
+        model,
+        "1_1",
+        slots=2,
+        dense_dim=3,
+        dense_input="dense",
+        dicts={DICT_NAME: {"dim": EMBEDDING_DIM}},
+        lookups=lookups,
+    )
+    write_conf(tmp_path, [8001])
+    toolkit = tmp_path / "model_toolkit.prototxt"
+    text = toolkit.read_text().replace("REMOTE", "LOCAL")
+    toolkit.write_text(text.replace(f'"{DICT_NAME}"', f'"./tables/{DICT_NAME}"'))
+    publish(tmp_path / "model", model)
+    (tmp_path / "workflow.prototxt").write_text(
+        'workflows { name: "w" workflow_type: "Sequence" nodes { name: "op" type: "SlotsOp" } }'
+    )
+    body: dict[str, list[dict[str, Any]]] = {
+        "instances": [
+            {"sparse_ids": [5, 7, 9], "ids_per_slot": [2, 1], "dense_ids": [0.5, 1, 2]},
+            {"sparse_ids": [8], "ids_per_slot": [0, 1], "dense_ids": [0.5, 1, 2]},
+            {"sparse_ids": [3, 4], "dense_ids": [0.5, 1, 2]},
+        ]
+    }
+    pooled = np.stack(
+        [
+            np.concatenate([rows[5] + rows[7], rows[9]]),
+            np.concatenate([np.zeros(EMBEDDING_DIM, np.float32), rows[8]]),
+            np.concatenate([rows[3], rows[4]]),
+        ]
+    )
+    dense = np.array([[0.5, 1, 2]] * 3, np.float32)
+    expected = run_directly(model, {"vectors": pooled, "dense": dense})
+    with ctr_running(tmp_path, "--workflow_file=workflow.prototxt") as ctr:
+        wait_until(lambda: ctr.get("/ready").status_code == 200, what="the model served")
+        np.testing.assert_allclose(probabilities_of(post(ctr, body)), expected, atol=1e-6, rtol=0)
+        body["instances"][1]["ids_per_slot"] = [0, 1, 0]
+        problem = InvalidRequest.model_validate_json(post(ctr, body).content).detail[0]
+        assert problem.loc == ["body", "instances", 1, "ids_per_slot"]
+        assert "has 3 values, the model takes 2" in problem.msg
+        criteo = {"criteo_rows": [{"integers": [1] * 13, "categories": ["a"] * 26}]}
+        answer = post(ctr, criteo)
+        assert answer.status_code == 422
+        assert "the model takes 2 slots and 3 dense values" in answer.text
+
+
+def test_what_only_ops_know_is_left_to_them() -> None:
+    request = PredictRequest.model_validate(
+        {"instances": [{"sparse_ids": [1, 2, 3], "ids_per_slot": [2, 1], "dense_ids": []}]}
+    )
+    message = ctr_prediction_pb2.Request.FromString(request.payload(None))
+    assert list(message.instances[0].sparse_ids) == [1, 2, 3]
+    assert list(message.instances[0].ids_per_slot) == [2, 1]
 
 
 # -------------------------------------------------------------------------------------- schema
@@ -232,6 +312,7 @@ def test_the_schema_tells_every_field_and_answer(operation: dict[str, Any]) -> N
     assert set(body["properties"]) == {"instances", "criteo_rows"}
     assert set(body["properties"]["instances"]["items"]["properties"]) == {
         "sparse_ids",
+        "ids_per_slot",
         "dense_ids",
     }
     assert body["properties"]["criteo_rows"]["items"]["properties"]["categories"]["maxItems"] == 26
@@ -244,7 +325,7 @@ def test_what_the_schema_allows_is_predicted(
     ctr: Ctr, operation: dict[str, Any], data: st.DataObject
 ) -> None:
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
-    lengths = {"sparse_ids": SLOTS, "dense_ids": DENSE_DIM}
+    lengths = {"sparse_ids": SLOTS, "ids_per_slot": 0, "dense_ids": DENSE_DIM}
     body = data.draw(values_of(schema, lengths))
     answer = post(ctr, body)
     assert len(probabilities_of(answer)) == sum(map(len, body.values()))
