@@ -60,8 +60,9 @@ class HttpConnection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         self._watch.unread()
-        self._registry.bound_unread(self)
         super().pause_writing()
+        # The write that filled the buffer may have more to come.
+        self.loop.call_soon(self._count_unread)
 
     def resume_writing(self) -> None:
         self._watch.read()
@@ -103,6 +104,10 @@ class HttpConnection(HttpToolsProtocol):
         peer = address_text(self.transport.get_extra_info("peername"))
         log.warning("%s is cut off: %s", peer, reason)
         self.transport.abort()
+
+    def _count_unread(self) -> None:
+        if self.flow.write_paused and not self.transport.is_closing():
+            self._registry.bound_unread(self)
 
     def _close_idle(self) -> None:
         self._registry.counters.connections_idle += 1

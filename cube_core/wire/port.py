@@ -11,6 +11,7 @@ from cube_core.wire.connections import Connections
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.peer_watch import PeerWatch
 from cube_core.wire.prpc_protocol import PrpcProtocol, address_text
+from cube_core.wire.tls_transport import counting
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class PortProtocol(asyncio.Protocol):
         self._start = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = counting(cast(asyncio.Transport, transport))
         self._peer = address_text(transport.get_extra_info("peername"))
         loop = asyncio.get_running_loop()
         self._watch = PeerWatch(self._limits, loop, self._close_idle, self._cut_off)

@@ -116,7 +116,9 @@ class PrpcProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._write_paused = True
         self._watch.unread()
-        self._connections.bound_unread(self)
+        self._count_unread()
+        # The write that filled the buffer may have more to come.
+        self._loop.call_soon(self._count_unread)
         self._gate_reading()
 
     def resume_writing(self) -> None:
@@ -290,7 +292,10 @@ class PrpcProtocol(asyncio.Protocol):
             self._abort(f"{waiting_bytes} bytes wait to be read, write_buffer_bytes_max={limit}")
             return
         self._transport.write(data)
-        if self._write_paused:
+        self._count_unread()
+
+    def _count_unread(self) -> None:
+        if self._write_paused and not self._transport.is_closing():
             self._connections.bound_unread(self)
 
     @property
