@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
@@ -76,18 +77,26 @@ def add_predict_route(
             504: {"model": Failure, "description": "No answer in time"},
         },
     )
-    async def predict(request: Request, debug: bool = False) -> Response:
+    async def predict(
+        request: Request,
+        debug: bool = False,
+        timeout_ms: Annotated[int | None, Query(ge=1)] = None,
+    ) -> Response:
         """All instances are predicted, or none.
 
-        `debug=true` has version, time of each stage and missing keys told in `message`.
+        `debug=true` has version, time of each stage and missing keys told in `message`. After
+        `timeout_ms` nobody waits for the answer any more, and no work is spent on it.
         """
+        context = RpcContext(peer_address(request))
+        if timeout_ms is not None:
+            context.deadline_s = time.monotonic() + timeout_ms / 1000
         method = service.methods["debug" if debug else "inference"]
         try:
             body = await read_body(request, limits)
             payload = await _inline_or_thread(
                 len(body) <= _ON_LOOP_BYTES_MAX, _payload_of, body, shape_of_instances
             )
-            answer = await method.handler(payload, RpcContext(peer_address(request)))
+            answer = await method.handler(payload, context)
         except ValidationError as error:
             return _invalid(_problems(error))
         except FieldError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from cube_core.endpoint import Endpoint
 from cube_core.hedging import HEDGES_BURST_MAX
 from tests.ctr.models import requests_of
 from tests.ctr.service import Ctr
-from tests.ctr.test_client import closed_address, peer
+from tests.ctr.test_client import PREDICTORS, closed_address, peer
 
 
 def address_of(ctr: Ctr, protocol: str) -> str:
@@ -87,6 +88,17 @@ async def test_a_slow_server_is_not_waited_for(ctr: Ctr, protocol: str) -> None:
         with CtrClient(address, protocol, hedge_timeout_ms=20) as blocking:
             answers += [blocking.ask(*requests_of(2)) for _ in range(6)]
     assert {answer.endpoint for answer in answers} == {address_of(ctr, protocol)}
+
+
+def test_hedging_by_predictors_prototxt(ctr: Ctr, tmp_path: Path) -> None:
+    path = tmp_path / "predictors.prototxt"
+    with peer(lambda connection: None) as slow:
+        text = PREDICTORS.read_text().replace("127.0.0.1:8010", f"{slow},{ctr.address}")
+        path.write_text(
+            text.replace("hedge_request_timeout_ms: -1", "hedge_request_timeout_ms: 20")
+        )
+        with CtrClient.from_conf(path) as client:
+            assert {client.ask(*requests_of(2)).endpoint for _ in range(4)} == {ctr.address}
 
 
 def test_servers_that_are_all_down_or_slow_are_an_error_with_hedging_too() -> None:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from ctr_serving.criteo import read_rows
-from ctr_serving.http_predict import JSON_BYTES_MAX, PATH
-from ctr_serving.http_schema import Failure, InvalidRequest, PredictRequest, PredictResponse
+from ctr_serving.http_predict import JSON_BYTES_MAX, PATH, add_predict_route
+from ctr_serving.http_schema import (
+    Failure,
+    InvalidRequest,
+    PredictRequest,
+    PredictResponse,
+    Shape,
+)
+from cube_core.errors import RpcTimeoutError
+from cube_core.wire.limits import WireLimits
+from cube_core.wire.service import RpcContext, Service
 from cube_proto import ctr_prediction_pb2
 from tests.ctr.local import write_shard_tables
 from tests.ctr.models import (
@@ -241,6 +252,35 @@ def test_several_ids_a_slot_for_a_general_op(tmp_path: Path) -> None:
         answer = post(ctr, criteo)
         assert answer.status_code == 422
         assert "the model takes 2 slots and 3 dense values" in answer.text
+
+
+async def test_the_callers_timeout_reaches_the_handler() -> None:
+    deadlines: list[float | None] = []
+
+    async def late(payload: bytes | memoryview, context: RpcContext) -> bytes:
+        deadlines.append(context.deadline_s)
+        raise RpcTimeoutError("the caller's timeout passed")
+
+    descriptor = ctr_prediction_pb2.DESCRIPTOR.services_by_name["CTRPredictionService"]
+    app = FastAPI()
+    service = Service(descriptor, {"inference": late, "debug": late})
+    add_predict_route(app, service, lambda: Shape(SLOTS, DENSE_DIM, False), WireLimits())
+    body = instances_of(*requests_of(1))
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://ctr", timeout=10
+    ) as client:
+        begin_s = time.monotonic()
+        answers = [
+            await client.post(f"{PATH}{query}", json=body)
+            for query in ("", "?timeout_ms=60000", "?timeout_ms=0")
+        ]
+    assert [answer.status_code for answer in answers] == [504, 504, 422]
+    assert Failure.model_validate(answers[0].json()).detail == "the caller's timeout passed"
+    assert InvalidRequest.model_validate(answers[2].json()).detail[0].loc == ["query", "timeout_ms"]
+    unbound, bound = deadlines
+    assert unbound is None
+    assert bound is not None
+    assert begin_s + 60 <= bound <= time.monotonic() + 60
 
 
 def test_what_only_ops_know_is_left_to_them() -> None:
