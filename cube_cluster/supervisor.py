@@ -69,8 +69,9 @@ class Supervisor:
         _require_free_ports([runner.role for runner in self._runners])
         try:
             if await _unless(stopping, self._start_all()):
-                self._write(state="up")
+                # Who waits for the state finds printed what there is to say.
                 on_up(self._record)
+                self._write(state="up")
                 await _unless(stopping, self._keep_all())
         finally:
             self._write(state="stopping")

@@ -25,7 +25,7 @@ from examples.criteo_ctr.features import Rows, read_training_rows
 from examples.criteo_ctr.generator import draw_rows, write_rows
 from examples.criteo_ctr.models import unsplit_probabilities
 from examples.criteo_ctr.quality import quality
-from examples.criteo_ctr.run_directory import prepare
+from examples.criteo_ctr.run_directory import CLUSTER_FILE, prepare
 from examples.criteo_ctr.service import Service
 from examples.criteo_ctr.takeover import takeover_problems, takeover_table, watch_takeover
 from examples.criteo_ctr.training_job import TrainingJob, progress_bar
@@ -119,11 +119,10 @@ def _run(
     rows_max: int,
     seed: int,
 ) -> None:
-    ports = prepare(directory, example.conf_dir, example.ports)
-    if ports != example.ports:
-        console.print(f"default ports are taken; moved to {ports.all()} in {directory / 'conf'}")
+    if shift := prepare(directory, example.conf_dir):
+        console.print(f"ports are taken; all are moved by {shift} in {directory / CLUSTER_FILE}")
     first_rows, second_rows = _rows_of_passes(console, directory, data, rows_max, seed)
-    service = Service(directory, ports, example)
+    service = Service(directory)
     job = TrainingJob(console, example, service.training_output_dir, seed)
     try:
         with service:
@@ -137,8 +136,7 @@ def _serve_passes(
 ) -> None:
     asked = first_rows.take(slice(0, _ROWS_ASKED_MAX))
     first = job.run_pass("1", first_rows)
-    for line in service.start():
-        console.print(line, highlight=False, markup=False)
+    console.print(service.start(), highlight=False, markup=False)
     _wait_until_served(console, service, asked)
     console.print(
         f"pass 1 is served {time.monotonic() - first.announced_at_s:.1f} s after its donefile"
@@ -184,7 +182,7 @@ def _wait_until_served(console: Console, service: Service, rows: Rows) -> None:
 
     Raises:
         DemoError: not in time; with the last answer's error.
-        ProcessError: a process ended meanwhile.
+        ServiceError: a process ended meanwhile.
     """
     pause = threading.Event()
     deadline = time.monotonic() + _SERVED_TIMEOUT_S

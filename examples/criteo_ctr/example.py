@@ -9,7 +9,7 @@ from typing import Any
 
 from examples.criteo_ctr.export import ExportedPass, export_pass
 from examples.criteo_ctr.network import CtrNetwork
-from examples.criteo_ctr.run_directory import CONF_DIR, DEFAULT_PORTS, Ports
+from examples.criteo_ctr.run_directory import CONF_DIR
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,12 @@ class Example:
             probabilities float32[n, 2].
         export: writes a pass of the trained network, under an id, into the trainer's output
             directory.
-        conf_dir: the files that its service is started from, which name `ports`.
-        transfer_confs: those of cube-transfer, one for each dict.
-        ctr_flags: of ctr-serving, besides its ports, --conf and --cube_conf.
+        conf_dir: cluster.yml of its service, and files that it names.
     """
 
     make_network: Callable[[], Any]
     export: Callable[[Any, Path, str], ExportedPass]
     conf_dir: Path = CONF_DIR
-    ports: Ports = DEFAULT_PORTS
-    transfer_confs: tuple[str, ...] = ("transfer.conf",)
-    ctr_flags: tuple[str, ...] = ()
 
 
 CRITEO = Example(CtrNetwork, export_pass)

@@ -43,7 +43,7 @@ def watch_takeover(
 
     Raises:
         TakeoverError: the two passes cannot be told apart by their answers.
-        ProcessError: a process of the service ended.
+        ServiceError: a process of the service ended.
     """
     with Load(rows, [service.connector(protocol) for protocol in PROTOCOLS]) as load:
         exported = train_next()

@@ -13,16 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from cube_cluster.identity import Identity, is_alive
+from cube_cluster.processes_file import read_processes
 from tests.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CRITEO_ROWS = REPOSITORY.parent / "shared" / "data" / "criteo" / "train.tiny.csv"
-ROLES = ("cube-server-0", "cube-server-1", "cube-transfer", "ctr-serving")
+ROLES = ("cube_server_0", "cube_server_1", "cube_transfer_0", "ctr_serving_0")
 DEEPFM_ROLES = (
-    *(f"cube-server-{number}" for number in range(3)),
-    "cube-transfer-embedding",
-    "cube-transfer-first-order",
-    "ctr-serving",
+    *(f"cube_server_{number}" for number in range(3)),
+    "cube_transfer_0",
+    "cube_transfer_1",
+    "ctr_serving_0",
 )
 
 
@@ -33,7 +35,12 @@ def running_demo(run_dir: Path, *arguments: str) -> Iterator[subprocess.Popen[by
         process = subprocess.Popen(
             [sys.executable, "-m", "examples.criteo_ctr.demo", f"--run_dir={run_dir}", *arguments],
             cwd=REPOSITORY,
-            env={**os.environ, "COLUMNS": "120", "PYTHONUNBUFFERED": "1"},
+            env={
+                **os.environ,
+                "COLUMNS": "120",
+                "PYTHONPATH": str(REPOSITORY),
+                "PYTHONUNBUFFERED": "1",
+            },
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -43,7 +50,7 @@ def running_demo(run_dir: Path, *arguments: str) -> Iterator[subprocess.Popen[by
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(30)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -53,29 +60,18 @@ def output_of(run_dir: Path) -> str:
     return run_dir.with_suffix(".out").read_text(encoding="utf-8")
 
 
-def children_of(pid: int) -> dict[int, str]:
-    """Command lines of the direct children of a process, by pid."""
-    found = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
-                command = (stat.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                found[int(stat.parent.name)] = command
-    return found
+def started_by(run_dir: Path) -> dict[str, Identity]:
+    """The supervisor and its roles, by name."""
+    record = read_processes(run_dir)
+    assert record is not None
+    roles = {name: role.identity for name, role in record.roles.items() if role.identity}
+    return {"supervisor": record.supervisor, **roles}
 
 
 def reach_stage(process: subprocess.Popen[bytes], run_dir: Path, stage: str) -> None:
     """Waits until the demo says that it is so far."""
     wait_until(lambda: stage in output_of(run_dir) or process.poll() is not None, 90.0, stage)
     assert process.poll() is None, output_of(run_dir)
-
-
-def is_running(pid: int, command: str) -> bool:
-    try:
-        found = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return False
-    return found == command
 
 
 @pytest.mark.demo
@@ -101,13 +97,13 @@ def test_demo_on_real_criteo_rows(tmp_path: Path, model: str, roles: Sequence[st
     assert re.search(r"donefile to first answer of pass 2\s+│\s+\d+\.\d+ s", output), output
     assert str(run_dir) in output
     for role in roles:
-        assert " ready: " in (run_dir / f"{role}.log").read_text(), role
+        assert " ready: " in (run_dir / role / f"{role}.log").read_text(), role
 
 
 @pytest.mark.demo
 @pytest.mark.parametrize(
     ("signal_number", "stage"),
-    [(signal.SIGINT, "cube-server ready"), (signal.SIGTERM, "requests go on")],
+    [(signal.SIGINT, "cube_server_0"), (signal.SIGTERM, "requests go on")],
 )
 def test_an_interrupted_demo_stops_what_it_started(
     tmp_path: Path, signal_number: signal.Signals, stage: str
@@ -115,11 +111,11 @@ def test_an_interrupted_demo_stops_what_it_started(
     run_dir = tmp_path / "run"
     with running_demo(run_dir, "--rows=2000") as process:
         reach_stage(process, run_dir, stage)
-        children = children_of(process.pid)
+        started = started_by(run_dir)
         process.send_signal(signal_number)
-        exit_code = process.wait(30)
-    assert len(children) == len(ROLES), children
-    assert [pid for pid, command in children.items() if is_running(pid, command)] == []
+        exit_code = process.wait(60)
+    assert set(started) == {"supervisor", *ROLES}
+    assert [name for name, identity in started.items() if is_alive(identity)] == []
     assert exit_code == 128 + signal_number, output_of(run_dir)
     assert str(run_dir) in output_of(run_dir)
 
@@ -129,13 +125,12 @@ def test_a_process_that_dies_fails_the_demo(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with running_demo(run_dir, "--rows=2000") as process:
         reach_stage(process, run_dir, "requests go on")
-        children = children_of(process.pid)
-        (victim,) = [pid for pid, command in children.items() if "cube_transfer" in command]
-        os.kill(victim, signal.SIGKILL)
+        started = started_by(run_dir)
+        os.kill(started["cube_transfer_0"].pid, signal.SIGKILL)
         exit_code = process.wait(60)
     assert exit_code == 1, output_of(run_dir)
-    assert "failed: cube-transfer ended with exit code -9" in output_of(run_dir)
-    assert [pid for pid, command in children.items() if is_running(pid, command)] == []
+    assert "failed: cube_transfer_0 ended by SIGKILL" in output_of(run_dir)
+    assert [name for name, identity in started.items() if is_alive(identity)] == []
 
 
 @pytest.mark.parametrize(

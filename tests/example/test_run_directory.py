@@ -1,26 +1,27 @@
-"""The copies of conf/ name ports that are free."""
+"""The copy of conf/cluster.yml names ports that are free."""
 
 from __future__ import annotations
 
-import json
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from cube_core.conf.transfer_conf import read_transfer_conf
+from cube_cluster.cluster_file import read_cluster
 from cube_core.errors import CubeError
 from examples.criteo_ctr import run_directory
-from examples.criteo_ctr.run_directory import CONF_DIR, DEFAULT_PORTS, Ports, prepare
+from examples.criteo_ctr.run_directory import CLUSTER_FILE, CONF_DIR, ports_of, prepare
 
 
-def test_free_default_ports_leave_the_files_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_free_default_ports_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_directory, "taken_ports", lambda ports: [])
-    assert prepare(tmp_path / "run") == DEFAULT_PORTS
-    for path in CONF_DIR.iterdir():
-        assert (tmp_path / "run" / "conf" / path.name).read_bytes() == path.read_bytes()
+    assert prepare(tmp_path / "run") == 0
+    cluster = read_cluster(tmp_path / "run" / CLUSTER_FILE)
+    assert cluster == read_cluster(CONF_DIR / "cluster.yml").model_copy(update={"run_dir": "."})
+    assert ports_of(tmp_path / "run" / CLUSTER_FILE) == [8001, 9001, 8002, 9002, 8098, 8010, 9010]
 
 
 def test_a_taken_port_moves_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,19 +33,9 @@ def test_a_taken_port_moves_all_of_them(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(
         run_directory, "taken_ports", lambda ports: [port for port in ports if port == 8002]
     )
-    ports = prepare(tmp_path / "run")
-    assert ports == Ports((9001, 9002), (10001, 10002), (9098,), 9010, 10010)
-    conf_dir = tmp_path / "run" / "conf"
-    transfer = read_transfer_conf(conf_dir / "transfer.conf")
-    assert [replica.endpoint.port for replica in transfer.replicas] == [9001, 9002]
-    assert transfer.wget_port == 9098
-    cube = json.loads((conf_dir / "cube.conf").read_text())
-    assert [node["ipport_list"] for node in cube[0]["nodes"]] == [
-        "list://127.0.0.1:9001",
-        "list://127.0.0.1:9002",
-    ]
-    assert cube[0]["timeout"] == 200
-    assert "list://127.0.0.1:9010" in (conf_dir / "predictors.prototxt").read_text()
+    assert prepare(tmp_path / "run") == 1000
+    moved = [9001, 10001, 9002, 10002, 9098, 9010, 10010]
+    assert ports_of(tmp_path / "run" / CLUSTER_FILE) == moved
 
 
 def test_no_free_ports_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,3 +48,15 @@ def test_a_used_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "old.log").touch()
     with pytest.raises(CubeError, match="is not empty"):
         prepare(tmp_path)
+
+
+def test_the_samples_in_conf_are_as_their_cluster_says() -> None:
+    check = subprocess.run(
+        [sys.executable, "-m", "cube_cluster.main", "config", "--check"],
+        cwd=CONF_DIR.parent,
+        env={**os.environ, "PYTHONPATH": str(CONF_DIR.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert check.returncode == 0, f"run `cube config`: {check.stdout}{check.stderr}"
