@@ -1,6 +1,8 @@
-"""Asks a server that was put aside whether it answers again."""
+"""Asks a server that was put aside whether it may be used again."""
 
 from __future__ import annotations
+
+import json
 
 from cube_core.endpoint import Endpoint
 from cube_core.errors import RpcError
@@ -8,20 +10,34 @@ from cube_core.tls import ClientTls
 from cube_core.wire.prpc_blocking import BlockingConnection
 
 _SERVER_STOPPING_CODE = 2003
+_STATUS = b'{"cmd":"status"}'
 
 
 def answers(endpoint: Endpoint, *, within_s: float, tls: ClientTls | None = None) -> bool:
-    """Whether it takes a connection and answers a seek without keys; an error is an answer too,
-    unless it says that the server is stopping."""
+    """Whether it takes a connection, answers a seek without keys and does not say that it is not
+    ready; an error is an answer too, unless it says that the server is stopping."""
     try:
         connection = BlockingConnection(endpoint, connect_timeout_s=within_s, tls=tls)
     except RpcError:
         return False
     try:
         connection.call("rec.mcube.DictService", "seek", b"", timeout_s=within_s)
+        return _is_ready(connection, within_s)
     except RpcError as error:
         # Errors of this side have no code.
         return error.code not in (0, _SERVER_STOPPING_CODE)
     finally:
         connection.close()
-    return True
+
+
+def _is_ready(connection: BlockingConnection, within_s: float) -> bool:
+    """Of a server that was away while others switched: whether it has caught up. Servers of the
+    original, and those that do not tell everybody, are taken for ready."""
+    frame = connection.call(
+        "rec.mcube.ControlService", "cmd", b"", timeout_s=within_s, attachment=_STATUS
+    )
+    try:
+        status = json.loads(bytes(frame.attachment) or b"{}")
+    except ValueError:
+        return True
+    return not isinstance(status, dict) or status.get("ready") is not False
