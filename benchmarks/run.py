@@ -12,7 +12,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import builder, client, ctr, deltas, kernel, replicas, server_cpu, switching
+from benchmarks import (
+    builder,
+    client,
+    ctr,
+    deltas,
+    kernel,
+    patches,
+    replicas,
+    server_cpu,
+    switching,
+)
 from benchmarks.machine import machine
 from benchmarks.peers import missing_programs
 from cube_core.command_line import run
@@ -44,6 +54,7 @@ def main(
         run_dir = Path(directory)
         figures["kernel"] = _kernel(run_dir, rounds, large)
         figures["deltas"] = _deltas(run_dir, rounds)
+        figures["patches"] = _patches(run_dir)
         figures["builder"] = _builder(run_dir, rounds, large)
         figures["server_cpu"] = _server_cpu(programs, run_dir, rounds)
         figures["switching"] = _switching(programs, run_dir)
@@ -82,6 +93,48 @@ def _kernel(run_dir: Path, rounds: int, large: bool) -> list[dict[str, Any]]:
             f"{figure.open_s:.2f}",
             f"{figure.memory_overhead_bytes_per_key:.2f}",
         )
+    console.print(table)
+    return figures
+
+
+def _patches(run_dir: Path) -> list[dict[str, Any]]:
+    table = Table(title="patches in a row over 1 M keys: the first 100 and the last 100")
+    for column in (
+        "patches",
+        "rows",
+        "",
+        "ms a patch",
+        "max",
+        "seek ns/key",
+        "MB memory",
+        "MB disk",
+    ):
+        table.add_column(column, justify="right")
+    figures = []
+    for count, rows in ((1000, 1000), (200, 10_000)):
+        figure = patches.measure(run_dir, patches=count, rows_per_patch=rows, base_keys=1_000_000)
+        figures.append(asdict(figure))
+        table.add_row(
+            f"{count:,}",
+            f"{rows:,}",
+            "base",
+            "",
+            "",
+            f"{figure.base_ns_per_key:.1f}",
+            f"{figure.base_rss_mb:.0f}",
+            "",
+        )
+        for name, some in (("first", figure.first), ("last", figure.last)):
+            table.add_row(
+                "",
+                "",
+                name,
+                f"{some.apply_ms_median:.0f}",
+                f"{some.apply_ms_max:.0f}",
+                f"{some.seek_ns_per_key:.1f}",
+                f"{some.rss_mb_max:.0f}",
+                f"{some.disk_mb_max:.0f}",
+            )
     console.print(table)
     return figures
 
