@@ -19,7 +19,7 @@ from ctr_serving.counters import Counters
 from ctr_serving.engine import ROWS_PER_RUN_MAX, Engine
 from ctr_serving.jobs import Features, Job, RequestJob
 from ctr_serving.sources import Source
-from ctr_serving.trace import Trace
+from ctr_serving.trace import ROWS_TOLD_MAX, MissingKey, Trace
 from cube_api import (
     STATUS_FAILED,
     STATUS_MISSING,
@@ -195,6 +195,8 @@ class Batches:
         for job in jobs:
             job.trace.seconds.update(seek=seek_s, infer=infer_s)
             end = begin + job.rows
+            if job.trace.is_detailed:
+                await _time_rows(job, rows[begin:end], dense[begin:end])
             job.succeed(probabilities[begin:end])
             begin = end
 
@@ -225,11 +227,28 @@ class Batches:
         begin = 0
         for job in jobs:
             end = begin + job.rows
-            job.trace.missing = missing[begin:end]
+            if job.trace.is_detailed:
+                _tell_missing(job, missing[begin:end])
             if found.errors:
                 job.trace.degraded = _degraded(int(failed[begin:end].sum()), found)
             _check_widths(job, status[begin:end])
             begin = end
+
+
+def _tell_missing(job: Job, missing: NDArray[np.bool_]) -> None:
+    keys = job.features.keys.reshape(missing.shape)
+    job.trace.missing += [
+        MissingKey(row, slot, int(keys[row, slot])) for row, slot in np.argwhere(missing).tolist()
+    ]
+
+
+async def _time_rows(job: Job, rows: NDArray[np.float32], dense: NDArray[np.float32]) -> None:
+    """What the first instances take when each is run alone."""
+    for row in range(min(job.rows, ROWS_TOLD_MAX)):
+        start_s = time.perf_counter()
+        job.engine.predict(rows[row : row + 1], dense[row : row + 1])
+        job.trace.row_seconds.append(time.perf_counter() - start_s)
+        await asyncio.sleep(0)
 
 
 def _check_widths(job: Job, status: NDArray[np.int32]) -> None:

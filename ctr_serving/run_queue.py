@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from ctr_serving.counters import Counters
 from ctr_serving.engine import ROWS_PER_RUN_MAX
 from ctr_serving.feeds import Feed, joined, parts, rows_of, signature
 from ctr_serving.network import Fetch, Network
+from ctr_serving.trace import ROWS_TOLD_MAX, Trace
 from cube_core.errors import CubeError, LimitError, PredictionError
 from cube_core.wire.service import RpcContext
 
@@ -44,7 +46,7 @@ class RunQueue:
         self._queue: deque[_Job] = deque()
         self._worker: asyncio.Task[None] | None = None
 
-    async def run(self, network: Network, feed: Feed, context: RpcContext) -> Fetch:
+    async def run(self, network: Network, feed: Feed, context: RpcContext, trace: Trace) -> Fetch:
         """Outputs [n, …] by name.
 
         Raises:
@@ -60,7 +62,10 @@ class RunQueue:
         self._queue.append(job)
         if self._worker is None:
             self._worker = loop.create_task(self._work())
-        return await job.answer
+        fetch = await job.answer
+        if trace.is_detailed:
+            await _time_rows(network, feed, rows, trace)
+        return fetch
 
     async def _work(self) -> None:
         try:
@@ -122,6 +127,17 @@ class RunQueue:
             if not job.answer.done():
                 job.answer.set_result({name: each[begin:end] for name, each in fetch.items()})
             begin = end
+
+
+async def _time_rows(network: Network, feed: Feed, rows: int, trace: Trace) -> None:
+    """What the first instances take when each is run alone, added up over all runs."""
+    for row, part in enumerate(islice(parts(feed, rows, 1), ROWS_TOLD_MAX)):
+        start_s = time.perf_counter()
+        network.run(part)
+        if row == len(trace.row_seconds):
+            trace.row_seconds.append(0.0)
+        trace.row_seconds[row] += time.perf_counter() - start_s
+        await asyncio.sleep(0)
 
 
 async def _run(network: Network, feed: Feed, rows: int) -> Fetch:

@@ -8,6 +8,7 @@ Response with err_code -1, no predictions and err_msg.
 from __future__ import annotations
 
 import asyncio
+import time
 
 from google.protobuf.message import DecodeError
 
@@ -43,10 +44,12 @@ class PredictionService:
         return await self._answer(payload, context, Trace())
 
     async def debug(self, payload: bytes | memoryview, context: RpcContext) -> bytes:
-        """As `inference`; err_msg tells the version that answered, the time of each stage and the
-        keys that were missing."""
-        trace = Trace()
+        """As `inference`; err_msg tells the version that answered, the time of each stage and of
+        each instance, and the keys that were missing."""
+        trace = Trace(is_detailed=True)
+        start_s = time.perf_counter()
         response = await self._answer(payload, context, trace)
+        trace.seconds["total"] = time.perf_counter() - start_s - sum(trace.row_seconds)
         probabilities, err_code, err_msg = parse_ctr_response(response)
         if err_code:
             return response

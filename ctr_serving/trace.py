@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+ROWS_TOLD_MAX = 100
+"""Instances whose own time is told, and missing keys that are named."""
 
-_MISSING_TOLD_MAX = 100
+
+class MissingKey(NamedTuple):
+    """A key without a row, and where it stands in the request."""
+
+    instance: int
+    slot: int
+    key: int
 
 
 @dataclass(slots=True)
@@ -18,23 +27,34 @@ class Trace:
         version: embedding version of the model that answered; "" when none did.
         rows: instances of the request.
         seconds: by stage; those of seek and infer are of the whole batch that the request was in.
-        missing: bool[rows, slots], which keys had no row; None when all had one.
+        is_detailed: whether somebody reads what follows.
+        missing: keys that had no row.
+        row_seconds: what the model takes for each instance when it is run alone.
         degraded: why defaults stand for keys whose shard failed; "" when none do.
     """
 
     version: str = ""
     rows: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    missing: NDArray[np.bool_] | None = None
+    is_detailed: bool = False
+    missing: list[MissingKey] = field(default_factory=list)
+    row_seconds: list[float] = field(default_factory=list)
     degraded: str = ""
 
     def text(self) -> str:
-        """In one line: version, rows, µs by stage, and instance:slot of missing keys."""
+        """In one line: version, rows, µs by stage, µs by instance, and instance:slot=key of missing
+        keys."""
         said = [f"version={self.version}", f"rows={self.rows}"]
         said += [f"{stage}_us={seconds * 1e6:.0f}" for stage, seconds in self.seconds.items()]
-        if self.missing is not None and self.missing.any():
-            places = np.argwhere(self.missing)
-            listed = [f"{instance}:{slot}" for instance, slot in places[:_MISSING_TOLD_MAX]]
-            listed += ["…"] if len(places) > len(listed) else []
-            said.append(f"missing={','.join(listed)}")
+        if self.row_seconds:
+            row_us = [f"{seconds * 1e6:.0f}" for seconds in self.row_seconds]
+            said.append(f"row_us={_listed(row_us, self.rows)}")
+        if self.missing:
+            places = (f"{each.instance}:{each.slot}={each.key}" for each in self.missing)
+            said.append(f"missing={_listed(places, len(self.missing))}")
         return " ".join(said)
+
+
+def _listed(items: Iterable[str], count: int) -> str:
+    shown = list(islice(items, ROWS_TOLD_MAX))
+    return ",".join([*shown, "…"] if count > len(shown) else shown)

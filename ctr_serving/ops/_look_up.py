@@ -14,6 +14,7 @@ from ctr_serving.network_manifest import Lookup, NetworkManifest
 from ctr_serving.ops._instances import Instances
 from ctr_serving.ops._op import OpCall
 from ctr_serving.ops._pooling import pooled
+from ctr_serving.trace import MissingKey
 from cube_api import STATUS_FAILED, STATUS_MISSING, STATUS_WRONG_WIDTH, SeekResult
 from cube_core.errors import PredictionError, WireError
 
@@ -111,9 +112,11 @@ def _fill(
     if default_row is not None:
         rows[missing | failed] = default_row
     trace, counters, slots = call.request.trace, call.request.counters, call.instances.slots
-    if trace.missing is None:
-        trace.missing = np.zeros((call.instances.rows, slots), np.bool_)
-    trace.missing[row_of_id[missing], lookup.slot] = True
+    if trace.is_detailed:
+        trace.missing += [
+            MissingKey(int(row_of_id[place]), lookup.slot, int(ids.values[place]))
+            for place in np.flatnonzero(missing)
+        ]
     by_slot = np.zeros(slots, np.int64)
     by_slot[lookup.slot] = missing.sum()
     counters.count_missing(by_slot)

@@ -102,7 +102,9 @@ class EngineCall:
             PredictionError: the inputs are not those of the model, or Paddle refused to run it.
             LimitError, RpcTimeoutError: it took too long.
         """
-        return await self.served.queue.run(self.served.network, feed, self._request.context)
+        return await self.served.queue.run(
+            self.served.network, feed, self._request.context, self._request.trace
+        )
 
     async def seek(self, dict_name: str, ids: NDArray[np.int64]) -> SeekResult:
         """Rows float32[k, dim] and status int32[k] of ids int64[k], from the version that the

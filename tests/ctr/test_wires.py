@@ -135,9 +135,26 @@ def test_debug_tells_version_and_times(ctr: Ctr) -> None:
     expected, _, _ = parse_ctr_response(raw_call(ctr, payload))
     assert err_code == 0
     np.testing.assert_allclose(probabilities, expected, atol=1e-6, rtol=0)
-    assert re.fullmatch(
-        r"version=1_1 rows=2 parse_us=\d+ queue_us=\d+ seek_us=\d+ infer_us=\d+", err_msg
-    )
+    stages = " ".join(rf"{stage}_us=\d+" for stage in ("parse", "queue", "seek", "infer", "total"))
+    assert re.fullmatch(rf"version=1_1 rows=2 {stages} row_us=\d+,\d+", err_msg)
+
+
+def test_debug_names_missing_keys(ctr: Ctr) -> None:
+    ids, dense = requests_of(150)
+    ids[0, 4] = 10**6
+    ids[2, 25] = -5
+    before = ctr.status()["missing_keys"]
+    _, _, err_msg = parse_ctr_response(raw_call(ctr, encode_ctr_request(ids, dense), "debug"))
+    assert err_msg.endswith(" missing=0:4=1000000,2:25=-5")
+    rows = re.search(r" row_us=([0-9,]+),… ", err_msg)
+    assert rows is not None
+    assert len(rows[1].split(",")) == 100
+    # Measuring asks no shard again.
+    assert ctr.status()["missing_keys"] == before + 2
+    ids[:] = 10**6
+    _, _, err_msg = parse_ctr_response(raw_call(ctr, encode_ctr_request(ids, dense), "debug"))
+    assert err_msg.count("=1000000,") == 100
+    assert err_msg.endswith("=1000000,…")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

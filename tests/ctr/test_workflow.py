@@ -193,7 +193,8 @@ def test_the_26_slots_are_one_configuration_of_the_general_op(
         payload = encode_ctr_request(ids[:1], dense[:1])
         _, _, err_msg = parse_ctr_response(raw_call(ctr, payload, "debug"))
         stages = "".join(rf"ctr_prediction\.{stage}_us=\d+ " for stage in STAGES)
-        assert re.match(rf"version=1_1 rows=1 parse_us=\d+ {stages}missing=0:", err_msg)
+        told = rf"version=1_1 rows=1 parse_us=\d+ {stages}total_us=\d+ row_us=\d+ missing=0:"
+        assert re.match(told, err_msg)
 
 
 STAGES = ("preprocess", "inference", "postprocess")
