@@ -186,7 +186,8 @@ class AsyncCtrClient:
     ) -> tuple[Endpoint, bytes | memoryview]:
         remaining_s = attempts.remaining_s(endpoint, time.monotonic())
         transport = self._transport(endpoint, variant.options.connect_timeout_ms)
-        return endpoint, await transport.call(payload, remaining_s)
+        with variant.outages.watched(endpoint):
+            return endpoint, await transport.call(payload, remaining_s)
 
     def _transport(self, endpoint: Endpoint, connect_timeout_ms: int) -> AsyncTransport:
         key = endpoint, connect_timeout_ms

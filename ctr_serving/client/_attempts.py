@@ -21,7 +21,7 @@ class Attempts:
         options = variant.options
         self.can_hedge = variant.can_hedge
         self._variant = variant
-        self._servers: Iterator[Endpoint] = variant.servers()
+        self._servers: Iterator[Endpoint] = variant.servers(now_s)
         self._deadline_s = now_s + options.timeout_ms / 1000
         self._retries_left = options.retry_count
         self._hedges_left = options.hedge_count if self.can_hedge else 0

@@ -171,7 +171,8 @@ class CtrClient:
         while endpoint is not None:
             remaining_s = attempts.remaining_s(endpoint, time.monotonic())
             try:
-                return endpoint, self._transport(endpoint, variant).call(payload, remaining_s)
+                with variant.outages.watched(endpoint):
+                    return endpoint, self._transport(endpoint, variant).call(payload, remaining_s)
             except ConnectError as error:
                 failure = error
                 endpoint = attempts.retry()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ctr_serving.client._outages import Outages
 from cube_core.conf.prototxt import read_predictors
 from cube_core.endpoint import Endpoint, parse_endpoint_list
 from cube_core.errors import ConfError
@@ -51,6 +52,7 @@ class Variant:
     Attributes:
         can_hedge: requests may be sent to a further endpoint; there is one, and it is wanted.
         hedges: how many may be.
+        outages: its endpoints that failed lately.
     """
 
     def __init__(self, tag: str, endpoints: Sequence[Endpoint], options: Options) -> None:
@@ -60,13 +62,16 @@ class Variant:
             options.hedge_timeout_ms >= 0 and options.hedge_count > 0 and len(endpoints) > 1
         )
         self.hedges = HedgeBudget(HEDGE_SHARE_MAX)
+        self.outages = Outages(trial_s=options.connect_timeout_ms / 1000)
         self._endpoints = list(endpoints)
         self._turns = itertools.count()
 
-    def servers(self) -> Iterator[Endpoint]:
-        """The endpoint whose turn it is, and round from there without end."""
-        turn = next(self._turns)
-        return itertools.islice(itertools.cycle(self._endpoints), turn % len(self._endpoints), None)
+    def servers(self, now_s: float) -> Iterator[Endpoint]:
+        """The endpoint whose turn it is, and round from there without end; those that failed lately
+        after the others."""
+        turn = next(self._turns) % len(self._endpoints)
+        in_turn = self._endpoints[turn:] + self._endpoints[:turn]
+        return itertools.cycle(self.outages.in_order(in_turn, now_s))
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def test_the_sample_configuration_is_read() -> None:
     routes = read_routes(PREDICTORS, "ctr_prediction_service")
     (variant,) = routes.variants
     assert (variant.tag, routes.protocol) == ("var1", "baidu_std")
-    assert [str(next(variant.servers())) for _ in range(3)] == ["127.0.0.1:8010"] * 3
+    assert [str(next(variant.servers(0.0))) for _ in range(3)] == ["127.0.0.1:8010"] * 3
     assert variant.options == Options(
         connect_timeout_ms=2000,
         timeout_ms=20_000,
@@ -166,7 +166,7 @@ def test_variants_are_picked_by_weight(tmp_path: Path) -> None:
     assert 0.25 < picked["var1"] / 4000 < 0.35
     routes = read_routes(two_variants(tmp_path, "0|1"), "ctr_prediction_service")
     assert {routes.pick().tag for _ in range(100)} == {"var2"}
-    first = [str(next(routes.variants[1].servers())) for _ in range(3)]
+    first = [str(next(routes.variants[1].servers(0.0))) for _ in range(3)]
     assert first == ["h1:1", "h2:2", "h1:1"]
 
 

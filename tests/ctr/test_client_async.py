@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from ctr_serving.client import (
     RpcTimeoutError,
 )
 from ctr_serving.client._attempts import Attempts
+from ctr_serving.client._outages import Outages
 from ctr_serving.client._routes import Options, Variant, routes_of_address
 from cube_core.endpoint import Endpoint
 from cube_core.hedging import HEDGES_BURST_MAX
@@ -141,6 +143,46 @@ def test_a_fleet_that_is_slow_as_a_whole_is_not_asked_twice_for_everything() -> 
     hedges = [attempts_of(variant).hedge(101.0) for _ in range(1000)]
     assert all(hedges[:HEDGES_BURST_MAX])
     assert 90 <= sum(hedge is not None for hedge in hedges) <= 120
+
+
+def test_a_server_that_failed_is_asked_last_until_its_trial() -> None:
+    outages = Outages(trial_s=2.0)
+    first, second, third = SERVERS
+    assert outages.in_order(SERVERS, 10.0) == SERVERS
+    outages.failed(first, 10.0)
+    outages.failed(first, 10.0)
+    assert outages.in_order(SERVERS, 10.05) == [second, third, first]
+    assert outages.in_order([second, third, first], 10.2) == [second, third, first]
+    # One request tries it; until that is known to have failed, others do not.
+    assert outages.in_order(SERVERS, 10.2) == SERVERS
+    assert outages.in_order(SERVERS, 10.3) == [second, third, first]
+    outages.failed(first, 12.1)
+    assert outages.in_order(SERVERS, 12.25) == [second, third, first]
+    assert outages.in_order(SERVERS, 12.35) == SERVERS
+    outages.answered(first)
+    assert outages.in_order(SERVERS, 12.35) == SERVERS
+    for server in SERVERS:
+        outages.failed(server, 13.0)
+    assert outages.in_order(SERVERS, 13.0) == SERVERS
+
+
+async def test_a_server_that_is_down_is_not_asked_by_every_request(ctr: Ctr) -> None:
+    asked: list[socket.socket] = []
+
+    def hang_up(connection: socket.socket) -> None:
+        asked.append(connection)
+        connection.close()
+
+    with peer(hang_up) as down:
+        address = f"list://{down},{ctr.address}"
+        with CtrClient(address) as client:
+            for _ in range(100):
+                assert client.ask(*requests_of(1)).endpoint == ctr.address
+        async with AsyncCtrClient(address) as other:
+            for _ in range(100):
+                assert (await other.ask(*requests_of(1))).endpoint == ctr.address
+    # In turn it would be asked 100 times.
+    assert 2 <= len(asked) < 40
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def test_another_number_of_ids_is_told_with_err_code(
 def test_bytes_that_do_not_parse_are_error_1003(ctr: Ctr, protocol: str) -> None:
     with ctr.client(protocol) as client:
         (variant,) = client._routes.variants
-        transport = client._transport(next(variant.servers()), variant)
+        transport = client._transport(next(variant.servers(0.0)), variant)
         with pytest.raises(RpcError) as raised:
             transport.call(b"\x0a\xff\xff\xff\xff\x0f12", TIMEOUT_S)
         assert raised.value.code == 1003
