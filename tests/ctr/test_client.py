@@ -151,7 +151,7 @@ def test_the_sample_configuration_is_read() -> None:
 
 
 def two_variants(tmp_path: Path, weights: str) -> Path:
-    text = PREDICTORS.read_text().replace('"50"', f'"{weights}"')
+    text = PREDICTORS.read_text().replace('"100"', f'"{weights}"')
     text = text[: text.rindex("}")] + (
         'variants { tag: "var2" naming_conf { cluster: "list://h1:1,h2:2" } } }'
     )
@@ -203,9 +203,9 @@ def test_the_variant_that_answers_is_told_and_may_be_chosen(ctr: Ctr, tmp_path: 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"50"', '"50|50"', "predictors[0].weighted_random_render_conf.variant_weight_list"),
-        ('"50"', '"x"', "'x' is not a weight"),
-        ('"50"', '"0"', "'0' is not a weight"),
+        ('"100"', '"50|50"', "predictors[0].weighted_random_render_conf.variant_weight_list"),
+        ('"100"', '"x"', "'x' is not a weight"),
+        ('"100"', '"0"', "'0' is not a weight"),
         ("WeightedRandomRender", "Other", "predictors[0].endpoint_router: 'Other'"),
         ('name: "ctr_prediction_service"', 'name: "x"', "there is no 'ctr_prediction_service'"),
         ("127.0.0.1:8010", "127.0.0.1", "predictors[0].variants[0]: naming_conf.cluster"),
