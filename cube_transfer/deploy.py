@@ -234,7 +234,7 @@ class Deployer:
 
     async def _build_layer(self, record: PassRecord) -> None:
         conf, pulled = self._settings.conf, self._settings.pulled(record.version)
-        options, base = conf.build, None
+        options = conf.build
         if record.previous:
             base = await asyncio.to_thread(self._read_base, record)
             # What a patch changes is stored as the rest is, whatever the configuration says since.
@@ -249,11 +249,6 @@ class Deployer:
         )
         await pulled.require_unchanged()
         tables = (await asyncio.to_thread(self._read_stack, record.version)).top
-        if base is not None and tables.value_bytes != base.value_bytes:
-            raise BuildError(
-                f"{record.input}: values of {tables.value_bytes} bytes; those of its base "
-                f"{base.version} have {base.value_bytes}"
-            )
         if record.dense:
             await asyncio.to_thread(self._check_dense, record, tables.value_bytes)
 

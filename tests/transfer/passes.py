@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,42 @@ def write_dense(directory: Path, version: str, *, dim: int = DIM, list_files: bo
     (directory / "manifest.json").write_text(json.dumps(manifest))
 
 
+Content = dict[int, str]
+"""What is served: the pass that each key has its row of; keys that are not in it are missing."""
+
+
+def base_content(pass_id: str, key_count: int = KEY_COUNT) -> Content:
+    return dict.fromkeys(range(key_count), pass_id)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Keys that have their rows of this pass from then on, and keys that go."""
+
+    base_id: str
+    id: str
+    sets: Sequence[int]
+    deletes: Sequence[int] = ()
+
+    @property
+    def version(self) -> str:
+        return f"{self.base_id}_{self.id}"
+
+    def over(self, content: Content) -> Content:
+        kept = {key: pass_id for key, pass_id in content.items() if key not in self.deletes}
+        return {**kept, **dict.fromkeys(self.sets, self.id)}
+
+    def write(self, directory: Path) -> None:
+        directory.mkdir(parents=True)
+        keys = np.array([*self.sets, *self.deletes], np.uint64)
+        rows = rows_of(self.id, keys[: len(self.sets)])
+        offsets = np.arange(len(keys) + 1, dtype=np.int64) * rows.itemsize * DIM
+        offsets[len(self.sets) :] = rows.nbytes
+        with SequenceFileWriter(str(directory / "part-00000")) as writer:
+            writer.append_bytes(keys, offsets, rows.view(np.uint8).reshape(-1))
+        write_manifest(directory)
+
+
 class Trainer:
     """Writes passes under `output`, and the donefile that announces them."""
 
@@ -83,6 +121,21 @@ class Trainer:
         dim = embedding.get("dim", DIM)
         write_dense(directory / "dense", f"{pass_id}_{pass_id}", dim=dim)
         return self.line(pass_id)
+
+    def write_patch(self, patch: Patch, *, dense: bool = False) -> dict[str, str]:
+        """Writes a patch and returns its line."""
+        directory = self.output / patch.version
+        patch.write(directory / "embedding")
+        line = {"id": patch.id, "key": patch.base_id, "input": f"../{patch.version}/embedding"}
+        if dense:
+            write_dense(directory / "dense", patch.version)
+            line["dense"] = f"../{patch.version}/dense"
+        return line
+
+    def announce_patches(self, *lines: dict[str, str]) -> None:
+        """Appends lines to patch.txt in one write."""
+        with self.donefile.with_name("patch.txt").open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
 
     def line(self, pass_id: str) -> dict[str, str]:
         directory = f"../{pass_id}"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tests.processes import Role, running
 from tests.transfer.fault_proxy import FaultProxy, proxied
-from tests.transfer.passes import DICT_NAME, KEY_COUNT, Trainer, rows_of
+from tests.transfer.passes import DICT_NAME, KEY_COUNT, Content, Trainer, rows_of
 from tests.waiting import wait_until
 
 
@@ -180,6 +180,23 @@ class Site:
             assert missing["status"] == 0xFFFFFFFF
             rows = b"".join(base64.b64decode(value["value"]) for value in found)
             assert rows == rows_of(pass_id, keys).tobytes()
+
+    def require_content(self, version: str, content: Content) -> None:
+        """Every server of every shard answers from the version, with exactly these rows."""
+        last = max(content) + 1
+        for name, server in self.servers.items():
+            shard = int(name.removeprefix("cube").split("_")[0])
+            keys = range(shard, last + self.shard_num, self.shard_num)
+            body = {"keys": list(keys), "version_required": True}
+            url = f"http://127.0.0.1:{server.port()}/DictService/seek"
+            reply = self.http.post(url, json=body).raise_for_status().json()
+            assert reply["version"] == version, name
+            for key, value in zip(keys, reply["values"], strict=True):
+                if key not in content:
+                    assert value["status"] == 0xFFFFFFFF, (name, key)
+                    continue
+                row = rows_of(content[key], np.array([key], np.uint64))
+                assert base64.b64decode(value["value"]) == row.tobytes(), (name, key)
 
     def published(self) -> str:
         """The version that CTR servers are told to serve, all three signs agreeing."""
