@@ -22,6 +22,7 @@ from benchmarks import (
     replicas,
     server_cpu,
     switching,
+    transfer,
 )
 from benchmarks.machine import machine
 from benchmarks.peers import missing_programs
@@ -59,6 +60,7 @@ def main(
         figures["server_cpu"] = _server_cpu(programs, run_dir, rounds)
         figures["switching"] = _switching(programs, run_dir)
         figures["workers"] = _workers(programs, run_dir, rounds)
+        figures["transfer"] = _transfer(run_dir, rounds)
         figures["client"] = _client(run_dir, rounds)
         figures["replicas"] = _replicas(run_dir, rounds)
         figures["ctr"] = _ctr(run_dir, rounds)
@@ -188,6 +190,15 @@ def _builder(run_dir: Path, rounds: int, large: bool) -> list[dict[str, Any]]:
         )
     console.print(table)
     return [asdict(figure) for figure in figures]
+
+
+def _transfer(run_dir: Path, rounds: int) -> list[dict[str, Any]]:
+    (run_dir / "transfer").mkdir()
+    deployments = transfer.measure(
+        run_dir / "transfer", list(transfer.TARGETS_S), rounds=min(rounds, 3), patches=rounds
+    )
+    console.print(transfer.table_of(deployments))
+    return [asdict(each) for each in deployments]
 
 
 def _server_cpu(programs: Path, run_dir: Path, rounds: int) -> list[dict[str, Any]]:

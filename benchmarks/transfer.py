@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
-from cube_core._native import SequenceFileWriter, crc32c_file
+from cube_core._native import SequenceFileReader, SequenceFileWriter, crc32c_file
 from cube_core.command_line import run
 
 DICT_NAME = "bench"
@@ -28,6 +28,16 @@ VALUE_BYTES = 40
 SHARDS = 2
 PARTS = 8
 TARGETS_S = {1_000_000: 3.0, 10_000_000: 20.0}
+PATCH_ROWS = 10_000
+PATCH_TARGET_S = 1.0
+DELETED_SHARE = 0.1
+_STEPS = {
+    "pull": "pulled",
+    "build": "built",
+    "ship": "shipped",
+    "load": "loaded",
+    "switch": "switched",
+}
 _WRITE_ROWS = 100_000
 _READY_TIMEOUT_S = 30.0
 _SERVED_TIMEOUT_S = 300.0
@@ -41,7 +51,9 @@ console = Console()
 class Deployment:
     """One pass: seconds from its line to all servers' answer, and the share of each step."""
 
+    what: str
     rows: int
+    target_s: float | None
     served_s: float
     steps_s: dict[str, float]
 
@@ -52,57 +64,82 @@ def main(
         list[int] | None, typer.Option("--rows", help="Of a pass; repeat for several sizes.")
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Passes of each size.")] = 3,
+    patches: Annotated[
+        int, typer.Option("--patches", min=0, help=f"Of {PATCH_ROWS} rows, over each size.")
+    ] = 5,
     directory: Annotated[
         Path | None, typer.Option("--directory", help="Where passes and tables are written.")
     ] = None,
 ) -> None:
-    """Measures how long a pass takes from its donefile line until all servers answer from it.
+    """Measures how long bases and patches take from the line until all servers answer from them.
 
     Example: python -m benchmarks.transfer --rows=1000000 --rounds=3
     """
     sizes = rows or list(TARGETS_S)
     with tempfile.TemporaryDirectory(prefix="cube-bench-", dir=directory) as run_dir:
-        measured = measure(Path(run_dir), sizes, rounds=rounds)
-    table = Table(title=f"donefile line to served, {VALUE_BYTES}-byte values, {SHARDS} shards")
-    for column in ("rows", "served s", "target s", "pull", "build", "ship", "load", "switch"):
-        table.add_column(column, justify="right")
-    for each in measured:
-        target = TARGETS_S.get(each.rows)
-        steps = (f"{seconds:.2f}" for seconds in each.steps_s.values())
-        table.add_row(f"{each.rows:,}", f"{each.served_s:.2f}", f"{target or ''}", *steps)
-    console.print(table)
+        measured = measure(Path(run_dir), sizes, rounds=rounds, patches=patches)
+    console.print(table_of(measured))
     console.print(machine())
     print(json.dumps([asdict(each) for each in measured]))
 
 
-def measure(run_dir: Path, sizes: list[int], *, rounds: int) -> list[Deployment]:
-    """Deploys `rounds` passes of each size, one after the other, on one running site."""
+def table_of(deployments: list[Deployment]) -> Table:
+    """For people."""
+    table = Table(title=f"donefile line to served, {VALUE_BYTES}-byte values, {SHARDS} shards")
+    for column in ("pass", "rows", "served s", "target s", *_STEPS):
+        table.add_column(column, justify="right")
+    for each in deployments:
+        steps = (f"{seconds:.2f}" for seconds in each.steps_s.values())
+        times = (f"{each.served_s:.2f}", f"{each.target_s or ''}", *steps)
+        table.add_row(each.what, f"{each.rows:,}", *times)
+    return table
+
+
+def measure(run_dir: Path, sizes: list[int], *, rounds: int, patches: int) -> list[Deployment]:
+    """Deploys `rounds` bases of each size, one after the other, on one running site, and patches
+    over the last of each size."""
     deployments: list[Deployment] = []
     with contextlib.ExitStack() as stack:
         http = stack.enter_context(httpx.Client(trust_env=False))
         servers = [stack.enter_context(_server(run_dir, shard)) for shard in range(SHARDS)]
         (run_dir / "donefile").mkdir()
-        daemon = stack.enter_context(_daemon(run_dir, servers))
+        site = Site(run_dir, http, stack.enter_context(_daemon(run_dir, servers)), servers)
         number = 0
         for size in sizes:
             for _ in range(rounds):
                 number += 1
                 _write_pass(run_dir / str(number), size, seed=number)
-                deployments.append(_deploy(run_dir, http, daemon, servers, number, size))
+                seconds = site.deploy("base.txt", number, number)
+                deployments.append(Deployment("base", size, TARGETS_S.get(size), *seconds))
+            base = number
+            for _ in range(patches):
+                number += 1
+                _write_patch(run_dir / str(number), run_dir / str(base), seed=number)
+                seconds = site.deploy("patch.txt", base, number)
+                deployments.append(Deployment("patch", PATCH_ROWS, PATCH_TARGET_S, *seconds))
     return deployments
 
 
-def _deploy(
-    run_dir: Path, http: httpx.Client, daemon: int, servers: list[int], number: int, rows: int
-) -> Deployment:
-    line = {"id": str(number), "key": str(number), "input": f"../{number}"}
-    with (run_dir / "donefile" / "base.txt").open("a", encoding="utf-8") as donefile:
-        donefile.write(json.dumps(line) + "\n")
-    announced_s = time.time()
-    for server in servers:
-        _await_served(http, server, f"{number}_{number}")
-    served_s = time.time() - announced_s
-    return Deployment(rows, served_s, _steps(http, daemon, str(number), announced_s))
+@dataclass(frozen=True)
+class Site:
+    """A running daemon and its servers, by their ports."""
+
+    run_dir: Path
+    http: httpx.Client
+    daemon: int
+    servers: list[int]
+
+    def deploy(self, file: str, base: int, number: int) -> tuple[float, dict[str, float]]:
+        """Announces a pass; returns the seconds until it is served, and those of each step."""
+        line = {"id": str(number), "key": str(base), "input": f"../{number}"}
+        with (self.run_dir / "donefile" / file).open("a", encoding="utf-8") as donefile:
+            donefile.write(json.dumps(line) + "\n")
+        announced_s = time.time()
+        for server in self.servers:
+            _await_served(self.http, server, f"{base}_{number}")
+        served_s = time.time() - announced_s
+        version = f"{base}_{number}"
+        return served_s, _steps(self.http, self.daemon, version, announced_s)
 
 
 def _await_served(http: httpx.Client, server: int, version: str) -> None:
@@ -114,17 +151,17 @@ def _await_served(http: httpx.Client, server: int, version: str) -> None:
         time.sleep(_POLL_S)
 
 
-def _steps(http: httpx.Client, daemon: int, pass_id: str, announced_s: float) -> dict[str, float]:
+def _steps(http: httpx.Client, daemon: int, version: str, announced_s: float) -> dict[str, float]:
     """Seconds of each step up to the switch, once the daemon has noted the last."""
     deadline = time.monotonic() + _READY_TIMEOUT_S
     times: dict[str, float] = {}
     while "done" not in times and time.monotonic() < deadline:
         history = http.get(f"http://127.0.0.1:{daemon}/history").json()
-        times = next(each["reached_at_s"] for each in history if each["id"] == pass_id)
+        times = next(each["reached_at_s"] for each in history if each["version"] == version)
         time.sleep(_POLL_S)
     steps, before_s = {}, announced_s
-    for stage in ("pulled", "built", "shipped", "loaded", "switched"):
-        steps[stage], before_s = times[stage] - before_s, times[stage]
+    for step, stage in _STEPS.items():
+        steps[step], before_s = times[stage] - before_s, times[stage]
     return steps
 
 
@@ -142,6 +179,26 @@ def _write_pass(directory: Path, rows: int, *, seed: int) -> None:
             writer.append(keys, random.random((count, VALUE_BYTES // 4), np.float32).view(np.uint8))
             left -= count
         writer.close()
+    _write_manifest(directory, paths)
+
+
+def _write_patch(directory: Path, base: Path, *, seed: int) -> None:
+    """New rows for keys of the base and for new keys, and keys that go, in one SequenceFile."""
+    directory.mkdir()
+    random = np.random.default_rng(seed)
+    known, _ = SequenceFileReader(str(base / "part-00000")).read(PATCH_ROWS // 2)
+    keys = np.concatenate([known, random.integers(0, 1 << 64, PATCH_ROWS // 2, dtype=np.uint64)])
+    deleted = random.random(PATCH_ROWS) < DELETED_SHARE
+    offsets = np.zeros(PATCH_ROWS + 1, np.int64)
+    np.cumsum(np.where(deleted, 0, VALUE_BYTES), out=offsets[1:])
+    values = random.random(int(offsets[-1]) // 4, np.float32).view(np.uint8)
+    path = directory / "part-00000"
+    with SequenceFileWriter(str(path)) as writer:
+        writer.append_bytes(keys, offsets, values)
+    _write_manifest(directory, [path])
+
+
+def _write_manifest(directory: Path, paths: list[Path]) -> None:
     files: list[dict[str, Any]] = [
         {"name": path.name, "size": path.stat().st_size, "crc32c": crc32c_file(str(path))}
         for path in paths
@@ -162,6 +219,7 @@ def _daemon(run_dir: Path, servers: list[int]) -> Iterator[int]:
     conf = [
         "[default]",
         f"dict_name: {DICT_NAME}",
+        "mode: base_delta",
         "wget_port: 8098",
         f"donefile_address: {run_dir / 'donefile'}",
         f"output_address: {run_dir / 'output'}",
