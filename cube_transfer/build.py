@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -26,66 +27,101 @@ class _BuilderDiedError(Exception):
     """The builder ended without saying what is wrong with the pass: killed, or out of memory."""
 
 
-async def build(
-    *,
-    dict_name: str,
-    version: Version,
-    input_path: Path,
-    output_path: Path,
-    shard_num: int,
-    options: BuildOptions,
-) -> None:
-    """Builds `<output_path>/<version>/`.
+class Builders:
+    """Runs `cube-builder`, a process for each build.
 
-    Raises:
-        BuildError: the pass cannot be built (the builder's own words), or the builder died
-            `ATTEMPTS_MAX` times.
+    Args:
+        keep_warm: have a process wait that has done its imports, which a small patch takes longer
+            for than for its build.
     """
-    arguments = [
-        f"--dict_name={dict_name}",
-        f"--job_mode={'base' if version.is_base else 'delta'}",
-        f"--cur_version={version.version}",
-        f"--depend_version={version.base}",
-        f"--input_path={input_path}",
-        f"--output_path={output_path}",
-        f"--shard_num={shard_num}",
-        "--only_build=true",
-        *(f"--{name}={value}" for name, value in options.model_dump(exclude_none=True).items()),
-    ]
 
-    def note(error: BaseException, attempt: int) -> None:
-        log.warning("build of %s, attempt %d: %s", version, attempt, error)
+    def __init__(self, *, keep_warm: bool = False) -> None:
+        self._keep_warm = keep_warm
+        self._warm: asyncio.subprocess.Process | None = None
 
-    try:
-        await until_done(
-            lambda: _run_builder(arguments),
-            on_failure=note,
-            transient=(_BuilderDiedError,),
-            attempts_max=ATTEMPTS_MAX,
-        )
-    except _BuilderDiedError as error:
-        raise BuildError(f"{error}, {ATTEMPTS_MAX} times") from error
+    async def warm(self) -> None:
+        """Starts the process that waits for the next build, if there is to be one."""
+        if self._keep_warm and self._warm is None:
+            try:
+                self._warm = await _start()
+            except OSError as error:
+                log.warning("no builder is kept warm: %s", error)
+
+    async def close(self) -> None:
+        """Ends the process that waits."""
+        process, self._warm = self._warm, None
+        if process is not None:
+            await _end(process)
+
+    async def build(
+        self,
+        *,
+        dict_name: str,
+        version: Version,
+        input_path: Path,
+        output_path: Path,
+        shard_num: int,
+        options: BuildOptions,
+    ) -> None:
+        """Builds `<output_path>/<version>/`.
+
+        Raises:
+            BuildError: the pass cannot be built (the builder's own words), or the builder died
+                `ATTEMPTS_MAX` times.
+        """
+        arguments = [
+            f"--dict_name={dict_name}",
+            f"--job_mode={'base' if version.is_base else 'delta'}",
+            f"--cur_version={version.version}",
+            f"--depend_version={version.base}",
+            f"--input_path={input_path}",
+            f"--output_path={output_path}",
+            f"--shard_num={shard_num}",
+            "--only_build=true",
+            *(f"--{name}={value}" for name, value in options.model_dump(exclude_none=True).items()),
+        ]
+
+        def note(error: BaseException, attempt: int) -> None:
+            log.warning("build of %s, attempt %d: %s", version, attempt, error)
+
+        try:
+            await until_done(
+                lambda: self._run(arguments),
+                on_failure=note,
+                transient=(_BuilderDiedError,),
+                attempts_max=ATTEMPTS_MAX,
+            )
+        except _BuilderDiedError as error:
+            raise BuildError(f"{error}, {ATTEMPTS_MAX} times") from error
+
+    async def _run(self, arguments: list[str]) -> None:
+        process, self._warm = self._warm, None
+        if process is None or process.returncode is not None:
+            process = await _start()
+        assert process.stderr is not None  # noqa: S101  asked for as pipes
+        assert process.stdin is not None  # noqa: S101
+        try:
+            process.stdin.write(json.dumps(arguments).encode())
+            process.stdin.close()
+            problem = await _log_lines(process.stderr)
+            code = await process.wait()
+        finally:
+            if process.returncode is None:
+                await _end(process)
+        if code == USAGE_EXIT_CODE and problem:
+            raise BuildError(problem)
+        if code:
+            raise _BuilderDiedError(f"cube-builder ended with code {code}")
 
 
-async def _run_builder(arguments: list[str]) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "cube_transfer.builder_process", str(os.getpid()), *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
+async def _start() -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cube_transfer.builder_process", str(os.getpid())),
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         limit=_LINE_BYTES_MAX,
     )
-    assert process.stderr is not None  # noqa: S101  asked for as a pipe above
-    try:
-        problem = await _log_lines(process.stderr)
-        code = await process.wait()
-    finally:
-        if process.returncode is None:
-            await _end(process)
-    if code == USAGE_EXIT_CODE and problem:
-        raise BuildError(problem)
-    if code:
-        raise _BuilderDiedError(f"cube-builder ended with code {code}")
 
 
 async def _log_lines(stderr: asyncio.StreamReader) -> str:

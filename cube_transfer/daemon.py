@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import httpx
 
 from cube_core.errors import BuildError, ControlError
+from cube_transfer.build import Builders
 from cube_transfer.control_client import ServersHttp
 from cube_transfer.deploy import Deployer
 from cube_transfer.donefiles import Donefiles, ListedPatches
@@ -53,19 +54,26 @@ class Daemon:
         self.state = state
         self.donefiles = Donefiles(conf, source_http)
         self.fleet = Fleet(conf.replicas, control_http, settings.replica_deadline_s)
-        self.deployer = Deployer(settings, state, self.fleet, source_http, self._newer_listed)
+        self._builders = Builders(keep_warm=conf.mode == "base_delta")
+        self.deployer = Deployer(
+            settings, state, self.fleet, source_http, self._newer_listed, self._builders
+        )
         self.reconcile_error = ""
         self._ordered: PassRecord | None = None
         self._ordering = asyncio.Lock()
 
     async def run(self) -> None:
         """Runs until cancelled."""
-        await all_together([self.donefiles.run(), self._deploy_for_ever()])
+        try:
+            await all_together([self.donefiles.run(), self._deploy_for_ever()])
+        finally:
+            await self._builders.close()
 
     async def _deploy_for_ever(self) -> None:
         await asyncio.to_thread(tidy, self.settings, self.state)
         await self._take_up()
         while True:
+            await self._builders.warm()
             self.donefiles.changed.clear()
             self.deployer.forget_give_up()
             record = await self._take_ordered()

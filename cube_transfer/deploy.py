@@ -23,7 +23,7 @@ import lmdb
 from cube_builder.job import BuildReport
 from cube_core.errors import BuildError, CubeError, DeployError
 from cube_transfer.backoff import until_done
-from cube_transfer.build import build
+from cube_transfer.build import Builders
 from cube_transfer.cube_conf_file import update_cube_conf
 from cube_transfer.dense_manifest import check_dense
 from cube_transfer.fleet import Fleet
@@ -70,6 +70,7 @@ class Deployer:
         fleet: Fleet,
         http: httpx.AsyncClient,
         newer_listed: Callable[[PassRecord], bool],
+        builders: Builders,
     ) -> None:
         self.under_way: PassRecord | None = None
         self.error = ""
@@ -79,6 +80,7 @@ class Deployer:
         self._fleet = fleet
         self._http = http
         self._newer_listed = newer_listed
+        self._builders = builders
         self._publisher = Publisher(settings, state, http)
         self._serves_own_shards = True
         self._late_replicas: tuple[str, ...] = ()
@@ -239,7 +241,7 @@ class Deployer:
             base = await asyncio.to_thread(self._read_base, record)
             # What a patch changes is stored as the rest is, whatever the configuration says since.
             options = options.model_copy(update={"quant": base.quant})
-        await build(
+        await self._builders.build(
             dict_name=conf.dict_name,
             version=record.parsed_version,
             input_path=pulled.input,
