@@ -78,6 +78,13 @@ def base_content(pass_id: str, key_count: int = KEY_COUNT) -> Content:
     return dict.fromkeys(range(key_count), pass_id)
 
 
+def rows_in(content: Content, keys: Sequence[int]) -> list[bytes | None]:
+    """The row of each key; None for those that are missing."""
+    numbers = np.array([1000 * int(content.get(key, "0")) for key in keys], np.float32)
+    rows = rows_of("0", np.array(keys, np.uint64)) + numbers[:, None]
+    return [row.tobytes() if key in content else None for key, row in zip(keys, rows, strict=True)]
+
+
 @dataclass(frozen=True)
 class Patch:
     """Keys that have their rows of this pass from then on, and keys that go."""

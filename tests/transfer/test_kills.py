@@ -1,22 +1,24 @@
 """`kill -9` at random points of deployments: a pass is served whole or not at all, and no wedge.
 
-`CUBE_KILLS=200` asks for a campaign, `CUBE_KILLS_SEED` for another one of the same length.
+`CUBE_KILLS=200` asks for a campaign, `CUBE_KILLS_SEED` for another one of the same length. What it
+killed, in which step, is printed with the seed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from tests.transfer.passes import rows_of
+from tests.transfer.passes import Content, Patch, base_content, rows_in
 from tests.transfer.site import Site
 from tests.waiting import wait_until
 
@@ -24,54 +26,81 @@ KILLS = int(os.environ.get("CUBE_KILLS", "6"))
 SEED = int(os.environ.get("CUBE_KILLS_SEED", "1"))
 KEY_COUNT = 30_000
 KEYS_CHECKED = 500
+PATCH_SHARE = 0.6
 DAEMON = "cube-transfer"
 BUILDER = "cube-builder"
 
 
 class Campaign:
-    """One pass after another, each with one or more processes killed while it is deployed."""
+    """One base or patch after another, each with processes killed while it is deployed."""
 
     def __init__(self, site: Site, stack: contextlib.ExitStack) -> None:
         self.site = site
         self.random = random.Random(SEED)
-        self.killed: dict[str, int] = {}
+        self.killed: Counter[str] = Counter()
+        """By who was killed, in which step of what."""
+        self.passes: Counter[str] = Counter()
         self._stack = stack
-        self._deployment_s = 1.0
+        self._number = 0
+        self._base = ""
+        self._serves: tuple[str, Content] = ("", {})
+        self._next: tuple[str, Content] = ("", {})
+        self._took_s = {"base": 1.0, "patch": 0.5}
         self._start_daemon()
 
-    def deploy(self, pass_id: str) -> None:
+    def deploy(self, kind: str) -> None:
         """Without any kill."""
         started = time.monotonic()
-        self._announce(pass_id)
+        pass_id = self._announce(kind)
         self.site.await_stage(pass_id, "done")
-        self._deployment_s = time.monotonic() - started
-        self._require_served(pass_id)
+        self._took_s[kind] = time.monotonic() - started
+        self._require_served()
 
-    def deploy_killing(self, pass_id: str, before: str) -> int:
-        """Returns how many processes it killed on the way from pass `before`."""
-        self._announce(pass_id)
-        kills = 0
-        while kills == 0 or self.random.random() < 0.3:
-            self._wait_s(self.random.uniform(0, self._deployment_s))
-            self._kill(self.random.choice([DAEMON, BUILDER, *self.site.servers]), pass_id, before)
-            kills += 1
-        self.site.await_stage(pass_id, "done")
-        self._require_served(pass_id)
-        # The trainer's directory is not needed any more, and is as large as all others.
-        shutil.rmtree(self.site.trainer.output / before)
-        return kills
+    def deploy_killing(self) -> None:
+        """A base or a patch, with one or more kills on the way."""
+        kind = "patch" if self.random.random() < PATCH_SHARE else "base"
+        pass_id = self._announce(kind)
+        victims = [DAEMON, DAEMON, BUILDER, BUILDER, *self.site.servers]
+        first = True
+        while first or self.random.random() < 0.3:
+            first = False
+            victim = self.random.choice(victims)
+            if victim == BUILDER:
+                self._await_build()
+            longest_s = self._took_s[kind] / (2 if victim == BUILDER else 1)
+            self._wait_s(self.random.uniform(0, longest_s))
+            self._kill(victim, kind)
+        wait_until(lambda: self.site.stage(pass_id) == "done", 40, f"{pass_id} done, seed {SEED}")
+        self._require_served()
 
-    def _announce(self, pass_id: str) -> None:
+    def _announce(self, kind: str) -> str:
+        """Returns the id of its record."""
         trainer = self.site.trainer
-        trainer.announce(trainer.write(pass_id, key_count=KEY_COUNT))
+        self._number += 1
+        number = str(self._number)
+        self.passes[kind] += 1
+        if kind == "base":
+            if self._base:
+                # The trainer's directory is not needed any more, and is as large as all others.
+                shutil.rmtree(trainer.output / self._base)
+            trainer.announce(trainer.write(number, key_count=KEY_COUNT))
+            self._base = number
+            self._next = (f"{number}_{number}", base_content(number, KEYS_CHECKED))
+            return number
+        keys = self.random.sample(range(KEYS_CHECKED), 60)
+        patch = Patch(self._base, number, sets=keys[:40], deletes=keys[40:])
+        trainer.announce_patches(trainer.write_patch(patch))
+        self._next = (patch.version, patch.over(self._serves[1]))
+        return patch.version
 
-    def _kill(self, victim: str, pass_id: str, before: str) -> None:
-        builder = _children(self.site.daemon_pid()) if victim == BUILDER else []
-        if victim == BUILDER and not builder:
+    def _kill(self, victim: str, kind: str) -> None:
+        builders = _children(self.site.daemon_pid())
+        if victim == BUILDER and not builders:
             victim = DAEMON
-        self.killed[victim] = self.killed.get(victim, 0) + 1
+        step = (self.site.status()["deploying"] or {}).get("step") or "between"
+        self.killed[f"{victim.rstrip('_0123456789')} in {step} of a {kind}"] += 1
         if victim == BUILDER:
-            os.kill(builder[0], signal.SIGKILL)
+            os.kill(builders[0], signal.SIGKILL)
         elif victim == DAEMON:
             assert self.site.daemon is not None
             self.site.daemon.stop(signal.SIGKILL)
@@ -79,31 +108,42 @@ class Campaign:
             self.site.servers[victim].stop(signal.SIGKILL)
         for name in self.site.servers:
             if name != victim:
-                self._require_whole(name, {pass_id, before})
+                self._require_whole(name)
         if victim == DAEMON:
             self._start_daemon()
         elif victim != BUILDER:
             self.site.start_server(victim)
-            self._require_whole(victim, {pass_id, before})
+            self._require_whole(victim)
 
     def _start_daemon(self) -> None:
-        self._stack.enter_context(self.site.transfer())
+        self._stack.enter_context(self.site.transfer(mode="base_delta"))
 
-    def _require_whole(self, name: str, pass_ids: set[str]) -> None:
-        """The server answers from one of the passes, with its rows and no others."""
-        shard = int(name.removeprefix("cube").split("_")[0])
-        keys = np.arange(shard, KEYS_CHECKED, self.site.shard_num, dtype=np.uint64)
+    def _require_whole(self, name: str) -> None:
+        """The server answers from what was served before, or from what is deployed, with its rows
+        and no others."""
+        keys = range(self.site.shard_of(name), KEYS_CHECKED, self.site.shard_num)
         version, rows = self.site.seek(name, keys)
-        pass_id = version.split("_")[0]
-        assert pass_id in pass_ids, (name, version)
-        assert rows == rows_of(pass_id, keys).tobytes()
+        contents = dict([self._serves, self._next])
+        assert version in contents, (name, version, SEED)
+        assert rows == rows_in(contents[version], keys), (name, version, SEED)
 
-    def _require_served(self, pass_id: str) -> None:
+    def _require_served(self) -> None:
         site = self.site
-        site.require_served(pass_id, KEYS_CHECKED)
-        assert site.published() == f"{pass_id}_{pass_id}"
+        self._serves = self._next
+        for name in site.servers:
+            self._require_whole(name)
+        assert site.published() == self._serves[0]
         site.require_tidy()
         assert [str(path) for path in (site.root / "data").rglob(".*")] == []
+
+    def _await_build(self) -> None:
+        """Returns when the build is under way, or over."""
+
+        def begun() -> bool:
+            step = (self.site.status()["deploying"] or {}).get("step", "tidy")
+            return step not in ("", "pull")
+
+        wait_until(begun)
 
     def _wait_s(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -114,14 +154,12 @@ class Campaign:
 def test_a_pass_is_served_whole_or_not_at_all_whoever_is_killed(site: Site) -> None:
     with contextlib.ExitStack() as stack:
         campaign = Campaign(site, stack)
-        campaign.deploy("1")
-        campaign.deploy("2")
-        kills, number = 0, 2
-        while kills < KILLS:
-            number += 1
-            kills += campaign.deploy_killing(str(number), str(number - 1))
-        print(f"seed {SEED}: {kills} kills in {number - 2} passes: {campaign.killed}")
-        assert sum(campaign.killed.values()) == kills >= KILLS
+        for kind in ("base", "base", "patch"):
+            campaign.deploy(kind)
+        while campaign.killed.total() < KILLS:
+            campaign.deploy_killing()
+        figures = {"seed": SEED, "passes": campaign.passes, "kills": campaign.killed.total()}
+        print(json.dumps({**figures, "killed": dict(sorted(campaign.killed.items()))}))
 
 
 def _children(pid: int) -> list[int]:
