@@ -60,6 +60,15 @@ def _open(url: str) -> tuple[Any, str]:
         filesystem, root_path = _filesystem(root)
     except ValueError as error:
         raise DeployError(f"{shown(url)}: {error}") from error
+    except OSError as error:
+        # Of a library that is not there pyarrow tells every place that it has looked in.
+        problem = str(error).partition("\n")[0]
+        if "Unable to load" in problem:
+            raise DeployError(
+                f"{shown(url)}: {problem}: hdfs:// needs Hadoop's native client: libhdfs under "
+                "HADOOP_HOME, a JVM under JAVA_HOME, and CLASSPATH (hadoop classpath --glob)"
+            ) from error
+        raise OSError(f"{shown(url)}: {problem}") from error
     return filesystem, root_path.rstrip("/") + unquote(parts.path)
 
 

@@ -1,0 +1,101 @@
+"""A trainer's directory behind real servers of each kind, but for HDFS."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Address = Callable[[str], str]
+"""The address of a path in the directory."""
+
+
+@contextlib.contextmanager
+def ftp_directory(train: Path, commands: list[str] | None = None) -> Iterator[Address]:
+    """For anybody, and for trainer with s3cret; `commands` takes what the server was told."""
+    with warnings.catch_warnings():
+        # It stands on modules that newer Pythons do without.
+        warnings.simplefilter("ignore")
+        from pyftpdlib.authorizers import DummyAuthorizer
+        from pyftpdlib.handlers import FTPHandler
+        from pyftpdlib.ioloop import IOLoop
+        from pyftpdlib.servers import FTPServer
+
+    class Handler(FTPHandler):  # type: ignore[misc]
+        def pre_process_command(self, line: str, cmd: str, arg: str) -> None:
+            if commands is not None:
+                commands.append(line)
+            super().pre_process_command(line, cmd, arg)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Handler.authorizer = DummyAuthorizer()
+        Handler.authorizer.add_anonymous(str(train))
+        Handler.authorizer.add_user("trainer", "s3cret", str(train))
+    # Of a login that is refused.
+    Handler.auth_failed_timeout = 0
+    server = FTPServer(("127.0.0.1", 0), Handler, ioloop=IOLoop())
+    stopping = threading.Event()
+
+    def serve() -> None:
+        while not stopping.is_set():
+            server.serve_forever(timeout=0.02, blocking=False, handle_exit=False)
+        server.close_all()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield lambda path: f"ftp://127.0.0.1:{server.address[1]}/{path}"
+    finally:
+        stopping.set()
+        thread.join(10)
+
+
+@contextlib.contextmanager
+def s3_bucket(train: Path) -> Iterator[Address]:
+    """What is in the directory now, in a bucket `passes`."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        warnings.simplefilter("ignore")
+        import boto3
+        from moto.server import ThreadedMotoServer
+
+        server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        client: Any = boto3.client(
+            "s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1"
+        )
+        client.create_bucket(Bucket="passes")
+        for path in (path for path in train.rglob("*") if path.is_file()):
+            client.upload_file(str(path), "passes", str(path.relative_to(train)))
+        client.close()
+        query = f"?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+        try:
+            yield lambda path: f"s3://passes/{path}{query}"
+        finally:
+            server.stop()
+
+
+@contextlib.contextmanager
+def hdfs_stand_in(train: Path) -> Iterator[Address]:
+    """No HDFS: pyarrow's file system for it needs Hadoop's native client, which is in no Python
+    package. The directory itself, through pyarrow, takes the place of `HadoopFileSystem`."""
+    import pyarrow.fs
+
+    from cube_transfer import arrow_files
+
+    def from_uri(root: str) -> tuple[Any, str]:
+        assert root == "hdfs://namenode:8020"
+        return pyarrow.fs.SubTreeFileSystem(str(train), pyarrow.fs.LocalFileSystem()), ""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arrow_files, "_filesystem", from_uri)
+        yield lambda path: f"hdfs://namenode:8020/{path}"
