@@ -98,7 +98,8 @@ class Campaign:
         if victim == BUILDER and not builders:
             victim = DAEMON
         step = (self.site.status()["deploying"] or {}).get("step") or "between"
-        self.killed[f"{victim.rstrip('_0123456789')} in {step} of a {kind}"] += 1
+        role = "cube-server" if victim in self.site.servers else victim
+        self.killed[f"{role} in {step} of a {kind}"] += 1
         if victim == BUILDER:
             os.kill(builders[0], signal.SIGKILL)
         elif victim == DAEMON:
