@@ -126,6 +126,7 @@ def test_servers_that_fell_behind_get_base_and_patches(replicated_site: Site) ->
 
         # With nothing, all of it, in order.
         site.servers.pop("cube1_1").stop()
+        wait_until(lambda: not site.status()["replicas"]["cube1_1"]["ready"])
         shutil.rmtree(site.root / "data" / "cube1_1")
         proxy.commands.clear()
         site.start_server("cube1_1")
