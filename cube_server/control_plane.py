@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from cube_core.access import Asker, Right, audit
 from cube_core.errors import ControlError
 from cube_server.control import READING_COMMANDS, Command, Control, parse_command
 from cube_server.counters import Counts
+from cube_server.dict_directories import check_new_dict, found_dicts
 from cube_server.download import Downloads
 from cube_server.loaded import LoadedTable
 from cube_server.opening import TableOpener
@@ -27,6 +29,8 @@ from cube_server.versions import DictVersions
 if TYPE_CHECKING:
     from cube_server.metrics import ServerMetrics
 
+log = logging.getLogger(__name__)
+
 _AUDITED = ("cmd", "dict_name", "version", "version_path", "previous")
 
 PublishDict = Callable[["str", "LoadedTable | None", Sequence[LoadedTable]], Awaitable[None]]
@@ -36,14 +40,21 @@ PublishDict = Callable[["str", "LoadedTable | None", Sequence[LoadedTable]], Awa
 class ServedDict:
     """One dict of the server: its directory, its versions and their commands.
 
+    Args:
+        optional: the server is ready without it, until a version of it is served.
+
     Attributes:
         name: "" when the server was given none: it is that of the first table then.
     """
 
-    def __init__(self, settings: ServerSettings, name: str, publish: PublishDict) -> None:
-        alone = len(settings.dict_names) < 2
+    def __init__(
+        self, settings: ServerSettings, name: str, publish: PublishDict, *, optional: bool = False
+    ) -> None:
         self.name = name
-        data_dir = settings.data_dir if alone else settings.data_dir / name
+        self._optional = optional
+        self._claimed_by = ""
+        in_root = not name or len(settings.dict_names) == 1
+        data_dir = settings.data_dir if in_root else settings.data_dir / name
         self.store = DataDirectory(data_dir, name, settings.shard)
         self.versions = DictVersions(
             self.store,
@@ -60,6 +71,25 @@ class ServedDict:
         """Its name, as far as it is known."""
         current = self.versions.current
         return self.name or (current.table.dict_name if current else "")
+
+    @property
+    def problem(self) -> str:
+        """Why the server is not ready for the lack of it; "" when it does not lack it."""
+        if self._optional and self.versions.current is None:
+            return ""
+        return self.versions.problem
+
+    async def takes(self, name: str) -> bool:
+        """Whether it is the dict of that name, or has none yet."""
+        if self.shown_name:
+            return self.shown_name == name
+        names = await asyncio.to_thread(self.store.dict_names)
+        if names:
+            return name in names
+        if self.downloads.versions and self._claimed_by != name:
+            return False
+        self._claimed_by = name
+        return True
 
     async def status(self) -> dict[str, Any]:
         """State, tables in memory and versions on disk, for JSON."""
@@ -94,7 +124,13 @@ class ControlPlane:
         self._counts = counts
         self._started_s = time.monotonic()
         self._metrics: ServerMetrics | None = None
-        self.dicts = [ServedDict(settings, name, publish) for name in settings.dict_names or ("",)]
+        self._publish = publish
+        self._on_change: Callable[[bool], object] = lambda _: None
+        self._arriving: dict[str, ServedDict] = {}
+        if settings.dict_names:
+            self.dicts = [ServedDict(settings, name, publish) for name in settings.dict_names]
+        else:
+            self.dicts = [self._found(name) for name in found_dicts(settings.data_dir)]
 
     async def open(self) -> None:
         """Makes the data directories ready.
@@ -112,14 +148,23 @@ class ControlPlane:
 
     def on_change(self, callback: Callable[[bool], object]) -> None:
         """Calls back after every change of versions, with whether all dicts are served."""
+        self._on_change = callback
         for each in self.dicts:
-            each.versions.on_change = lambda: callback(
-                not any(dict_.versions.problem for dict_ in self.dicts)
-            )
+            self._watch(each)
+
+    def _watch(self, dict_: ServedDict) -> None:
+        dict_.versions.on_change = lambda: self._on_change(
+            not any(each.problem for each in self.dicts)
+        )
+
+    def _found(self, name: str) -> ServedDict:
+        """A dict that nobody named; a server without any waits for its first version."""
+        optional = bool(name)
+        return ServedDict(self._settings, name, self._publish, optional=optional)
 
     async def stop(self) -> None:
         """Lets the downloads under way fail, and ends folds."""
-        for each in self.dicts:
+        for each in (*self.dicts, *self._arriving.values()):
             each.downloads.stop()
         timeout_s = self._settings.drain_timeout_s
         await asyncio.gather(*(each.versions.stop(timeout_s) for each in self.dicts))
@@ -137,7 +182,7 @@ class ControlPlane:
         what = " ".join(str(command[each])[:80] for each in _AUDITED if each in command)
         self._settings.access.require(asker, right, what)
         try:
-            reply = await self._dict_of(command).control.run(command)
+            reply = await self._run(command)
         except Exception as error:
             audit(asker, what, f"failed: {error}")
             raise
@@ -148,7 +193,7 @@ class ControlPlane:
     async def ready(self) -> str:
         """Why not every dict is served, in the wanted version; "" when all are."""
         for each in self.dicts:
-            if problem := each.versions.problem:
+            if problem := each.problem:
                 return f"{each.name}: {problem}" if each.name else problem
         return ""
 
@@ -188,13 +233,45 @@ class ControlPlane:
             self._metrics = ServerMetrics(self.dicts)
         return self._metrics.text(counts)
 
-    def _dict_of(self, command: Command) -> ServedDict:
+    async def _run(self, command: Command) -> dict[str, Any]:
+        known = await self._dict_of(command)
+        if known is not None:
+            return await known.control.run(command)
+        name = str(command["dict_name"])
+        arriving = self._arriving.get(name)
+        if arriving is None:
+            await asyncio.to_thread(check_new_dict, self._settings.data_dir, name)
+            arriving = self._arriving[name] = self._found(name)
+            await asyncio.to_thread(arriving.store.open)
+        try:
+            reply = await arriving.control.run(command)
+        except BaseException:
+            if not arriving.downloads.versions:
+                self._arriving.pop(name, None)
+                await asyncio.to_thread(arriving.store.close_empty)
+            raise
+        await self._take_in(arriving)
+        return reply
+
+    async def _take_in(self, dict_: ServedDict) -> None:
+        """A dict whose first table has come is served from now on."""
+        if self._arriving.pop(dict_.name, None) is None:
+            return
+        await self._publish(dict_.name, None, [])
+        self._watch(dict_)
+        self.dicts.append(dict_)
+        log.info("dict %s is new and will be served", dict_.name)
+
+    async def _dict_of(self, command: Command) -> ServedDict | None:
+        """The dict that a command is for; None for the download of a new one."""
         name = command.get("dict_name")
         if name in (None, ""):
             return self.dicts[0]
         for each in self.dicts:
-            if each.shown_name in (name, ""):
+            if await each.takes(name):
                 return each
+        if command["cmd"] == "download" and not self._settings.dict_names:
+            return None
         served = ", ".join(each.shown_name for each in self.dicts)
         raise ControlError(f"{command['cmd']}: dict {name!r} is not served; served: {served}")
 

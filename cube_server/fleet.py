@@ -90,18 +90,19 @@ class Fleet:
     """Keeps `settings.workers` workers serving the same tables.
 
     Args:
+        dict_names: those that are served from the begin; more may be published.
         answer: called with what a worker asks.
     """
 
-    def __init__(self, settings: ServerSettings, port: int, answer: Ask) -> None:
+    def __init__(
+        self, settings: ServerSettings, dict_names: Sequence[str], port: int, answer: Ask
+    ) -> None:
         self._settings = settings
         self._port = port
         self._answer = answer
         self._workers: list[_Worker] = []
         self._keepers: list[asyncio.Task[None]] = []
-        self._dicts: dict[str, _DictTables] = {
-            name: _DictTables(None, []) for name in settings.dict_names or ("",)
-        }
+        self._dicts: dict[str, _DictTables] = {name: _DictTables(None, []) for name in dict_names}
         self._next_number = 0
         self._counts_of_ended: Counts = {}
         self._stopping = False
@@ -123,7 +124,7 @@ class Fleet:
     ) -> None:
         """Lets every worker answer the dict from these versions; returns when all do."""
         async with self._publishing:
-            known = self._dicts[dict_name].tables
+            known = self._dicts.get(dict_name, _DictTables(None, [])).tables
             self._dicts[dict_name] = _DictTables(
                 self._numbered(known, current) if current is not None else None,
                 [self._numbered(known, each) for each in others],

@@ -64,8 +64,8 @@ def serve(
         list[str] | None,
         typer.Option(
             "--dict_name",
-            help="The dict it serves; that of the first table if unset. Several, each in a"
-            " directory of its name in <data_dir>: repeat it",
+            help="The dict it serves; those that are found in <data_dir> if unset. Several, each in"
+            " a directory of its name in <data_dir>: repeat it",
         ),
     ] = None,
     shard: Annotated[

@@ -68,7 +68,7 @@ class ServerMetrics(Collector):
         yield GaugeMetricFamily(
             "cube_server_ready",
             "1 when a version of every dict is served, the wanted one if one is named",
-            value=int(not any(each.versions.problem for each in self._dicts)),
+            value=int(not any(each.problem for each in self._dicts)),
         )
         yield self._latencies()
         yield from self._tables()

@@ -94,6 +94,15 @@ class DataDirectory:
         except ControlError as error:
             raise ControlError(f"{path}: {error}") from error
 
+    def dict_names(self) -> set[str]:
+        """Names of the dicts whose tables are on disk, those of this server."""
+        tables = [path for version in self.versions() for path in self.tables(version)]
+        return {_field_of(path, "dict_name") or "" for path in tables}
+
+    def close_empty(self) -> None:
+        """Removes the directory if nothing is in it."""
+        _remove_if_empty(self.root)
+
     def versions(self) -> list[Version]:
         """Versions with a table on disk, newest file first."""
         times_ns = self._times_ns()

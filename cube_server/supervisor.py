@@ -47,7 +47,8 @@ class Supervisor:
         await self._plane.open()
         self._port_holder = hold_port(self._settings.host, self._settings.port)
         self._port = self._port_holder.getsockname()[1]
-        self._fleet = Fleet(self._settings, self._port, self._answer)
+        dict_names = [each.name for each in self._plane.dicts]
+        self._fleet = Fleet(self._settings, dict_names, self._port, self._answer)
         if self._settings.grpc_port is not None:
             loop = asyncio.get_running_loop()
             self._grpc = await asyncio.to_thread(self._start_grpc, loop, self._settings.grpc_port)
