@@ -12,14 +12,18 @@ from ctr_serving.assembly import Assembly
 from ctr_serving.http_predict import add_predict_route
 from ctr_serving.http_schema import Shape
 from ctr_serving.plane import Plane
+from cube_core.access import Access
 from cube_core.errors import PredictionError
-from cube_core.wire.http import service_router
+from cube_core.wire.http import readers_only, service_router
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.service import Service
 
 
-def create_app(service: Service, assembly: Assembly, limits: WireLimits, plane: Plane) -> FastAPI:
+def create_app(
+    service: Service, assembly: Assembly, limits: WireLimits, plane: Plane, access: Access
+) -> FastAPI:
     """The ASGI app of one predictor."""
+    reading = [readers_only(access)]
     app = FastAPI(title="ctr-serving", docs_url=None, redoc_url=None)
 
     @app.get("/health", response_class=PlainTextResponse)
@@ -33,12 +37,12 @@ def create_app(service: Service, assembly: Assembly, limits: WireLimits, plane: 
         problem = await plane.ready()
         return PlainTextResponse(problem or "OK", status_code=503 if problem else 200)
 
-    @app.get("/status")
+    @app.get("/status", dependencies=reading)
     async def status() -> dict[str, Any]:
         """The served model, why a newer one is not served, and counters."""
         return await plane.status()
 
-    @app.get("/metrics")
+    @app.get("/metrics", dependencies=reading)
     async def metrics() -> Response:
         """Prometheus' text format."""
         return Response(await plane.metrics(), media_type=CONTENT_TYPE_LATEST)

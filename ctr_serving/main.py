@@ -10,8 +10,9 @@ import typer
 import uvloop
 
 from cube_core import log
-from cube_core.command_line import run
+from cube_core.command_line import ReadTokenFile, TlsCaFile, TlsCertFile, TlsKeyFile, run
 from cube_core.errors import ConfError
+from cube_core.tls import TlsFiles
 
 if TYPE_CHECKING:
     from ctr_serving.options import Options
@@ -77,6 +78,10 @@ def serve(
     drain_timeout_s: Annotated[
         float, typer.Option("--drain_timeout_s", min=0, help="for requests under way at SIGTERM")
     ] = 10.0,
+    tls_cert_file: TlsCertFile = "",
+    tls_key_file: TlsKeyFile = "",
+    tls_ca_file: TlsCaFile = "",
+    read_token_file: ReadTokenFile = "",
 ) -> None:
     """Serves CTR predictions: asks the shard servers for embeddings, runs the dense model.
 
@@ -99,6 +104,8 @@ def serve(
         requests_pending_max=requests_pending_max,
         queue_timeout_ms=queue_timeout_ms,
         drain_timeout_s=drain_timeout_s,
+        tls=TlsFiles(tls_cert_file, tls_key_file, tls_ca_file),
+        read_token_file=read_token_file,
     )
     workflow = file_of_flags(workflow_path, workflow_file, "workflow.prototxt")
     services = file_of_flags(inferservice_path, inferservice_file, "service.prototxt")

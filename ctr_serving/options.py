@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ctr_serving.conf import EngineConf, read_engine_confs
 from ctr_serving.workflow_conf import Node, read_workflow
+from cube_core.tls import TlsFiles
 
 
 @dataclass(frozen=True)
 class ServerConf:
-    """Flags of the process; port 0 is any free one."""
+    """Flags of the process; port 0 is any free one. With a certificate in `tls`, ports speak TLS
+    only. `read_token_file` has the token for what operators look at; "" for the environment's."""
 
     host: str
     port: int
@@ -23,6 +25,8 @@ class ServerConf:
     requests_pending_max: int
     queue_timeout_ms: int
     drain_timeout_s: float
+    tls: TlsFiles = field(default_factory=TlsFiles)
+    read_token_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,4 +67,5 @@ class Options:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Options:
-        return cls(**{**fields, "server": ServerConf(**fields["server"])})
+        server = {**fields["server"], "tls": TlsFiles(**fields["server"]["tls"])}
+        return cls(**{**fields, "server": ServerConf(**server)})

@@ -21,7 +21,9 @@ from ctr_serving.reload import Reloader
 from ctr_serving.service import PredictionService
 from ctr_serving.sources import OpenSources
 from ctr_serving.workflow_conf import Node
+from cube_core.access import Access
 from cube_core.errors import ModelError
+from cube_core.tls import ServerTls
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.server import RpcServer
 
@@ -114,11 +116,13 @@ class CtrServer:
         ).as_service()
 
         plane = self._plane_factory(assembly)
+        access = Access.read(self._server_conf.read_token_file)
+        tls = self._server_conf.tls
 
         def app() -> Any:
             from ctr_serving.app import create_app
 
-            return create_app(service, assembly, limits, plane)
+            return create_app(service, assembly, limits, plane, access)
 
         return RpcServer(
             [service],
@@ -129,6 +133,7 @@ class CtrServer:
             limits=limits,
             batch_path=self._frame_path(assembly, limits),
             reuse_port=self._is_worker,
+            tls=ServerTls(tls) if tls.cert_file else None,
         )
 
     def _frame_path(self, assembly: Assembly, limits: WireLimits) -> FramePath | None:

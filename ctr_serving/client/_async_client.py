@@ -39,10 +39,11 @@ from ctr_serving.client._routes import (
 )
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError
+from cube_core.tls import ClientTls
 
 _ON_LOOP_ROWS_MAX = 2000
 
-_TRANSPORTS: Mapping[Protocol, Callable[[Endpoint, float], AsyncTransport]] = {
+_TRANSPORTS: Mapping[Protocol, Callable[[Endpoint, float, ClientTls | None], AsyncTransport]] = {
     "baidu_std": AsyncPrpcTransport,
     "grpc": AsyncGrpcTransport,
     "http": AsyncHttpTransport,
@@ -72,18 +73,23 @@ class AsyncCtrClient:
         retry_count: int = RETRY_COUNT,
         hedge_timeout_ms: int = NO_HEDGE,
         hedge_count: int = HEDGE_COUNT,
+        tls: ClientTls | None = None,
     ) -> None:
         options = Options(
             connect_timeout_ms, timeout_ms, retry_count, hedge_timeout_ms, hedge_count
         )
-        self._set_up(routes_of_address(address, options), protocol)
+        self._set_up(routes_of_address(address, options, tls), protocol)
 
     @classmethod
     def from_conf(
-        cls, path: Path | str, name: str = "ctr_prediction_service", protocol: str | None = None
+        cls,
+        path: Path | str,
+        name: str = "ctr_prediction_service",
+        protocol: str | None = None,
+        tls: ClientTls | None = None,
     ) -> AsyncCtrClient:
         """As `CtrClient.from_conf`."""
-        return cls.from_routes(read_routes(path, name), protocol)
+        return cls.from_routes(read_routes(path, name, tls), protocol)
 
     @classmethod
     def from_routes(cls, routes: Routes, protocol: str | None = None) -> AsyncCtrClient:
@@ -194,7 +200,9 @@ class AsyncCtrClient:
         transport = self._transports.get(key)
         if transport is None:
             make = _TRANSPORTS[self._protocol]
-            transport = self._transports[key] = make(endpoint, connect_timeout_ms / 1000)
+            transport = self._transports[key] = make(
+                endpoint, connect_timeout_ms / 1000, self._routes.tls
+            )
         return transport
 
     async def __aenter__(self) -> AsyncCtrClient:

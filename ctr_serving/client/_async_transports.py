@@ -10,8 +10,10 @@ from ctr_serving.client._transports import (
     SERVICE,
     HttpWire,
     grpc_failure,
+    grpc_security,
 )
 from cube_core.endpoint import Endpoint
+from cube_core.tls import ClientTls
 from cube_core.wire.prpc_channel import AsyncChannel
 
 
@@ -28,8 +30,10 @@ class AsyncTransport(Interface):
 class AsyncPrpcTransport:
     """baidu_std; one connection for all requests."""
 
-    def __init__(self, endpoint: Endpoint, connect_timeout_s: float) -> None:
-        self._channel = AsyncChannel(endpoint, connect_timeout_s=connect_timeout_s)
+    def __init__(
+        self, endpoint: Endpoint, connect_timeout_s: float, tls: ClientTls | None = None
+    ) -> None:
+        self._channel = AsyncChannel(endpoint, connect_timeout_s=connect_timeout_s, tls=tls)
 
     async def call(self, payload: bytes, timeout_s: float) -> bytes | memoryview:
         answer = await self._channel.call(SERVICE, METHOD, payload, timeout_s=timeout_s)
@@ -42,10 +46,12 @@ class AsyncPrpcTransport:
 class AsyncHttpTransport:
     """HTTP with protobuf bodies."""
 
-    def __init__(self, endpoint: Endpoint, connect_timeout_s: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, connect_timeout_s: float, tls: ClientTls | None = None
+    ) -> None:
         import httpx
 
-        self._wire = HttpWire(endpoint, connect_timeout_s)
+        self._wire = HttpWire(endpoint, connect_timeout_s, tls)
         self._client = httpx.AsyncClient(**self._wire.client_options)
 
     async def call(self, payload: bytes, timeout_s: float) -> bytes:
@@ -63,12 +69,17 @@ class AsyncHttpTransport:
 class AsyncGrpcTransport:
     """gRPC, without protobuf objects."""
 
-    def __init__(self, endpoint: Endpoint, connect_timeout_s: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, connect_timeout_s: float, tls: ClientTls | None = None
+    ) -> None:
         import grpc.aio
 
         self._error_class = grpc.aio.AioRpcError
         self._endpoint = endpoint
-        self._channel = grpc.aio.insecure_channel(str(endpoint), options=GRPC_OPTIONS)
+        if tls is None:
+            self._channel = grpc.aio.insecure_channel(str(endpoint), options=GRPC_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(str(endpoint), *grpc_security(tls))
         self._inference = self._channel.unary_unary(
             f"/{SERVICE}/{METHOD}", request_serializer=None, response_deserializer=None
         )

@@ -41,8 +41,9 @@ from ctr_serving.client._transports import (
 )
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError
+from cube_core.tls import ClientTls
 
-_TRANSPORTS: Mapping[Protocol, Callable[[Endpoint, float], Transport]] = {
+_TRANSPORTS: Mapping[Protocol, Callable[[Endpoint, float, ClientTls | None], Transport]] = {
     "baidu_std": PrpcTransport,
     "grpc": GrpcTransport,
     "http": HttpTransport,
@@ -61,6 +62,7 @@ class CtrClient:
         hedge_timeout_ms: a request that has no answer after so long is sent to another server too,
             and the first answer counts; -1: it is not. At most a tenth of all requests are.
         hedge_count: to how many others.
+        tls: what the servers speak (`cube_core.tls`); None for plain text.
 
     Raises:
         ConfError: the address or the protocol is none.
@@ -76,26 +78,32 @@ class CtrClient:
         retry_count: int = RETRY_COUNT,
         hedge_timeout_ms: int = NO_HEDGE,
         hedge_count: int = HEDGE_COUNT,
+        tls: ClientTls | None = None,
     ) -> None:
         options = Options(
             connect_timeout_ms, timeout_ms, retry_count, hedge_timeout_ms, hedge_count
         )
-        self._set_up(routes_of_address(address, options), protocol)
+        self._set_up(routes_of_address(address, options, tls), protocol)
 
     @classmethod
     def from_conf(
-        cls, path: Path | str, name: str = "ctr_prediction_service", protocol: str | None = None
+        cls,
+        path: Path | str,
+        name: str = "ctr_prediction_service",
+        protocol: str | None = None,
+        tls: ClientTls | None = None,
     ) -> CtrClient:
         """A client by predictors.prototxt: each request goes to one of the predictor's variants,
         at random by weight, there to one server of the cluster after the other.
 
         Args:
             protocol: instead of that of the file.
+            tls: as of the class.
 
         Raises:
             ConfError: names the file and the field.
         """
-        routes = read_routes(path, name)
+        routes = read_routes(path, name, tls)
         client = cls.__new__(cls)
         client._set_up(routes, routes.protocol if protocol is None else protocol)
         return client
@@ -189,7 +197,9 @@ class CtrClient:
         key = endpoint, connect_timeout_ms
         transport = self._transports.get(key)
         if transport is None:
-            made = _TRANSPORTS[self._protocol](endpoint, connect_timeout_ms / 1000)
+            made = _TRANSPORTS[self._protocol](
+                endpoint, connect_timeout_ms / 1000, self._routes.tls
+            )
             transport = self._transports.setdefault(key, made)
             if transport is not made:
                 made.close()

@@ -14,6 +14,7 @@ from cube_core.conf.prototxt import read_predictors
 from cube_core.endpoint import Endpoint, parse_endpoint_list
 from cube_core.errors import ConfError
 from cube_core.hedging import HedgeBudget
+from cube_core.tls import ClientTls
 
 if TYPE_CHECKING:
     from cube_proto.predictors_pb2 import Predictor, VariantConf
@@ -76,11 +77,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class Routes:
-    """Variants with their weights, and the protocol that the configuration names ("" for none)."""
+    """Variants with their weights, the protocol that the configuration names ("" for none), and how
+    connections are secured."""
 
     variants: Sequence[Variant]
     weights: Sequence[int]
     protocol: str = ""
+    tls: ClientTls | None = None
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -105,7 +108,7 @@ class Routes:
         raise ValueError(f"no variant has the tag {tag!r}, only {', '.join(self.tags)}")
 
 
-def routes_of_address(address: str, options: Options) -> Routes:
+def routes_of_address(address: str, options: Options, tls: ClientTls | None = None) -> Routes:
     """Reads "host:port" or "list://host:port,host:port".
 
     Raises:
@@ -115,10 +118,10 @@ def routes_of_address(address: str, options: Options) -> Routes:
         endpoints = parse_endpoint_list(address, "address")
     except ValueError as error:
         raise ConfError("command line", "", str(error)) from error
-    return Routes([Variant("default", endpoints, options)], [1])
+    return Routes([Variant("default", endpoints, options)], [1], tls=tls)
 
 
-def read_routes(path: Path | str, name: str) -> Routes:
+def read_routes(path: Path | str, name: str, tls: ClientTls | None = None) -> Routes:
     """Reads the predictor `name` of a predictors.prototxt.
 
     Raises:
@@ -134,7 +137,7 @@ def read_routes(path: Path | str, name: str) -> Routes:
         for number, variant in enumerate(predictor.variants)
     ]
     weights = _weights(str(path), f"{field}.weighted_random_render_conf", predictor)
-    return Routes(variants, weights, conf.default_variant_conf.rpc_parameter.protocol)
+    return Routes(variants, weights, conf.default_variant_conf.rpc_parameter.protocol, tls)
 
 
 def _find(file: str, predictors: Sequence[Predictor], name: str) -> tuple[int, Predictor]:

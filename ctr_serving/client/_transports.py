@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError, RpcError, RpcTimeoutError
+from cube_core.tls import ClientTls
 from cube_core.wire.prpc_blocking import BlockingConnection
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ METHOD = "inference"
 
 _IDLE_MAX = 100
 _INTERNAL_CODE = 2001
-GRPC_OPTIONS = (
+GRPC_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),
     # A server that came back is to be found within a second.
@@ -45,9 +47,12 @@ class Transport(Interface):
 class PrpcTransport:
     """baidu_std; a connection serves one request at a time and is kept for later ones."""
 
-    def __init__(self, endpoint: Endpoint, connect_timeout_s: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, connect_timeout_s: float, tls: ClientTls | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._connect_timeout_s = connect_timeout_s
+        self._tls = tls
         self._idle: deque[BlockingConnection] = deque(maxlen=_IDLE_MAX)
 
     def call(self, payload: bytes, timeout_s: float) -> bytes | memoryview:
@@ -77,7 +82,9 @@ class PrpcTransport:
                 connection = self._idle.pop()
             except IndexError:
                 return BlockingConnection(
-                    self._endpoint, connect_timeout_s=min(self._connect_timeout_s, timeout_s)
+                    self._endpoint,
+                    connect_timeout_s=min(self._connect_timeout_s, timeout_s),
+                    tls=self._tls,
                 )
             if not connection.is_stale():
                 return connection
@@ -87,10 +94,12 @@ class PrpcTransport:
 class HttpTransport:
     """HTTP with protobuf bodies, which brpc's servers take as well."""
 
-    def __init__(self, endpoint: Endpoint, connect_timeout_s: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, connect_timeout_s: float, tls: ClientTls | None = None
+    ) -> None:
         import httpx
 
-        self._wire = HttpWire(endpoint, connect_timeout_s)
+        self._wire = HttpWire(endpoint, connect_timeout_s, tls)
         self._client = httpx.Client(**self._wire.client_options)
 
     def call(self, payload: bytes, timeout_s: float) -> bytes:
@@ -108,17 +117,20 @@ class HttpTransport:
 class HttpWire:
     """What the blocking and the asynchronous HTTP client have in common."""
 
-    def __init__(self, endpoint: Endpoint, connect_timeout_s: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, connect_timeout_s: float, tls: ClientTls | None = None
+    ) -> None:
         import httpx
 
         self._httpx = httpx
         self._endpoint = endpoint
         self._connect_timeout_s = connect_timeout_s
-        self.url = f"http://{endpoint}/{SERVICE}/{METHOD}"
+        self.url = f"{'https' if tls else 'http'}://{endpoint}/{SERVICE}/{METHOD}"
         self.client_options: dict[str, Any] = {
             "headers": {"content-type": "application/proto"},
             "trust_env": False,
             "follow_redirects": False,
+            "verify": tls.context() if tls else False,
         }
 
     def timeout(self, timeout_s: float) -> httpx.Timeout:
@@ -152,12 +164,17 @@ class HttpWire:
 class GrpcTransport:
     """gRPC, without protobuf objects."""
 
-    def __init__(self, endpoint: Endpoint, connect_timeout_s: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, connect_timeout_s: float, tls: ClientTls | None = None
+    ) -> None:
         import grpc
 
         self._grpc = grpc
         self._endpoint = endpoint
-        self._channel = grpc.insecure_channel(str(endpoint), options=GRPC_OPTIONS)
+        if tls is None:
+            self._channel = grpc.insecure_channel(str(endpoint), options=GRPC_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(str(endpoint), *grpc_security(tls))
         self._inference = self._channel.unary_unary(
             f"/{SERVICE}/{METHOD}", request_serializer=None, response_deserializer=None
         )
@@ -171,6 +188,21 @@ class GrpcTransport:
 
     def close(self) -> None:
         self._channel.close()
+
+
+def grpc_security(tls: ClientTls) -> tuple[Any, tuple[tuple[str, Any], ...]]:
+    """Credentials and options of a channel."""
+    import grpc
+
+    files = tls.files
+    root, key, chain = (
+        Path(each).read_bytes() if each else None
+        for each in (files.ca_file, files.key_file or files.cert_file, files.cert_file)
+    )
+    options = GRPC_OPTIONS
+    if tls.server_name:
+        options = (*options, ("grpc.ssl_target_name_override", tls.server_name))
+    return grpc.ssl_channel_credentials(root, key, chain), options
 
 
 def grpc_failure(error: Exception, endpoint: Endpoint, timeout_s: float) -> RpcError:

@@ -14,8 +14,9 @@ from ctr_serving.client import Answer, CtrClient
 from ctr_serving.client._load import ask_all
 from ctr_serving.client._report import report
 from ctr_serving.criteo import read_batches
-from cube_core.command_line import run
+from cube_core.command_line import TlsKeyFile, run
 from cube_core.errors import ConfError
+from cube_core.tls import ClientTls, TlsFiles
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -54,16 +55,26 @@ def predict(
         str | None,
         typer.Option("--variant", help="tag of the variant to ask; by weight if absent"),
     ] = None,
+    tls_ca_file: Annotated[
+        str,
+        typer.Option("--tls_ca_file", help="who signs the servers' certificates: speak TLS"),
+    ] = "",
+    tls_cert_file: Annotated[
+        str, typer.Option("--tls_cert_file", help="certificate to show to servers that ask")
+    ] = "",
+    tls_key_file: TlsKeyFile = "",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="rows of the file")] = None,
 ) -> None:
     """Predicts the rows of a file: `row prob0 prob1` on stdout, a report of latency on stderr.
 
     Example: ctr-client --conf=conf/predictors.prototxt --data=rows.tsv --batch_size=50
     """
+    files = TlsFiles(tls_cert_file, tls_key_file, tls_ca_file)
+    tls = ClientTls(files) if files != TlsFiles() else None
     if address:
-        client = CtrClient(address, protocol or "baidu_std")
+        client = CtrClient(address, protocol or "baidu_std", tls=tls)
     else:
-        client = CtrClient.from_conf(conf, name, protocol)
+        client = CtrClient.from_conf(conf, name, protocol, tls)
     printed = 0
 
     def show(answer: Answer) -> None:
