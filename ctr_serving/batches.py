@@ -38,7 +38,8 @@ from cube_core.wire.service import RpcContext
 log = logging.getLogger(__name__)
 
 JOINED_BATCHES_MAX = 2
-"""Batches under way at once when requests are joined: one asks the shards while one is run."""
+"""Batches under way at once when requests are joined: one asks the shards while one is run. More
+of them by `runtime_thread_num`."""
 SINGLE_BATCHES_MAX = 64
 """The same when each request is a batch of its own."""
 
@@ -71,7 +72,9 @@ class Batches:
         self._source = source
         self._counters = counters
         self._queue_timeout_s = queue_timeout_s
-        self._batches_max = JOINED_BATCHES_MAX if conf.batch_rows_max else SINGLE_BATCHES_MAX
+        self._batches_max = SINGLE_BATCHES_MAX
+        if conf.batch_rows_max:
+            self._batches_max = max(JOINED_BATCHES_MAX, conf.runtime_thread_num)
         self._queue: deque[Job] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._start_is_due = False

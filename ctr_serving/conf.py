@@ -33,6 +33,7 @@ class EngineConf:
         reload_meta_path: file that announces a new model; None when the model is loaded once.
         reload_type: how it does, one of RELOADABLE_TYPES.
         batch_rows_max: rows up to which waiting requests are joined; 0: each is run alone.
+        runtime_thread_num: joined batches that may be under way at once, where it is over 2.
         sparse_service: where vectors come from: REMOTE, LOCAL or NONE.
         dict_name: the dict that holds the embedding; "" for NONE.
         cube_conf_path: for REMOTE, where the shard servers stand; the client watches it.
@@ -47,6 +48,7 @@ class EngineConf:
     reload_meta_path: Path | None
     reload_type: str
     batch_rows_max: int
+    runtime_thread_num: int
     sparse_service: str
     dict_name: str
     cube_conf_path: Path
@@ -88,6 +90,7 @@ def _engine_conf(file: str, field: str, engine: EngineDesc, cube_conf_path: Path
         ),
         reload_type=engine.reloadable_type,
         batch_rows_max=_batch_rows_max(engine),
+        runtime_thread_num=engine.runtime_thread_num,
         sparse_service=engine.SparseParamServiceType.Name(engine.sparse_param_service_type),
         dict_name=_dict_name(engine),
         cube_conf_path=cube_conf_path,

@@ -185,6 +185,28 @@ def _open(directory: Path, dict_name: str, version: str) -> OpenVersion:
 
 
 def _open_table(path: Path, dict_name: str, version: str) -> Table:
+    """The table of one shard; of a patch, what a shard server made of it and what was before it."""
+    folded = path.with_suffix(".folded")
+    table = _open_file(folded if folded.is_file() else path, dict_name, version)
+    if table.kind == "whole":
+        return table
+    for laid_over in sorted(path.parent.glob(f"{path.stem}.over_*")):
+        whole_version = laid_over.suffix.removeprefix(".over_")
+        whole = path.parents[1] / whole_version / path.name
+        folded = whole.with_suffix(".folded")
+        base = _open_file(folded if folded.is_file() else whole, dict_name, whole_version)
+        delta = _open_file(laid_over, dict_name, version)
+        try:
+            return base.with_delta(delta)
+        except TableError as error:
+            raise ModelError(f"{laid_over}: {error}") from error
+    raise ModelError(
+        f"{path}: is a patch by itself, from which the rest is missing; a cube-server's data"
+        " directory has it laid over its base"
+    )
+
+
+def _open_file(path: Path, dict_name: str, version: str) -> Table:
     try:
         table = Table.open(str(path), in_memory=False)
     except (TableError, OSError) as error:

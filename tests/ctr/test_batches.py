@@ -62,8 +62,12 @@ class Table:
 class Bench:
     """Batches over one model, and what it should answer."""
 
-    def __init__(self, root: Path, model: Path, *, extra: str, queue_timeout_s: float) -> None:
+    def __init__(
+        self, root: Path, model: Path, *, extra: str, queue_timeout_s: float, threads: int = 1
+    ) -> None:
         write_conf(root, [8001, 8002], extra=extra)
+        toolkit = root / "model_toolkit.prototxt"
+        toolkit.write_text(toolkit.read_text().replace("thread_num: 1", f"thread_num: {threads}"))
         conf = read_engine_confs(root / "model_toolkit.prototxt", root / "cube.conf")[0]
         self.table = Table()
         self.slot = ModelSlot()
@@ -133,6 +137,23 @@ async def test_a_batch_holds_batch_infer_size_rows(models: dict[int, Path], tmp_
     for answer, request in zip(await asyncio.gather(*asked, *held), requests, strict=False):
         bench.check(answer, *request)
     assert sorted(bench.table.keys_num) == [26, 26, 26, 10 * 26, 25 * 26]
+
+
+async def test_runtime_thread_num_lets_more_batches_ask_the_shards(
+    models: dict[int, Path], tmp_path: Path
+) -> None:
+    extra = "enable_batch_align: 1"
+    bench = Bench(tmp_path, models[1], extra=extra, queue_timeout_s=10, threads=5)
+    bench.table.gate.clear()
+    asked = []
+    for _ in range(5):
+        asked.append(bench.ask(*requests_of(1)))
+        await bench.table.asked.wait()
+        bench.table.asked.clear()
+    asked += [bench.ask(*requests_of(1)) for _ in range(3)]
+    bench.table.gate.set()
+    await asyncio.gather(*asked)
+    assert bench.table.keys_num == [26] * 5 + [3 * 26]
 
 
 async def test_without_batch_align_each_request_is_alone(

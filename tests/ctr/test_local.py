@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 
 from ctr_serving.local_tables import LocalTables
 from cube_api import STATUS_FOUND, STATUS_MISSING, STATUS_WRONG_WIDTH
-from cube_core._native import write_table
+from cube_core._native import Table, merge_tables, write_table
 from cube_core.errors import ModelError, VersionNotLoadedError
 from tests.ctr.local import write_lmdb, write_shard_tables
 from tests.ctr.models import (
@@ -191,6 +191,44 @@ async def test_tables_of_any_width_are_judged_value_by_value(tmp_path: Path) -> 
     found = await tables.seek("d", asked, version="1_1", dim=2)
     assert found.rows.tolist() == [[3, 4], [0, 0], [0, 1], [0, 0]]
     assert found.status.tolist() == [0, STATUS_WRONG_WIDTH, 0, STATUS_MISSING]
+    del held
+
+
+def write_delta(path: Path, values: float, *, deletions: Sequence[int] = ()) -> None:
+    path.parent.mkdir(exist_ok=True)
+    write_table(
+        str(path),
+        np.array([1], np.uint64),
+        np.full((1, 4), values, np.float32).view(np.uint8),
+        dict_name="d",
+        version=path.parent.name,
+        shard=0,
+        shard_num=1,
+        base_version="1_1",
+        deletions=np.array(deletions, np.uint64),
+    )
+
+
+async def test_a_patch_is_taken_as_a_server_laid_it_over_its_base(tmp_path: Path) -> None:
+    write_shard_tables(tmp_path, "1_1", KEYS, ROWS, dict_name="d", shard_num=1)
+    shipped = tmp_path / "1_2" / "d_part0.table"
+    write_delta(shipped, 7, deletions=[5])
+    tables = LocalTables(tmp_path)
+    with pytest.raises(ModelError, match=r"d_part0\.table: is a patch by itself"):
+        await tables.prepare("d", "1_2", 4)
+    write_delta(shipped.with_suffix(".over_1_1"), 7, deletions=[5])
+    held = await tables.prepare("d", "1_2", 4)
+    found = await tables.seek("d", np.array([0, 1, 5], np.uint64), version="1_2", dim=4)
+    assert found.rows.tolist() == [ROWS[0].tolist(), [7.0] * 4, [0.0] * 4]
+    assert found.status.tolist() == [STATUS_FOUND, STATUS_FOUND, STATUS_MISSING]
+    del held
+    whole = Table.open(str(tmp_path / "1_1" / "d_part0.table"))
+    delta = Table.open(str(shipped.with_suffix(".over_1_1")))
+    merge_tables(str(shipped.with_suffix(".folded")), [whole, delta], version="1_2")
+    shutil.rmtree(tmp_path / "1_1")
+    held = await tables.prepare("d", "1_2", 4)
+    again = await tables.seek("d", np.array([0, 1, 5], np.uint64), version="1_2", dim=4)
+    np.testing.assert_array_equal(again.rows, found.rows)
     del held
 
 

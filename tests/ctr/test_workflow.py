@@ -82,6 +82,12 @@ def test_the_op_of_the_original_alone_needs_no_general_op(tmp_path: Path) -> Non
     assert read(tmp_path, ONE.replace("CTRPredictionOp", "SlotsOp")) is not None
 
 
+def test_the_sample_files_are_valid() -> None:
+    conf = Path(__file__).parents[2] / "conf"
+    confs = read_engine_confs(conf / "model_toolkit.prototxt", conf / "cube.conf")
+    assert read_workflow(conf / "workflow.prototxt", conf / "service.prototxt", confs) is None
+
+
 def test_a_service_names_its_workflow(tmp_path: Path) -> None:
     both = ONE.replace("CTRPredictionOp", "SlotsOp") + ONE.replace('"w"', '"v"')
     service = 'port: 8010 services { name: "CTRPredictionService" workflows: "w" }'
