@@ -136,10 +136,15 @@ class LimitsByRole(_Part):
 
 
 class Security(_Part):
-    """Who may look at the deployment and who may command it: tokens of all roles that take them."""
+    """Who may look at the deployment and who may command it, and TLS between its parts: for all
+    roles that know these flags. A certificate is shown to clients and to servers alike."""
 
     read_token_file: Text | None = None
     operate_token_file: Text | None = None
+    tls_cert_file: Text | None = None
+    tls_key_file: Text | None = None
+    tls_ca_file: Text | None = None
+    tls_server_name: Text | None = None
 
 
 class Cluster(_Part):

@@ -32,6 +32,7 @@ def read_cluster(path: Path | str) -> Cluster:
     try:
         _check_names(cluster)
         _check_ports(cluster)
+        _check_tls(cluster)
         check_flags(cluster)
     except (PlacementError, FlagError) as error:
         raise source.error(error.place, str(error)) from error
@@ -130,3 +131,10 @@ def _check_ports(cluster: Cluster) -> None:
             other = owners.setdefault((host, port), name)
             if other != name or ports.count(port) > 1:
                 raise PlacementError(place, f"{host}:{port} of {name} is also that of {other}")
+
+
+def _check_tls(cluster: Cluster) -> None:
+    security = cluster.security
+    for name in ("tls_key_file", "tls_ca_file", "tls_server_name"):
+        if getattr(security, name) is not None and security.tls_cert_file is None:
+            raise PlacementError(("security", name), "needs tls_cert_file")

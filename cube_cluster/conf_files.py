@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
@@ -109,9 +111,25 @@ class ConfFiles:
     def _security(self, role: str) -> dict[str, FlagValue]:
         return taken_flags(role, _given(**self.cluster.security.model_dump()))
 
+    def _tls(self) -> dict[str, Any]:
+        """The block of cube.conf, whose paths are seen from its directory."""
+        security = self.cluster.security
+        if security.tls_cert_file is None:
+            return {}
+        paths = _given(
+            ca_file=security.tls_ca_file,
+            cert_file=security.tls_cert_file,
+            key_file=security.tls_key_file,
+        )
+        seen = {name: self._from_directory(path) for name, path in paths.items()}
+        return {"tls": {**seen, **_given(server_name=security.tls_server_name)}}
+
+    def _from_directory(self, path: str) -> str:
+        return path if Path(path).is_absolute() else os.path.relpath(path, self.directory)
+
     def _cube_conf(self, servers: list[ShardServer]) -> str:
         entries = [
-            {"written_by": self._mark, **_cube_conf_entry(conf, servers)}
+            {"written_by": self._mark, **_cube_conf_entry(conf, servers), **self._tls()}
             for conf in self.cluster.dicts
         ]
         return json.dumps(entries, indent=4) + "\n"

@@ -23,10 +23,13 @@ _RESERVED = frozenset(
         "grpc_port",
         "help",
         "host",
-        "port",
-        "shard",
         "operate_token_file",
+        "port",
         "read_token_file",
+        "shard",
+        "tls_ca_file",
+        "tls_cert_file",
+        "tls_key_file",
     }
 )
 _LIMIT_ENDINGS = ("_max", "_timeout_ms")

@@ -162,12 +162,12 @@ def restart(role: RoleName, file: FileLong = _FILE, timeout_s: TimeoutS = _READY
 
     Example: cube restart ctr_serving
     """
-    from cube_cluster.down import restart as restart_roles
+    from cube_cluster.restart import restart as restart_roles
     from cube_cluster.roles import named
 
     deployment = _deployment(file)
-    names = [each.name for each in named(deployment.local_roles(), role)]
-    for name in restart_roles(deployment.run_dir, names, timeout_s):
+    roles = named(deployment.local_roles(), role)
+    for name in restart_roles(deployment, roles, timeout_s):
         print(f"{name} is ready again")
 
 

@@ -15,8 +15,8 @@ from cube_api.cli.status import ReplicaStatus, fleet_status
 from cube_cluster.deployment import Deployment
 from cube_cluster.layout import ShardServer, shard_servers
 from cube_cluster.processes_file import ProcessesRecord, read_processes
+from cube_cluster.role_http import RoleHttp
 from cube_cluster.roles import Role, local_roles
-from cube_core.access import Access, authorization
 from cube_core.conf.cube_conf import DictConf
 
 # Between two looks at a server, from which its requests a second follow.
@@ -58,15 +58,15 @@ def deployment_status(deployment: Deployment, timeout_s: float) -> list[RoleStat
 
     Raises:
         ClusterError: processes.json cannot be read.
-        ConfError: the file of a token cannot be read.
+        ConfError: a file of a token or a certificate cannot be used.
     """
     record = read_processes(deployment.run_dir)
     roles = deployment.roles()
     here = {role.name for role in local_roles(roles)}
     servers = {server.name: server for server in shard_servers(deployment.cluster)}
-    token = _token(deployment)
-    replicas = _replicas(deployment, timeout_s, token)
-    answers = asyncio.run(_ask_all(roles, timeout_s, token))
+    http = RoleHttp(deployment.cluster)
+    replicas = _replicas(deployment, timeout_s, http.token)
+    answers = asyncio.run(_ask_all(http, roles, timeout_s))
     found = []
     for role in roles:
         status = RoleStatus(role.name, "", role.host, role.ports, role.name in here)
@@ -78,23 +78,22 @@ def deployment_status(deployment: Deployment, timeout_s: float) -> list[RoleStat
     return found
 
 
-def _token(deployment: Deployment) -> str:
-    """That which may look; else the one which may do everything."""
-    security = deployment.cluster.security
-    access = Access.read(security.read_token_file or "", security.operate_token_file or "")
-    return access.read_token or access.operate_token
-
-
 def _replicas(
     deployment: Deployment, timeout_s: float, token: str
 ) -> dict[tuple[str, int], ReplicaStatus]:
     """What `cube-cli status` tells, by host and port."""
     entries = json.loads(deployment.files(deployment.conf_dir)["cube.conf"])
-    dicts = [DictConf.model_validate(entry) for entry in entries]
+    dicts = [_dict_conf(deployment, entry) for entry in entries]
     return {
         (each.endpoint.host, each.endpoint.port): each
         for each in fleet_status(dicts, interval_s=_INTERVAL_S, timeout_s=timeout_s, token=token)
     }
+
+
+def _dict_conf(deployment: Deployment, entry: dict[str, Any]) -> DictConf:
+    conf = DictConf.model_validate(entry)
+    tls = conf.tls.relative_to(deployment.conf_dir) if conf.tls else None
+    return conf.model_copy(update={"tls": tls})
 
 
 def _add_process(status: RoleStatus, record: ProcessesRecord | None) -> None:
@@ -132,20 +131,18 @@ class _Answer:
     problem: str
 
 
-async def _ask_all(roles: list[Role], timeout_s: float, token: str) -> dict[str, _Answer]:
-    headers = authorization(token)
-    async with httpx.AsyncClient(timeout=timeout_s, trust_env=False, headers=headers) as http:
-        answers = await asyncio.gather(*(_ask(http, role) for role in roles))
+async def _ask_all(http: RoleHttp, roles: list[Role], timeout_s: float) -> dict[str, _Answer]:
+    async with http.client(timeout_s) as client:
+        answers = await asyncio.gather(*(_ask(http, client, role) for role in roles))
     return {role.name: answer for role, answer in zip(roles, answers, strict=True)}
 
 
-async def _ask(http: httpx.AsyncClient, role: Role) -> _Answer:
-    url = f"http://{role.host}:{role.ports['port']}"
+async def _ask(http: RoleHttp, client: httpx.AsyncClient, role: Role) -> _Answer:
+    # The daemon has no readiness of its own.
+    readiness = "/health" if role.kind == "cube_transfer" else "/ready"
     try:
-        reply = await http.get(f"{url}/status")
-        status = reply.raise_for_status().json()
-        # The daemon has no readiness of its own.
-        ready = await http.get(f"{url}/{'health' if role.kind == 'cube_transfer' else 'ready'}")
+        status = (await http.get(client, role, "/status")).raise_for_status().json()
+        ready = await http.get(client, role, readiness)
     except httpx.HTTPError as error:
         return _Answer({}, f"unreachable: {str(error) or type(error).__name__}")
     except ValueError as error:

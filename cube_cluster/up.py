@@ -55,11 +55,24 @@ def detach(deployment: Deployment, timeout_s: float) -> ProcessesRecord:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    try:
+        record = _wait_up(deployment, process)
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+    if record is not None:
+        return record
+    said = deployment.supervisor_log.read_text(encoding="utf-8", errors="replace").strip()
+    raise ClusterError(said.removeprefix("error: ") or f"it ended; see {deployment.supervisor_log}")
+
+
+def _wait_up(deployment: Deployment, process: subprocess.Popen[bytes]) -> ProcessesRecord | None:
+    """None when the supervisor has ended."""
     pause = threading.Event()
     while process.poll() is None:
         record = read_processes(deployment.run_dir)
         if record and record.supervisor.pid == process.pid and record.state == "up":
             return record
         pause.wait(_POLL_INTERVAL_S)
-    said = deployment.supervisor_log.read_text(encoding="utf-8", errors="replace").strip()
-    raise ClusterError(said.removeprefix("error: ") or f"it ended; see {deployment.supervisor_log}")
+    return None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from cube_core.access import authorization
-from cube_core.conf.cube_conf import DictConf
+from cube_core.conf.cube_conf import DictConf, TlsConf
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConfError
 
@@ -43,16 +44,19 @@ def fleet_status(
     to them.
 
     Raises:
-        ConfError: names the dict whose servers cannot be told.
+        ConfError: names the dict whose servers cannot be told, or the file that TLS cannot use.
     """
+    dicts = list(dicts)
     places = [
         (conf.dict_name, shard, endpoint)
         for conf in dicts
         for shard, endpoints in enumerate(_replicas(conf))
         for endpoint in endpoints
     ]
-    endpoints = {endpoint for _, _, endpoint in places}
-    looks = asyncio.run(_look_twice(endpoints, interval_s, timeout_s, token))
+    servers = {
+        endpoint: conf.tls for conf in dicts for each in _replicas(conf) for endpoint in each
+    }
+    looks = asyncio.run(_look_twice(servers, interval_s, timeout_s, token))
     return [_replica(*place, looks[place[2]]) for place in places]
 
 
@@ -73,20 +77,35 @@ class _Look:
 
 
 async def _look_twice(
-    endpoints: set[Endpoint], interval_s: float, timeout_s: float, token: str
+    servers: Mapping[Endpoint, TlsConf | None], interval_s: float, timeout_s: float, token: str
 ) -> dict[Endpoint, _Look]:
-    # Servers are asked directly, whatever proxy the environment names for the web.
     headers = authorization(token)
-    async with httpx.AsyncClient(timeout=timeout_s, trust_env=False, headers=headers) as client:
-        looks = await asyncio.gather(*(_look(client, each, interval_s) for each in endpoints))
-    return dict(zip(endpoints, looks, strict=True))
+    async with contextlib.AsyncExitStack() as stack:
+        # Servers are asked directly, whatever proxy the environment names for the web.
+        clients = {
+            tls: await stack.enter_async_context(
+                httpx.AsyncClient(
+                    timeout=timeout_s,
+                    trust_env=False,
+                    headers=headers,
+                    verify=tls.client().context() if tls else True,
+                )
+            )
+            for tls in set(servers.values())
+        }
+        looks = await asyncio.gather(
+            *(_look(clients[tls], each, tls, interval_s) for each, tls in servers.items())
+        )
+    return dict(zip(servers, looks, strict=True))
 
 
-async def _look(client: httpx.AsyncClient, endpoint: Endpoint, interval_s: float) -> _Look:
+async def _look(
+    client: httpx.AsyncClient, endpoint: Endpoint, tls: TlsConf | None, interval_s: float
+) -> _Look:
     try:
-        before, before_s = await _ask(client, endpoint)
+        before, before_s = await _ask(client, endpoint, tls)
         await asyncio.sleep(interval_s)
-        after, after_s = await _ask(client, endpoint)
+        after, after_s = await _ask(client, endpoint, tls)
         requests = int(after["counters"]["requests"]) - int(before["counters"]["requests"])
         # A server that was started anew meanwhile counts from 0.
         return _Look(after, max(0, requests) / (after_s - before_s), "")
@@ -96,8 +115,12 @@ async def _look(client: httpx.AsyncClient, endpoint: Endpoint, interval_s: float
         return _Look({}, 0.0, f"its /status cannot be read: {type(error).__name__}: {error}")
 
 
-async def _ask(client: httpx.AsyncClient, endpoint: Endpoint) -> tuple[dict[str, Any], float]:
-    reply = await client.get(f"http://{endpoint}/status")
+async def _ask(
+    client: httpx.AsyncClient, endpoint: Endpoint, tls: TlsConf | None
+) -> tuple[dict[str, Any], float]:
+    name = {"sni_hostname": tls.server_name} if tls and tls.server_name else None
+    scheme = "https" if tls else "http"
+    reply = await client.get(f"{scheme}://{endpoint}/status", extensions=name)
     reply.raise_for_status()
     status: dict[str, Any] = reply.json()
     return status, time.monotonic()

@@ -78,6 +78,8 @@ def write(folder: Path, text: str) -> Path:
         ("host: 127.0.0.1", "host: '::1'", 1, r"host: '::1' has characters"),
         ("replicas: 2", "replicas: 2\n    replicas: 3", 7, r"replicas stands twice"),
         ("replicas: 2", "replicas: [2", 7, r"is not YAML"),
+        ("host: 127.0.0.1", "security: {tls_ca_file: x}", 1, r"tls_ca_file: needs tls_cert_file"),
+        ("in_mem: true", "tls_cert_file: x", 16, r"another field of the file says it"),
         ("replicas: 2", "servers: [{port: 1}]", 6, r"servers: takes the place"),
         ("port: 8001", "servers: [{port: 1}]", 7, r"dicts\.0\.servers: names 1; .* need 4"),
         (
