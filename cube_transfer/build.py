@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS_MAX = 3
 _TERMINATE_TIMEOUT_S = 5.0
+_PASSING = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
+"""Words of a builder whose failure says nothing about the pass."""
 _LINE_BYTES_MAX = 1 << 20
 
 
@@ -68,6 +71,7 @@ class Builders:
         Raises:
             BuildError: the pass cannot be built (the builder's own words), or the builder died
                 `ATTEMPTS_MAX` times.
+            OSError: the disk is full.
         """
         arguments = [
             f"--dict_name={dict_name}",
@@ -108,6 +112,8 @@ class Builders:
         finally:
             if process.returncode is None:
                 await _end(process)
+        if code and any(words in problem for words in _PASSING):
+            raise OSError(problem)
         if code == USAGE_EXIT_CODE and problem:
             raise BuildError(problem)
         if code:

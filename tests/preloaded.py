@@ -28,6 +28,7 @@ from typing import Any
 _MODULES = ("cube_server.server", "cube_server.app", "cube_transfer.server", "httpx")
 _ORDER_BYTES_MAX = 65_536
 _PR_SET_CHILD_SUBREAPER = 36
+_CAPABILITY_VERSION = 0x20080522
 _POLL_INTERVAL_S = 0.02
 
 
@@ -121,6 +122,13 @@ def _fork_for_ever(orders: socket.socket) -> None:
             os.close(descriptor)
 
 
+def _give_up_privileges() -> None:
+    """Permissions of files hold for the process, as where it does not run as root."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    ctypes.CDLL(None).capset(header, nothing)
+
+
 def _become(order: dict[str, Any], stdout: int, stderr: int) -> None:
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
@@ -129,6 +137,7 @@ def _become(order: dict[str, Any], stdout: int, stderr: int) -> None:
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["env"])
+    _give_up_privileges()
     sys.argv = order["argv"]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 

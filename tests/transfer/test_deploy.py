@@ -65,9 +65,15 @@ def test_bad_and_unfinished_lines_do_not_stop_the_others(site: Site) -> None:
         ]
         assert daemon.log().count(f"{address}:2: ") == 1
 
+        # An id that goes back.
+        trainer.announce(trainer.write("2"))
+        words = f"{address}:5: out of order: id 2 is below id 3 of line 4"
+        wait_until(lambda: site.status()["donefile"]["bad_lines"][2:] == [words])
+        assert daemon.log().count(words) == 1
+
         half = json.dumps(trainer.write("4"))
         trainer.announce(half[:20], end="")
-        wait_until(lambda: site.status()["donefile"]["incomplete_line"] == f"{address}:5")
+        wait_until(lambda: site.status()["donefile"]["incomplete_line"] == f"{address}:6")
         assert site.stage("4") == ""
         trainer.announce(half[20:])
         site.await_stage("4", "done")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import shutil
 from pathlib import Path
 from typing import Any
 
-from tests.transfer.passes import write_dense, write_manifest
+from tests.transfer.passes import (
+    KEY_COUNT,
+    base_content,
+    rows_in,
+    write_dense,
+    write_manifest,
+)
 from tests.transfer.site import Site
+from tests.transfer.small_disk import fill, small_disk
 from tests.waiting import wait_until
 
 
@@ -280,3 +288,64 @@ def test_what_one_replica_cannot_take_is_told_with_its_name(replicated_site: Sit
     for name in site.servers:
         kept = (path.name for path in (site.root / "data" / name).iterdir() if path.is_dir())
         assert sorted(kept) == ["3_3", "4_4"]
+
+
+def test_a_full_disk_and_a_closed_directory_on_one_replica(replicated_site: Site) -> None:
+    site = replicated_site
+    trainer = site.trainer
+    directory = site.root / "data" / "cube0_1"
+
+    def await_error(words: str) -> None:
+        wait_until(lambda: words in site.status()["replicas"]["cube0_1"]["error"], what=words)
+        assert "cube0_1 (127.0.0.1:" in site.status()["replicas"]["cube0_1"]["error"]
+
+    def require_alone(pass_id: str) -> None:
+        keys = range(0, KEY_COUNT, 2)
+        answer = (f"{pass_id}_{pass_id}", rows_in(base_content(pass_id), keys))
+        assert site.seek("cube0_1", keys) == answer
+
+    with site.transfer("--replica_deadline_s=0"), contextlib.ExitStack() as stack:
+        trainer.announce(trainer.write("1"))
+        site.await_stage("1", "done")
+        site.servers.pop("cube0_1").stop()
+        stack.enter_context(small_disk(directory))
+        site.start_server("cube0_1")
+        wait_until(lambda: site.command("cube0_1", "status")["cur_version"] == "1_1")
+        filler = fill(directory)
+        trainer.announce(trainer.write("2"))
+        site.await_stage("2", "done")
+        await_error("No space left on device")
+        require_alone("1")
+        filler.unlink()
+        wait_until(lambda: site.status()["replicas"]["cube0_1"]["ready"])
+        site.require_served("2")
+
+        directory.chmod(0o500)
+        trainer.announce(trainer.write("3"))
+        site.await_stage("3", "done")
+        await_error("Permission denied")
+        require_alone("2")
+        directory.chmod(0o700)
+        wait_until(lambda: site.status()["replicas"]["cube0_1"]["ready"])
+        site.require_served("3")
+        site.servers["cube0_1"].stop()
+
+
+def test_a_full_disk_of_the_daemon_is_waited_for(site: Site) -> None:
+    trainer = site.trainer
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(small_disk(site.output))
+        with site.transfer():
+            trainer.announce(trainer.write("1"))
+            site.await_stage("1", "done")
+            filler = fill(site.output)
+            trainer.announce(trainer.write("2"))
+            words = "No space left on device"
+            wait_until(lambda: words in (site.status()["deploying"] or {}).get("error", ""))
+            site.await_step("2", "build")
+            site.require_served("1")
+            assert site.published() == "1_1"
+            filler.unlink()
+            site.await_stage("2", "done")
+            site.require_served("2")
+            site.require_tidy()
