@@ -71,6 +71,11 @@ class Fold:
                 )
         return made
 
+    def forget(self) -> None:
+        """Lets go of the tables that were folded; giving back gigabytes takes a while."""
+        self._parts.clear()
+        self._shipped_since.clear()
+
 
 class Folding:
     """Says when the current version is to be folded; one fold at a time.

@@ -383,6 +383,7 @@ class DictVersions:
                 await self._replace(served, background)
         except (CubeError, OSError) as caught:
             error = caught
+        await asyncio.to_thread(fold.forget)
         self.folding.end(fold, error)
         if error is None:
             self._fold_if_due()

@@ -30,9 +30,11 @@ def table(data_dir: Path) -> PatchedDict:
     return PatchedDict(data_dir)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    "flags", [["--workers=1"], ["--workers=2", "--in_mem=false"]], ids=["memory", "mapped files"]
+)
 def test_many_patches_are_folded_under_load(
-    table: PatchedDict, tmp_path: Path, data_dir: Path, workers: int
+    table: PatchedDict, tmp_path: Path, data_dir: Path, flags: list[str]
 ) -> None:
     (data_dir / "VERSION").write_text("10_10")
     patches = range(11, 31)
@@ -49,7 +51,7 @@ def test_many_patches_are_folded_under_load(
                 failures.append(error)
 
     with (
-        running("cube_server.main", [*ARGUMENTS, f"--workers={workers}"], cwd=tmp_path) as role,
+        running("cube_server.main", [*ARGUMENTS, *flags], cwd=tmp_path) as role,
         ServerClient(role) as client,
     ):
         readers = [threading.Thread(target=read, args=(client,)) for _ in range(2)]
