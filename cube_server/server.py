@@ -15,6 +15,7 @@ from cube_core._native import Seeker
 from cube_core.wire.server import RpcServer
 from cube_core.wire.service import Service
 from cube_proto import dict_pb2
+from cube_server.allocator import give_back_large_blocks
 from cube_server.control import control_service
 from cube_server.control_plane import ControlPlane
 from cube_server.counters import added, seek_counts, wire_counts
@@ -45,6 +46,7 @@ def run(settings: ServerSettings) -> None:
         ConfError: a port cannot be opened.
     """
     allow_files(settings.limits.connections_max + _OTHER_FILES)
+    give_back_large_blocks()
     uvloop.run(_serve(settings))
 
 

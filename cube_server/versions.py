@@ -332,7 +332,6 @@ class DictVersions:
         return loaded
 
     async def _under(self, version: Version, previous: Version | None) -> LoadedTable:
-        """What a patch is to be laid over."""
         if previous is not None and previous.base != version.base:
             raise ControlError(f"{version} is no patch over {previous}, which is of another base")
         for each in self._loaded:
