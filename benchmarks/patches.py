@@ -24,7 +24,8 @@ from cube_core.wire.prpc_blocking import BlockingConnection
 _VALUE_BYTES = 40
 _BASE = 1
 _KEYS_PER_REQUEST = 650
-_REQUESTS_PER_SAMPLE = 40
+_TURNS_PER_SAMPLE = 8
+_REQUESTS_PER_TURN = 10
 _PATCHES_PER_SAMPLE = 5
 _FILE_NAME = "bench_part0.table"
 
@@ -38,7 +39,8 @@ class PatchFigures:
     Attributes:
         apply_ms_*: from the command that lays a patch over its base to the answer of the one that
             switches to it.
-        seek_ns_per_key: in the server, lower third of the samples.
+        seek_ratio: time of seeks in the server over that of one with the base alone, the two taking
+            turns; median of the samples.
         rss_mb_*: memory of the server at the ends of samples. The most is while a whole table
             that patches were folded into is there beside the one before.
         disk_mb_max: most that its data directory took.
@@ -46,7 +48,7 @@ class PatchFigures:
 
     apply_ms_median: float
     apply_ms_max: float
-    seek_ns_per_key: float
+    seek_ratio: float
     rss_mb_median: float
     rss_mb_max: float
     disk_mb_max: float
@@ -59,7 +61,6 @@ class RowFigures:
     base_keys: int
     patches: int
     rows_per_patch: int
-    base_ns_per_key: float
     base_rss_mb: float
     first: PatchFigures
     last: PatchFigures
@@ -69,7 +70,7 @@ class RowFigures:
 @dataclass(frozen=True)
 class _Sample:
     apply_s: list[float]
-    seek_ns_per_key: float
+    seek_ratio: float
     rss_mb: float
     disk_mb: float
 
@@ -81,10 +82,15 @@ def measure(run_dir: Path, *, patches: int, rows_per_patch: int, base_keys: int)
     table = directory / _FILE_NAME
     keys = np.random.default_rng(3).integers(0, 2**64, base_keys, dtype=np.uint64)
     _write(table, keys, f"{_BASE}_{_BASE}")
-    with cube_server(table, f"{_BASE}_{_BASE}", directory) as server:
-        row = _Row(server, directory / "data", keys, rows_per_patch)
+    alone = directory / "alone"
+    alone.mkdir()
+    with (
+        cube_server(table, f"{_BASE}_{_BASE}", directory) as server,
+        cube_server(table, f"{_BASE}_{_BASE}", alone) as base_server,
+    ):
+        row = _Row(server, base_server, directory / "data", keys, rows_per_patch)
         row.sample(0)
-        base = [row.sample(0) for _ in range(20)]
+        base_rss_mb = row.sample(0).rss_mb
         samples = [row.sample(_PATCHES_PER_SAMPLE) for _ in range(patches // _PATCHES_PER_SAMPLE)]
         folds = row.folds()
     shown = max(1, len(samples) // 4)
@@ -93,35 +99,60 @@ def measure(run_dir: Path, *, patches: int, rows_per_patch: int, base_keys: int)
         base_keys=base_keys,
         patches=patches,
         rows_per_patch=rows_per_patch,
-        base_ns_per_key=_lower_third([each.seek_ns_per_key for each in base]),
-        base_rss_mb=max(each.rss_mb for each in base),
+        base_rss_mb=base_rss_mb,
         first=_figures(samples[:shown]),
         last=_figures(samples[-shown:]),
         folds=folds,
     )
 
 
+class _Seeks:
+    """Seeks of one server, and the time it says they took."""
+
+    def __init__(self, server: Server) -> None:
+        url = f"http://127.0.0.1:{server.port}"
+        self.http = httpx.Client(base_url=url, timeout=60, trust_env=False)
+        self._connection = BlockingConnection(Endpoint("127.0.0.1", server.port))
+
+    def took_ns(self, payloads: list[bytes]) -> int:
+        before = self._counted_ns()
+        for payload in payloads:
+            self._connection.call("rec.mcube.DictService", "seek", payload, timeout_s=10)
+        return self._counted_ns() - before
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = self.http.get("/status").json()
+        return status
+
+    def _counted_ns(self) -> int:
+        return int(self.status()["counters"]["latency_sum_ns"])
+
+
 class _Row:
     """Makes patches, and measures what the server makes of them."""
 
-    def __init__(self, server: Server, data_dir: Path, keys: NDArray[np.uint64], rows: int) -> None:
-        self._server = server
+    def __init__(
+        self,
+        server: Server,
+        base_server: Server,
+        data_dir: Path,
+        keys: NDArray[np.uint64],
+        rows: int,
+    ) -> None:
+        self._pid = server.pid
+        self._patched, self._base = _Seeks(server), _Seeks(base_server)
         self._data_dir = data_dir
         self._keys = keys
         self._rows = rows
         self._patch = _BASE
         self._random = np.random.default_rng(11)
-        self._http = httpx.Client(
-            base_url=f"http://127.0.0.1:{server.port}", timeout=60, trust_env=False
-        )
-        self._seeks = BlockingConnection(Endpoint("127.0.0.1", server.port))
 
     def sample(self, patches: int) -> _Sample:
         apply_s = [self._apply() for _ in range(patches)]
-        return _Sample(apply_s, self._seek_ns_per_key(), self._rss_mb(), self._disk_mb())
+        return _Sample(apply_s, self._seek_ratio(), self._rss_mb(), self._disk_mb())
 
     def folds(self) -> int:
-        return int(self._status()["patches"]["folds"])
+        return int(self._patched.status()["patches"]["folds"])
 
     def _apply(self) -> float:
         self._patch += 1
@@ -136,23 +167,23 @@ class _Row:
         begin = time.perf_counter()
         for cmd in ("bg_load_patch", "bg_switch"):
             body = {"cmd": cmd, "version": version}
-            self._http.post("/ControlService/cmd", json=body).raise_for_status()
+            self._patched.http.post("/ControlService/cmd", json=body).raise_for_status()
         return time.perf_counter() - begin
 
-    def _seek_ns_per_key(self) -> float:
-        """In the server, by its own count."""
-        before = self._status()["counters"]
-        for _ in range(_REQUESTS_PER_SAMPLE):
-            keys = self._random.choice(self._keys, _KEYS_PER_REQUEST)
-            payload = _native.SeekPlan(keys, 1).payload(0)
-            self._seeks.call("rec.mcube.DictService", "seek", payload, timeout_s=10)
-        after = self._status()["counters"]
-        sought = after["keys"] - before["keys"]
-        took_ns = after["latency_sum_ns"] - before["latency_sum_ns"]
-        return float(took_ns) / float(sought)
+    def _seek_ratio(self) -> float:
+        patched_ns = base_ns = 0
+        for _ in range(_TURNS_PER_SAMPLE):
+            payloads = [self._payload() for _ in range(_REQUESTS_PER_TURN)]
+            patched_ns += self._patched.took_ns(payloads)
+            base_ns += self._base.took_ns(payloads)
+        return patched_ns / base_ns
+
+    def _payload(self) -> bytes:
+        keys = self._random.choice(self._keys, _KEYS_PER_REQUEST)
+        return _native.SeekPlan(keys, 1).payload(0)
 
     def _rss_mb(self) -> float:
-        status = Path(f"/proc/{self._server.pid}/status").read_text()
+        status = Path(f"/proc/{self._pid}/status").read_text()
         found = re.search(r"VmRSS:\s*(\d+) kB", status)
         return int(found[1]) / 1024 if found else 0.0
 
@@ -160,26 +191,17 @@ class _Row:
         files = (path for path in self._data_dir.rglob("*") if path.is_file())
         return sum(path.stat().st_size for path in files) / (1 << 20)
 
-    def _status(self) -> dict[str, Any]:
-        status: dict[str, Any] = self._http.get("/status").json()
-        return status
-
 
 def _figures(samples: list[_Sample]) -> PatchFigures:
     apply_ms = [1000 * each for sample in samples for each in sample.apply_s]
     return PatchFigures(
         apply_ms_median=statistics.median(apply_ms),
         apply_ms_max=max(apply_ms),
-        seek_ns_per_key=_lower_third([each.seek_ns_per_key for each in samples]),
+        seek_ratio=statistics.median(each.seek_ratio for each in samples),
         rss_mb_median=statistics.median(each.rss_mb for each in samples),
         rss_mb_max=max(each.rss_mb for each in samples),
         disk_mb_max=max(each.disk_mb for each in samples),
     )
-
-
-def _lower_third(figures: list[float]) -> float:
-    """Other work on the machine only adds to a time."""
-    return float(np.percentile(figures, 33))
 
 
 def _write(
