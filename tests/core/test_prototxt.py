@@ -49,6 +49,18 @@ def test_an_engine_of_the_original(tmp_path: Path) -> None:
     assert engine.default_embedding_value == 0
 
 
+def test_tuning_of_the_originals_runtime_is_accepted(tmp_path: Path) -> None:
+    tuning = """
+      use_gpu: false gpu_memory_mb: 100 use_trt: false trt_workspace_size: 33554432
+      min_input_shape { key: "x" value: "1 3" } enable_dist_model: false use_ipu: false
+      cpu_math_thread_num: 1 enable_overrun: false allow_split_request: true
+    }
+    """
+    text = tuning.join(ENGINE.rsplit("}", 1))
+    engine = read_model_toolkit(write(tmp_path, text)).engines[0]
+    assert engine.min_input_shape == {"x": "1 3"}
+
+
 def test_model_dir_stands_for_model_data_path(tmp_path: Path) -> None:
     text = ENGINE.replace("model_data_path", "model_dir")
     assert read_model_toolkit(write(tmp_path, text)).engines[0].model_dir == "./data/model"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,14 @@ from numpy.typing import NDArray
 from tests.ctr.models import linear
 
 
-def make_network(directory: Path, seed: int, widths: Mapping[str, int], outputs: int = 2) -> None:
-    """Saves a network that takes float32[n, width] for each input, with weights drawn by `seed`."""
+def make_network(
+    directory: Path, seed: int, widths: Mapping[str, int], *, ids: Sequence[str] = ()
+) -> None:
+    """Saves a network that takes float32[n, width] for each input, with weights drawn by `seed`.
+
+    Args:
+        ids: inputs of width 1 that are int64, and taken as numbers.
+    """
     import paddle
 
     static: Any = paddle.static
@@ -23,10 +29,13 @@ def make_network(directory: Path, seed: int, widths: Mapping[str, int], outputs:
     try:
         program, startup = static.Program(), static.Program()
         with static.program_guard(program, startup):
-            inputs = [static.data(name, [None, wide], "float32") for name, wide in widths.items()]
-            joined = paddle.concat(inputs, axis=1) if len(inputs) > 1 else inputs[0]
-            logits = linear(sum(widths.values()), outputs, rng)(joined)
-            result = paddle.nn.functional.softmax(logits) if outputs == 2 else logits
+            inputs = [
+                static.data(name, [None, wide], "int64" if name in ids else "float32")
+                for name, wide in widths.items()
+            ]
+            joined = paddle.concat([each.cast("float32") for each in inputs], axis=1)
+            logits = linear(sum(widths.values()), 2, rng)(joined)
+            result = paddle.nn.functional.softmax(logits)
             executor = static.Executor(paddle.CPUPlace())
             executor.run(startup)
             directory.mkdir(parents=True, exist_ok=True)

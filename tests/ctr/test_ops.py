@@ -403,6 +403,82 @@ async def test_requests_at_once_each_get_their_own(model: Path, tmp_path: Path, 
     assert runs == 12 if not extra else runs < 12
 
 
+class Hours(Op):
+    """Fills an input of its own."""
+
+    async def preprocess(self, call: OpCall) -> Any:
+        return {**await look_up(call), "hour": call.instances.dense[:, :1] * 24}
+
+
+async def test_models_with_the_table_inside_take_ids(tmp_path: Path) -> None:
+    import_paddle()
+    model = tmp_path / "model"
+    make_network(model, 2, {"ids": 1, "dense": DENSE_DIM, "hour": 1}, ids=["ids"])
+    write_network_manifest(
+        model,
+        "7_7",
+        slots=1,
+        dense_dim=DENSE_DIM,
+        dense_input="dense",
+        ids=[{"slot": 0, "input": "ids"}],
+        inputs=[{"name": "hour", "shape": [1]}],
+    )
+    confs_of(tmp_path)
+    toolkit = tmp_path / "model_toolkit.prototxt"
+    toolkit.write_text(toolkit.read_text().replace("REMOTE", "NONE"))
+    bench = Bench(read_engine_confs(toolkit, tmp_path / "none"), {"hours": Hours}, model)
+    payload, by_slot, dense = request_of([[1]] * 5)
+    found, _, _ = await bench.ask(payload)
+    ids = np.array(by_slot, np.int64).reshape(5, 1)
+    feed: dict[str, Any] = {"ids": ids, "dense": dense, "hour": dense[:, :1] * 24}
+    np.testing.assert_allclose(found, run_directly(model, feed), atol=1e-6, rtol=0)
+    assert bench.tables.asked == []
+
+
+async def test_vectors_need_a_source(model: Path, tmp_path: Path) -> None:
+    confs_of(tmp_path)
+    toolkit = tmp_path / "model_toolkit.prototxt"
+    toolkit.write_text(toolkit.read_text().replace("REMOTE", "NONE"))
+    with pytest.raises(ModelError, match="dicts: the model takes vectors, but"):
+        Bench(read_engine_confs(toolkit, tmp_path / "none"), {"slots": SlotsOp}, model)
+
+
+def copied(model: Path, target: Path) -> Path:
+    for path in model.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, ""),
+        ({"output.fetch_name_0": np.full((4, 2), 0.3, np.float32)}, "answers another output.fetch"),
+        ({"output.fetch_name_0": None}, "holds no output.<name> of ['fetch_name_0']"),
+        ({"input.wide": None}, "check_rows.npz: cannot be run: "),
+        ({"input.wide": np.zeros((3, 3), np.float32)}, "different numbers of instances"),
+        ({"input.wide": np.zeros((4, 9), np.float32)}, "check_rows.npz: cannot be run: "),
+    ],
+)
+def test_recorded_rows_refuse_another_model(
+    model: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    _, by_slot, dense = request_of([[1, 1, 1]] * 4)
+    feed = feed_of(by_slot, dense)
+    recorded = {f"input.{name}": values for name, values in feed.items()}
+    recorded |= {"output.fetch_name_0": run_directly(model, feed), **change}
+    copy = copied(model, tmp_path)
+    np.savez(
+        copy / "check_rows.npz",
+        **{name: values for name, values in recorded.items() if values is not None},
+    )
+    if not message:
+        assert Network.load(copy).manifest.version == "7_7"
+        return
+    with pytest.raises(ModelError, match=re.escape(message)):
+        Network.load(copy)
+
+
 @given(
     st.lists(st.integers(0, 4), min_size=1, max_size=20),
     st.sampled_from(["sum", "mean"]),
@@ -471,8 +547,6 @@ def test_feeds_are_joined_and_cut_without_loss(sizes: list[int], rows_max: int) 
 def test_a_manifest_that_does_not_fit_is_refused(
     model: Path, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    for path in model.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    write_network_manifest(tmp_path, "7_7", **{**manifest(), **change})
+    write_network_manifest(copied(model, tmp_path), "7_7", **{**manifest(), **change})
     with pytest.raises(ModelError, match=re.escape(message)):
         Network.load(tmp_path)
