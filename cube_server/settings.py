@@ -22,7 +22,7 @@ class ServerSettings:
         data_dir: versions on disk, and VERSION with the name of the one to serve after a restart;
             with several dicts, a directory of that kind for each, by its name.
         dict_names: the dicts that are served, the first of which answers requests that name none;
-            without any, the one dict of the first table.
+            without any, those found in the data directory, and new ones that are downloaded.
         shard: the one shard that is served; None takes that of the first table.
         in_memory: read tables into memory; else map the files.
         keep_versions: versions kept, in memory and on disk, the current one counted.

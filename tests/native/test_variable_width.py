@@ -175,6 +175,30 @@ def test_an_answer_of_another_number_of_values_is_refused() -> None:
         plan.gather_bytes([(0, 3 * one)])
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        "0a05 0800 1201 61",
+        "0a05 1201 61 0800",  # the fields in another order
+        "0a06 088000 1201 61",  # a status of two bytes
+        "0a07 0800 1201 61 1801",  # a field that is not known
+        "0a09 0800 1202 6262 1201 61",  # the last of a field counts
+        "1a01 00 0a05 0800 1201 61",
+    ],
+)
+def test_values_in_any_form_that_protobuf_allows(first: str) -> None:
+    plan = SeekPlan(np.array([1, 2], np.uint64), 1)
+    for rest, second in (("0a08 08ffffffff0f 1200", b""), ("0a06 0800 1202 6263", b"bc")):
+        body = bytes.fromhex(first + rest + "1203 315f31")
+        assert plan.check_bytes(0, body) == "1_1"
+        offsets, values, status = plan.gather_bytes([(0, body)])
+        assert cut(offsets, values) == [b"a", second]
+        assert status.tolist() == [STATUS_FOUND, STATUS_FOUND if second else STATUS_MISSING]
+        for size in range(len(body) - 5):
+            with pytest.raises(WireError):
+                plan.check_bytes(0, body[:size])
+
+
 def test_values_are_taken_by_index() -> None:
     offsets, values = joined([b"a", b"bcd", b"", b"ef"])
     assert cut(*take_bytes(offsets, values, np.array([3, 0, 1, 3, 2], np.int64))) == [

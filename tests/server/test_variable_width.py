@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -15,6 +16,7 @@ from cube_core.errors import RpcError
 from cube_proto import dict_pb2
 from tests.processes import Role, running
 from tests.server.client import ServerClient
+from tests.waiting import wait_until
 
 KEY_COUNT = 3000
 WIDEST = 65_535
@@ -120,3 +122,52 @@ def test_the_client_library_takes_them(role: Role) -> None:
             found = key < KEY_COUNT
             assert result.status[i] == (0 if found else -1)
             assert result.value(i).tobytes() == (value_of(key) if found else b"")
+
+
+def write_lists(path: Path, values: dict[int, bytes], version: str, deletes: list[int]) -> None:
+    """A whole table, or a patch of the base 1_1 if `version` is one."""
+    path.parent.mkdir(parents=True)
+    is_patch = version != "1_1"
+    write_table(
+        str(path),
+        np.array(list(values), np.uint64),
+        np.frombuffer(b"".join(values.values()), np.uint8),
+        dict_name="lists",
+        version=version,
+        shard=0,
+        shard_num=1,
+        value_kind="variable",
+        offsets=np.cumsum([0, *map(len, values.values())], dtype=np.int64),
+        base_version="1_1" if is_patch else "",
+        deletions=np.array(deletes, np.uint64) if is_patch else None,
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_patches_of_variable_width(tmp_path: Path, workers: int) -> None:
+    base = {key: value_of(key) for key in range(300)}
+    changes = {3: b"another width", 700: b"new" * 9000, 8: b"x"}
+    write_lists(tmp_path / "data/1_1/lists_part0.table", base, "1_1", [])
+    write_lists(tmp_path / "data/1_2/lists_part0.table", changes, "1_2", [4, 5])
+    write_lists(tmp_path / "data/1_3/lists_part0.table", {5: b"back"}, "1_3", [700])
+    (tmp_path / "data" / "VERSION").write_text("1_1")
+    expected = {**base, **changes, 4: b"", 5: b""}
+    last = {**expected, 5: b"back", 700: b""}
+    flags = ["--port=0", "--grpc_port=-1", "--data_dir=data", f"--workers={workers}"]
+    keys = [*range(0, 300, 7), 3, 4, 5, 8, 700, 999]
+    flags.append("--fold_percent=1")
+    with running("cube_server.main", flags, cwd=tmp_path) as role, ServerClient(role) as client:
+        client.state("reload_patch", version="1_2")
+        response = client.seek(keys, version="1_2")
+        assert [each.value for each in response.values] == [expected.get(k, b"") for k in keys]
+        [current] = [t for t in client.status()["versions"] if t["role"] == "current"]
+        assert current["value_bytes_max"] == 27_000
+        client.state("reload_patch", version="1_3")
+        response = client.seek(keys)
+        assert [each.value for each in response.values] == [last.get(k, b"") for k in keys]
+        statuses = [each.status for each in response.values]
+        assert statuses == [0 if last.get(k) else MISSING for k in keys]
+        data_dir = tmp_path / "data"
+        wait_until(lambda: list(data_dir.glob("*/*.folded")), 20, "a patch is folded into the base")
+        response = client.seek(keys, version="1_3")
+        assert [each.value for each in response.values] == [last.get(k, b"") for k in keys]
