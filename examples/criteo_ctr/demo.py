@@ -6,6 +6,7 @@ import functools
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -144,7 +145,11 @@ def _serve_passes(
     reference = unsplit_probabilities(first.unsplit_dir, asked)
     check_answers(console, service, asked, reference)
     _, held_out = first_rows.held_out()
-    check_auc(console, service, held_out, unsplit_probabilities(first.unsplit_dir, held_out))
+    directly = {
+        f"Paddle, {name} oneDNN": unsplit_probabilities(first.unsplit_dir, held_out, onednn=use)
+        for name, use in (("with", True), ("without", False))
+    }
+    check_auc(console, service, held_out, directly)
     console.print("training pass 2 while requests go on over every protocol")
     tally, second = watch_takeover(
         service, asked, reference, lambda: job.run_pass("2", second_rows)
@@ -210,16 +215,21 @@ def check_answers(
 
 
 def check_auc(
-    console: Console, service: Service, rows: Rows, reference: NDArray[np.float32]
+    console: Console, service: Service, rows: Rows, directly: Mapping[str, NDArray[np.float32]]
 ) -> None:
     """Prints the AUC through the service beside that of Paddle's own answers; raises DemoError when
-    they differ."""
+    it is none of them.
+
+    Args:
+        directly: those that Paddle gives, which differ in the last bits of the probabilities.
+    """
     served = _ask_all(console, service, rows)
-    console.print(auc_table(rows.labels, {**served, "Paddle, unsplit model": reference}))
-    expected = aucs(rows.labels, {"": reference})[""]
+    console.print(auc_table(rows.labels, {**served, **directly}))
+    expected = aucs(rows.labels, directly)
     for name, auc in aucs(rows.labels, served).items():
-        if not abs(auc - expected) < AUC_TOLERANCE:
-            raise DemoError(f"AUC over {name} is {auc:.7f}, that of Paddle {expected:.7f}")
+        if not min(abs(auc - each) for each in expected.values()) < AUC_TOLERANCE:
+            told = ", ".join(f"{each:.7f}" for each in expected.values())
+            raise DemoError(f"AUC over {name} is {auc:.7f}, that of Paddle {told}")
 
 
 def _ask_all(console: Console, service: Service, rows: Rows) -> dict[str, NDArray[np.float32]]:

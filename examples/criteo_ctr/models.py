@@ -79,9 +79,12 @@ def save_unsplit_network(network: paddle.nn.Layer, model_dir: Path) -> None:
     save_layer(network, model_dir, specs)
 
 
-def unsplit_probabilities(model_dir: Path, rows: Rows) -> NDArray[np.float32]:
-    """Probabilities float32[n, 2] of the unsplit model, computed by Paddle directly."""
-    model = InferenceModel(model_dir, [IDS_INPUT, DENSE_INPUT])
+def unsplit_probabilities(
+    model_dir: Path, rows: Rows, *, onednn: bool = True
+) -> NDArray[np.float32]:
+    """Probabilities float32[n, 2] of the unsplit model, computed by Paddle directly, with oneDNN or
+    without: which of them the predictor uses depends on the rows of a batch."""
+    model = InferenceModel(model_dir, [IDS_INPUT, DENSE_INPUT], onednn=onednn)
     return np.concatenate(
         [
             model.run(
@@ -102,11 +105,15 @@ class InferenceModel:
         ModelError: the model's inputs are not those expected.
     """
 
-    def __init__(self, model_dir: Path, inputs: list[str], name: str = MODEL_STEM) -> None:
+    def __init__(
+        self, model_dir: Path, inputs: list[str], name: str = MODEL_STEM, *, onednn: bool = True
+    ) -> None:
         stem = model_dir / name
         config = inference.Config(f"{stem}.json", f"{stem}.pdiparams")
         config.disable_gpu()
         config.disable_glog_info()
+        if not onednn:
+            config.disable_onednn()
         self._predictor = inference.create_predictor(config)
         found = self._predictor.get_input_names()
         if sorted(found) != sorted(inputs):
