@@ -43,7 +43,6 @@ of them by `runtime_thread_num`."""
 SINGLE_BATCHES_MAX = 64
 """The same when each request is a batch of its own."""
 
-_JOINED_ROWS_MULTIPLE = 8
 _SMOOTHING = 0.2
 """Weight of the last batch in the mean time of a batch."""
 
@@ -190,7 +189,8 @@ class Batches:
             rows, dense = rows[wanted], dense[wanted]
         start_s = time.perf_counter()
         if len(jobs) > 1 or jobs[0].requests > 1:
-            rows, dense = _padded(rows), _padded(dense)
+            rows_num = jobs[0].engine.rows_to_run(len(dense))
+            rows, dense = _padded(rows, rows_num), _padded(dense, rows_num)
         probabilities = await _predict(jobs[0].engine, rows, dense)
         infer_s = time.perf_counter() - start_s
         self._counters.observe_batch(seek_s, infer_s)
@@ -284,13 +284,12 @@ def _joined(jobs: list[Job]) -> Features:
     return Features(np.concatenate(keys), np.concatenate(dense))
 
 
-def _padded(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """With rows of zeros up to the next multiple: a joined batch may have any number of rows, and
-    a run costs less the fewer different ones there are."""
-    rows_num = -len(matrix) % _JOINED_ROWS_MULTIPLE
-    if not rows_num:
+def _padded(matrix: NDArray[np.float32], rows_num: int) -> NDArray[np.float32]:
+    """With rows of zeros up to so many."""
+    if rows_num <= len(matrix):
         return matrix
-    return np.concatenate([matrix, np.zeros((rows_num, matrix.shape[1]), np.float32)])
+    zeros = np.zeros((rows_num - len(matrix), matrix.shape[1]), np.float32)
+    return np.concatenate([matrix, zeros])
 
 
 def _parts_of(jobs: list[Job]) -> list[Job]:

@@ -64,6 +64,27 @@ void parse_instance(ProtobufReader instance, const uint8_t* origin, Cells<int64_
     }
 }
 
+// An instance as encoders write it, all ids and then all floats, each with a tag of its own. False
+// when it is another, which may be as good.
+bool copy_plain_instance(Bytes instance, CtrColumns columns, int64_t* ids, float* floats) {
+    const uint8_t* at = instance.data();
+    const uint8_t* end = at + instance.size();
+    for (size_t i = 0; i < columns.slots; ++i) {
+        uint64_t id;
+        if (at == end || *at != kFieldOneVarint) return false;
+        at = read_varint(at + kTagBytes, end, id);
+        if (at == nullptr) return false;
+        ids[i] = static_cast<int64_t>(id);
+    }
+    if (static_cast<size_t>(end - at) != columns.dense * kFloatFieldBytes) return false;
+    unsigned other_tags = 0;
+    for (size_t i = 0; i < columns.dense; ++i, at += kFloatFieldBytes) {
+        other_tags |= *at ^ unsigned{kFieldTwoFixed32};
+        std::memcpy(floats + i, at + kTagBytes, sizeof(float));
+    }
+    return other_tags == 0;
+}
+
 void require_count(size_t row, size_t found, const char* field, size_t expected) {
     if (found == expected) return;
     throw Error(ErrorKind::kWire, "instance " + std::to_string(row) + ": " + std::to_string(found) +
@@ -122,11 +143,15 @@ void parse_ctr_request(Bytes payload, CtrColumns columns, int64_t* sparse_ids, f
             request.skip();
             continue;
         }
+        const Bytes instance = request.bytes();
         Cells<int64_t> ids{sparse_ids + row * columns.slots, columns.slots};
         Cells<float> floats{dense_ids + row * columns.dense, columns.dense};
-        parse_instance(request.nested("CTRReqInstance"), payload.data(), ids, floats);
-        require_count(row, ids.count, "sparse_ids", columns.slots);
-        require_count(row, floats.count, "dense_ids", columns.dense);
+        if (!copy_plain_instance(instance, columns, ids.target, floats.target)) {
+            parse_instance({instance, "CTRReqInstance", payload.data()}, payload.data(), ids,
+                           floats);
+            require_count(row, ids.count, "sparse_ids", columns.slots);
+            require_count(row, floats.count, "dense_ids", columns.dense);
+        }
         ++row;
     }
 }

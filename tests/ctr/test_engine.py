@@ -122,3 +122,17 @@ def test_files_are_compared_with_their_checksums(model: Path, name: str, damage:
     with pytest.raises(ModelError, match=said[damage]) as raised:
         Engine.load(model)
     assert str(raised.value).startswith(str(path))
+
+
+def test_a_number_of_rows_that_comes_again_and_again_is_run_as_it_is(
+    models: dict[int, Path],
+) -> None:
+    engine = Engine.load(models[1])
+    engine.onednn_rows_min = 4
+    assert [engine.rows_to_run(rows_num) for rows_num in (1, 3, 4, 8, 37, 250, 256, 300)] == [
+        1, 3, 8, 8, 40, 256, 256, 300,
+    ]  # fmt: skip
+    for _ in range(1000):
+        engine.rows_to_run(37)
+    assert engine.rows_to_run(37) == 37
+    assert engine.rows_to_run(36) == 40
