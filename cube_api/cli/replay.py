@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube_api._client import CubeClient
-from cube_api._result import SeekResult
+from cube_api._result import SeekBytesResult
 from cube_api.cli.tally import Figures, Tally, figures_of
 from cube_api.cli.threads import run_together
-from cube_core._native import STATUS_FOUND, STATUS_MISSING
 from cube_core.conf.cube_conf import DictConf
 from cube_core.errors import CubeError
 
@@ -48,7 +47,7 @@ class Replay:
             keys = self.keys[begin : begin + self.batch]
             begin_s = time.perf_counter()
             try:
-                result = client.seek(self.conf.dict_name, keys)
+                result = client.seek_bytes(self.conf.dict_name, keys)
             except CubeError as error:
                 tally.fail(error)
                 continue
@@ -57,16 +56,13 @@ class Replay:
                 sys.stdout.write(rows_text(keys, result))
 
 
-def rows_text(keys: NDArray[np.uint64], result: SeekResult) -> str:
+def rows_text(keys: NDArray[np.uint64], result: SeekBytesResult) -> str:
     """A line a key in the original's form, `key:<key> value:<value in hexadecimal>`; a key that is
-    missing has no value, and one whose value is of another width has its status in its place."""
-    lines = []
-    for key, row, status in zip(keys.tolist(), result.rows, result.status.tolist(), strict=True):
-        if status == STATUS_FOUND:
-            value = row.tobytes().hex().upper()
-        else:
-            value = "" if status == STATUS_MISSING else f" status:{status}"
-        lines.append(f"key:{key} value:{value}\n")
+    missing has no value."""
+    lines = [
+        f"key:{key} value:{result.value(i).tobytes().hex().upper()}\n"
+        for i, key in enumerate(keys.tolist())
+    ]
     return "".join(lines)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cube_api._result import SeekResult
+from cube_api._result import SeekBytesResult, SeekResult
 from cube_core._native import STATUS_FOUND
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
@@ -30,7 +30,7 @@ class Tally:
     keys: int = 0
     found: int = 0
 
-    def add(self, result: SeekResult, elapsed_s: float) -> None:
+    def add(self, result: SeekResult | SeekBytesResult, elapsed_s: float) -> None:
         self.latencies_us.append(elapsed_s * 1e6)
         self.keys += len(result.status)
         self.found += int(np.count_nonzero(result.status == STATUS_FOUND))

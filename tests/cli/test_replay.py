@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cube_core._native import write_table
 from cube_core.endpoint import Endpoint
 from tests.cli.conftest import cli, write_conf
+from tests.processes import running
 from tests.server.tables import KEY_COUNT, rows_of
 
 
@@ -33,6 +35,28 @@ def test_rows_are_printed_in_the_order_of_the_file(conf: Path, tmp_path: Path) -
         f"key:3 value:{hexadecimal(3)}",
     ]
     assert "6 keys, 66.67% found" in done.stdout
+
+
+def test_values_of_any_width_are_printed(tmp_path: Path) -> None:
+    (tmp_path / "data" / "1_1").mkdir(parents=True)
+    (tmp_path / "data" / "VERSION").write_text("1_1")
+    write_table(
+        str(tmp_path / "data" / "1_1" / "test_dict_part0.table"),
+        np.array([1, 2], np.uint64),
+        np.frombuffer(b"\x01\x02\xff\x04", np.uint8),
+        dict_name="test_dict",
+        version="1_1",
+        shard=0,
+        shard_num=1,
+        value_kind="variable",
+        offsets=np.array([0, 1, 4], np.int64),
+    )
+    with running("cube_server.main", ["--port=0", "--grpc_port=-1"], cwd=tmp_path) as role:
+        conf = write_conf(tmp_path / "cube.conf", [[Endpoint("127.0.0.1", role.port())]])
+        (tmp_path / "keys").write_text("2\n3\n1\n")
+        done = cli(f"--config_file={conf}", f"--keys={tmp_path / 'keys'}", "--print_output")
+    assert done.code == 0, done.stderr
+    assert done.stdout.startswith("key:2 value:02FF04\nkey:3 value:\nkey:1 value:01\n")
 
 
 def test_every_thread_seeks_every_key_and_the_figures_fit_each_other(
