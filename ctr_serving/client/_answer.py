@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cube_core._native import encode_ctr_request, parse_ctr_response
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConfError, PredictionError, WireError
+from cube_proto import ctr_prediction_pb2
 
 Protocol = Literal["baidu_std", "grpc", "http"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -34,15 +35,45 @@ class Answer:
     message: str = ""
 
 
-def request_bytes(sparse_ids: NDArray[np.int64], dense: NDArray[np.float32]) -> bytes:
-    """The Request message for int64[n, slots] and float32[n, dense].
+def request_bytes(
+    sparse_ids: NDArray[np.int64],
+    dense: NDArray[np.float32],
+    ids_per_slot: NDArray[np.integer[Any]] | None = None,
+) -> bytes:
+    """The Request message for int64[n, slots] and float32[n, dense]; with `ids_per_slot`, int[n,
+    slots], for int64[m] and float32[n, dense].
 
     Raises:
         ValueError: the shapes do not fit each other.
     """
+    if ids_per_slot is not None:
+        return _ragged_request_bytes(
+            np.asarray(sparse_ids), np.asarray(dense), np.asarray(ids_per_slot)
+        )
     return encode_ctr_request(
         np.ascontiguousarray(sparse_ids, np.int64), np.ascontiguousarray(dense, np.float32)
     )
+
+
+def _ragged_request_bytes(
+    sparse_ids: NDArray[np.int64], dense: NDArray[np.float32], counts: NDArray[np.integer[Any]]
+) -> bytes:
+    if counts.ndim != 2 or dense.ndim != 2 or len(dense) != len(counts) or (counts < 0).any():
+        raise ValueError(
+            f"ids_per_slot {counts.shape} and dense {dense.shape} must be [n, slots], not negative,"
+            " and [n, dense]"
+        )
+    if sparse_ids.shape != (counts.sum(),):
+        raise ValueError(f"sparse_ids {sparse_ids.shape}: ids_per_slot counts {counts.sum()} ids")
+    request = ctr_prediction_pb2.Request()
+    begin = 0
+    for row_counts, row_dense in zip(counts.tolist(), dense.tolist(), strict=True):
+        end = begin + sum(row_counts)
+        request.instances.add(
+            sparse_ids=sparse_ids[begin:end].tolist(), dense_ids=row_dense, ids_per_slot=row_counts
+        )
+        begin = end
+    return request.SerializeToString()
 
 
 def answer_of(response: bytes | memoryview, rows: int, variant: str, endpoint: Endpoint) -> Answer:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,10 +109,14 @@ class AsyncCtrClient:
         return self._routes.tags
 
     async def predict(
-        self, sparse_ids: NDArray[np.int64], dense: NDArray[np.float32]
+        self,
+        sparse_ids: NDArray[np.int64],
+        dense: NDArray[np.float32],
+        *,
+        ids_per_slot: NDArray[np.integer[Any]] | None = None,
     ) -> NDArray[np.float32]:
         """As `CtrClient.predict`; cancelling it drops what is in flight."""
-        return (await self.ask(sparse_ids, dense)).probabilities
+        return (await self.ask(sparse_ids, dense, ids_per_slot=ids_per_slot)).probabilities
 
     async def ask(
         self,
@@ -119,14 +124,15 @@ class AsyncCtrClient:
         dense: NDArray[np.float32],
         *,
         variant: str | None = None,
+        ids_per_slot: NDArray[np.integer[Any]] | None = None,
     ) -> Answer:
         """As `CtrClient.ask`."""
         chosen = self._routes.pick(variant)
-        rows = len(sparse_ids)
+        rows = len(dense)
         if rows > _ON_LOOP_ROWS_MAX:
-            payload = await asyncio.to_thread(request_bytes, sparse_ids, dense)
+            payload = await asyncio.to_thread(request_bytes, sparse_ids, dense, ids_per_slot)
         else:
-            payload = request_bytes(sparse_ids, dense)
+            payload = request_bytes(sparse_ids, dense, ids_per_slot)
         endpoint, response = await self.send(chosen, payload)
         return answer_of(response, rows, chosen.tag, endpoint)
 

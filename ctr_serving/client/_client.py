@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,13 +122,19 @@ class CtrClient:
         return self._routes.tags
 
     def predict(
-        self, sparse_ids: NDArray[np.int64], dense: NDArray[np.float32]
+        self,
+        sparse_ids: NDArray[np.int64],
+        dense: NDArray[np.float32],
+        *,
+        ids_per_slot: NDArray[np.integer[Any]] | None = None,
     ) -> NDArray[np.float32]:
         """Predicts n instances.
 
         Args:
-            sparse_ids: int64[n, 26].
+            sparse_ids: int64[n, 26], or as many slots as the model has.
             dense: float32[n, 13].
+            ids_per_slot: int[n, slots], for ops that take several ids a slot; sparse_ids is then
+                int64[m], instance by instance, slot by slot.
 
         Returns:
             probabilities float32[n, 2]: of no click, of a click.
@@ -140,7 +147,7 @@ class CtrClient:
             RpcError: the server refused the request.
             WireError: the server's answer is malformed.
         """
-        return self.ask(sparse_ids, dense).probabilities
+        return self.ask(sparse_ids, dense, ids_per_slot=ids_per_slot).probabilities
 
     def ask(
         self,
@@ -148,6 +155,7 @@ class CtrClient:
         dense: NDArray[np.float32],
         *,
         variant: str | None = None,
+        ids_per_slot: NDArray[np.integer[Any]] | None = None,
     ) -> Answer:
         """As `predict`, with which variant and server answered, and the server's message.
 
@@ -157,10 +165,10 @@ class CtrClient:
         Raises:
             ValueError: also when no variant has the tag.
         """
-        payload = request_bytes(sparse_ids, dense)
+        payload = request_bytes(sparse_ids, dense, ids_per_slot)
         chosen = self._routes.pick(variant)
         endpoint, response = self._send(chosen, payload)
-        return answer_of(response, len(sparse_ids), chosen.tag, endpoint)
+        return answer_of(response, len(dense), chosen.tag, endpoint)
 
     def close(self) -> None:
         """Closes its connections."""

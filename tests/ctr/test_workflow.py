@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from ctr_serving.client import CtrClient
 from ctr_serving.conf import read_engine_confs
 from ctr_serving.workflow_conf import Node, file_of_flags, read_workflow
 from cube_core._native import encode_ctr_request, parse_ctr_response
@@ -294,26 +295,42 @@ def test_ops_of_a_users_module_are_served(blend: Path, models: dict[int, Path]) 
         assert failed["err_code"] == -1
         assert failed["err_msg"] == "op deep: postprocess: ValueError: a dense value is negative"
         # Two ids in slot 0, none in slot 1.
-        two = [5, 7, *ids[0, 2:].tolist()]
-        several = httpx.post(
-            f"http://{ctr.address}/CTRPredictionService/inference",
-            json={
-                "instances": [
-                    {
-                        "sparse_ids": two,
-                        "dense_ids": dense[0].tolist(),
-                        "ids_per_slot": [2, 0] + [1] * (SLOTS - 2),
-                    }
-                ]
-            },
-        ).json()
+        counts = np.array([[2, 0, *[1] * (SLOTS - 2)]])
+        two = np.array([5, 7, *ids[0, 2:]])
+        several = client.predict(two, dense[:1], ids_per_slot=counts)
         pooled = vectors[:1].copy()
         pooled[0, 0] = embedding(np.array([5, 7]), 1).sum(axis=0)
         pooled[0, 1] = 0
         wide = run_directly(blend / "wide_model", {"wide": pooled[:, :, 0], "dense": dense[:1]})
         deep = direct_probabilities(models[1], pooled, dense[:1])
         wanted = 0.25 * wide[:, 1] + 0.75 * deep[:, 1]
-        assert several["predictions"][0]["prob1"] == pytest.approx(wanted[0], abs=1e-6)
+        np.testing.assert_allclose(several[:, 1], wanted, atol=1e-6, rtol=0)
+        body = {
+            "sparse_ids": two.tolist(),
+            "dense_ids": dense[0].tolist(),
+            "ids_per_slot": counts[0].tolist(),
+        }
+        mapped = httpx.post(
+            f"http://{ctr.address}/CTRPredictionService/inference", json={"instances": [body]}
+        ).json()
+        assert mapped["predictions"][0]["prob1"] == pytest.approx(wanted[0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ids", "counts", "message"),
+    [
+        ([1, 2], [[1, 2]], "ids_per_slot counts 3 ids"),
+        ([1], [[2, -1]], "not negative"),
+        ([1], [1], "must be [n, slots]"),
+        ([1, 1], [[1], [1]], "and dense (1, 13) must be"),
+    ],
+)
+def test_ids_that_do_not_fit_their_counts_are_not_sent(
+    ids: list[int], counts: list[int], message: str
+) -> None:
+    dense = np.zeros((1, DENSE_DIM), np.float32)
+    with CtrClient("127.0.0.1:1") as client, pytest.raises(ValueError, match=re.escape(message)):
+        client.predict(np.array(ids), dense, ids_per_slot=np.array(counts))
 
 
 def test_one_engine_is_reloaded_and_the_other_stays(blend: Path, models: dict[int, Path]) -> None:
