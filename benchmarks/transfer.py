@@ -42,6 +42,7 @@ _WRITE_ROWS = 100_000
 _READY_TIMEOUT_S = 30.0
 _SERVED_TIMEOUT_S = 300.0
 _POLL_S = 0.005
+_IDLE_S = 1.0
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console()
@@ -130,7 +131,9 @@ class Site:
     servers: list[int]
 
     def deploy(self, file: str, base: int, number: int) -> tuple[float, dict[str, float]]:
-        """Announces a pass; returns the seconds until it is served, and those of each step."""
+        """Announces a pass to an idle daemon; returns the seconds until it is served, and those of
+        each step."""
+        time.sleep(_IDLE_S)
         line = {"id": str(number), "key": str(base), "input": f"../{number}"}
         with (self.run_dir / "donefile" / file).open("a", encoding="utf-8") as donefile:
             donefile.write(json.dumps(line) + "\n")

@@ -11,6 +11,9 @@ import os
 import signal
 import sys
 
+# typer takes it when it reads arguments, which is too late for a process that waits for them.
+import pydantic  # noqa: F401
+
 from cube_builder.main import main as builder_main
 
 _PR_SET_PDEATHSIG = 1
