@@ -50,7 +50,7 @@ class Publisher:
             log.warning("pass %s: no dense model is published: the pass has none", record.id)
             return
         relabelled = self._settings.pulled(record.version).dense
-        relabel_dense(model, relabelled, record.version)
+        relabel_dense(model, relabelled, self._settings.conf.dict_name, record.version)
         publish(relabelled, target, record.version)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx
 
-from cube_core.errors import DeployError
-from cube_transfer.dense_manifest import DENSE_MANIFEST_NAME, parse_dense_manifest
+from cube_core.errors import DeployError, ModelError
+from cube_transfer.dense_manifest import DENSE_MANIFEST_NAME, FLUID_PROGRAM, parse_dense_manifest
 from cube_transfer.digest import Digest
 from cube_transfer.local_source import digest
 from cube_transfer.manifest import MANIFEST_NAME, ManifestFile, parse_manifest
@@ -52,6 +52,8 @@ async def pull_remote_dense(url: str, target: Path, http: httpx.AsyncClient) -> 
     await _download_all(source, url, target, manifest.files)
     if manifest.files:
         return
+    if manifest.model == FLUID_PROGRAM:
+        raise ModelError(f"{shown(manifest_url)}: files: must list what belongs to {FLUID_PROGRAM}")
     await _download(source, url, target / f"{manifest.model}.pdiparams", None)
     try:
         await _download(source, url, target / f"{manifest.model}.json", None)
