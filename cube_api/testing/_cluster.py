@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,7 +33,7 @@ class FakeCluster:
 
     Args:
         keys: uint64[n] or int64[n], each once.
-        rows: float32[n, dim].
+        rows: float32[n, dim]; or a value of any width each, for `seek_bytes`.
         dict_name: the one dict that it serves.
         shard_num: a key is served by shard `key % shard_num`.
         replicas: servers of each shard.
@@ -46,7 +46,7 @@ class FakeCluster:
     def __init__(
         self,
         keys: NDArray[np.uint64] | NDArray[np.int64],
-        rows: NDArray[np.float32],
+        rows: NDArray[np.float32] | Sequence[bytes],
         *,
         dict_name: str = "fake",
         shard_num: int = 1,
@@ -91,7 +91,7 @@ class FakeCluster:
     def switch(
         self,
         keys: NDArray[np.uint64] | NDArray[np.int64],
-        rows: NDArray[np.float32],
+        rows: NDArray[np.float32] | Sequence[bytes],
         version: str,
         *,
         shard: int | None = None,
@@ -101,8 +101,9 @@ class FakeCluster:
         Args:
             shard: switch only this one, as in the middle of a deployment.
         """
-        if keys.ndim != 1 or rows.ndim != 2 or len(keys) != len(rows):
-            raise ValueError(f"keys {keys.shape} and rows {rows.shape} do not fit each other")
+        shape = rows.shape if isinstance(rows, np.ndarray) else (len(rows), 0)
+        if keys.ndim != 1 or len(shape) != 2 or len(keys) != shape[0]:
+            raise ValueError(f"keys {keys.shape} and rows {shape} do not fit each other")
         shards = range(self._shard_num) if shard is None else [shard]
         tables = {each: self._table(keys, rows, version, each) for each in shards}
         previous = dict(enumerate(self._current))
@@ -156,20 +157,40 @@ class FakeCluster:
     def _all(self) -> list[FakeServer]:
         return [server for shard in self._servers for server in shard]
 
-    def _table(self, keys: NDArray[Any], rows: NDArray[Any], version: str, shard: int) -> Table:
+    def _table(
+        self,
+        keys: NDArray[Any],
+        rows: NDArray[np.float32] | Sequence[bytes],
+        version: str,
+        shard: int,
+    ) -> Table:
         numbers = np.ascontiguousarray(keys).view(np.uint64)
         mine = numbers % np.uint64(self._shard_num) == shard
         path = Path(self._folder.name) / f"{version}_part{shard}.table"
+        values, layout = _stored(rows, np.flatnonzero(mine))
         write_table(
             str(path),
             np.ascontiguousarray(numbers[mine]),
-            np.ascontiguousarray(rows[mine], np.float32).view(np.uint8),
+            values,
             dict_name=self.dict_name,
             version=version,
             shard=shard,
             shard_num=self._shard_num,
+            **layout,
         )
         return Table.open(str(path))
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(_CALL_TIMEOUT_S)
+
+
+def _stored(
+    rows: NDArray[np.float32] | Sequence[bytes], at: NDArray[np.intp]
+) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    """The rows with these indexes as a table takes them, and how it is told of their widths."""
+    if isinstance(rows, np.ndarray):
+        return np.ascontiguousarray(rows[at], np.float32).view(np.uint8), {}
+    values = [rows[i] for i in at.tolist()]
+    offsets = np.cumsum([0, *map(len, values)], dtype=np.int64)
+    joined = np.frombuffer(b"".join(values), np.uint8)
+    return joined, {"value_kind": "variable", "offsets": offsets}

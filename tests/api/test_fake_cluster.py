@@ -91,6 +91,17 @@ def test_other_methods_are_refused() -> None:
             connection.close()
 
 
+def test_values_of_any_width() -> None:
+    values = [b"a" * (1 + 3 * number) for number in range(len(KEYS))]
+    with FakeCluster(KEYS, values, shard_num=2) as cluster, CubeClient(cluster.conf()) as cube:
+        result = cube.seek_bytes("fake", KEYS)
+        assert [result.value(i).tobytes() for i in range(len(KEYS))] == values
+        cluster.switch(KEYS, values[::-1], "2_2")
+        assert cube.seek_bytes("fake", KEYS[:1]).value(0).tobytes() == values[-1]
+        with pytest.raises(ValueError, match="do not fit each other"):
+            cluster.switch(KEYS, values[1:], "3_3")
+
+
 def test_what_does_not_fit_is_refused_and_leaves_nothing() -> None:
     before = threading.active_count()
     with pytest.raises(ValueError, match="do not fit each other"):
