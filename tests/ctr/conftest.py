@@ -9,6 +9,8 @@ import pytest
 
 from ctr_serving.predictor import import_paddle
 from tests.ctr.models import make_model, publish, write_manifest
+from tests.ctr.networks import make_network, write_network_manifest
+from tests.ctr.op_bench import WIDTHS, manifest
 from tests.ctr.service import Ctr, Shards, ctr_running, shards_running, write_conf
 from tests.waiting import wait_until
 
@@ -42,3 +44,13 @@ def ctr(
     with ctr_running(root, "--rows_per_request_max=2000") as ctr:
         wait_until(lambda: ctr.get("/ready").status_code == 200, what="model 1 served")
         yield ctr
+
+
+@pytest.fixture(scope="package")
+def two_dicts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of two dicts of different widths and three slots, in format 2."""
+    import_paddle()
+    directory = tmp_path_factory.mktemp("two_dicts")
+    make_network(directory, 1, WIDTHS)
+    write_network_manifest(directory, "7_7", **manifest())
+    return directory
