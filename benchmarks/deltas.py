@@ -85,7 +85,7 @@ def _measure_delta(
     half = np.concatenate([random.choice(keys, len(changed)), changed])
     pools = dict(zip(KINDS, (keys, half, changed, neither), strict=True))
     lookups = [
-        _take_turns(kind, base, over, pool, random, requests=rounds * 200)
+        take_turns(kind, base, over, pool, random, requests=rounds * 200)
         for kind, pool in pools.items()
     ]
     patch_s, patch_cpu_s, _ = _timed(
@@ -110,7 +110,7 @@ def _measure_delta(
     )
 
 
-def _take_turns(
+def take_turns(
     kind: str,
     base: _native.Table,
     over: _native.Table,

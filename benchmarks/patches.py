@@ -8,25 +8,25 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import httpx
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from benchmarks.deltas import take_turns
 from benchmarks.peers import Server, cube_server
 from cube_core import _native
 from cube_core.command_line import run
-from cube_core.endpoint import Endpoint
-from cube_core.wire.prpc_blocking import BlockingConnection
+from cube_core.versions import Version
+from cube_server.opening import TableOpener
+from cube_server.store import DataDirectory
 
 _VALUE_BYTES = 40
 _BASE = 1
-_KEYS_PER_REQUEST = 650
-_TURNS_PER_SAMPLE = 8
-_REQUESTS_PER_TURN = 10
-_PATCHES_PER_SAMPLE = 5
+_REQUESTS_PER_SAMPLE = 300
+_PATCHES_PER_SAMPLE = 10
 _FILE_NAME = "bench_part0.table"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -39,7 +39,7 @@ class PatchFigures:
     Attributes:
         apply_ms_*: from the command that lays a patch over its base to the answer of the one that
             switches to it.
-        seek_ratio: time of seeks in the server over that of one with the base alone, the two taking
+        seek_ratio: time of seeks of the base's keys over that with the base alone, the two taking
             turns; median of the samples.
         rss_mb_*: memory of the server at the ends of samples. The most is while a whole table
             that patches were folded into is there beside the one before.
@@ -82,14 +82,8 @@ def measure(run_dir: Path, *, patches: int, rows_per_patch: int, base_keys: int)
     table = directory / _FILE_NAME
     keys = np.random.default_rng(3).integers(0, 2**64, base_keys, dtype=np.uint64)
     _write(table, keys, f"{_BASE}_{_BASE}")
-    alone = directory / "alone"
-    alone.mkdir()
-    with (
-        cube_server(table, f"{_BASE}_{_BASE}", directory) as server,
-        cube_server(table, f"{_BASE}_{_BASE}", alone) as base_server,
-    ):
-        row = _Row(server, base_server, directory / "data", keys, rows_per_patch)
-        row.sample(0)
+    with cube_server(table, f"{_BASE}_{_BASE}", directory) as server:
+        row = _Row(server, table, keys, rows_per_patch)
         base_rss_mb = row.sample(0).rss_mb
         samples = [row.sample(_PATCHES_PER_SAMPLE) for _ in range(patches // _PATCHES_PER_SAMPLE)]
         folds = row.folds()
@@ -106,42 +100,16 @@ def measure(run_dir: Path, *, patches: int, rows_per_patch: int, base_keys: int)
     )
 
 
-class _Seeks:
-    """Seeks of one server, and the time it says they took."""
-
-    def __init__(self, server: Server) -> None:
-        url = f"http://127.0.0.1:{server.port}"
-        self.http = httpx.Client(base_url=url, timeout=60, trust_env=False)
-        self._connection = BlockingConnection(Endpoint("127.0.0.1", server.port))
-
-    def took_ns(self, payloads: list[bytes]) -> int:
-        before = self._counted_ns()
-        for payload in payloads:
-            self._connection.call("rec.mcube.DictService", "seek", payload, timeout_s=10)
-        return self._counted_ns() - before
-
-    def status(self) -> dict[str, Any]:
-        status: dict[str, Any] = self.http.get("/status").json()
-        return status
-
-    def _counted_ns(self) -> int:
-        return int(self.status()["counters"]["latency_sum_ns"])
-
-
 class _Row:
     """Makes patches, and measures what the server makes of them."""
 
-    def __init__(
-        self,
-        server: Server,
-        base_server: Server,
-        data_dir: Path,
-        keys: NDArray[np.uint64],
-        rows: int,
-    ) -> None:
+    def __init__(self, server: Server, table: Path, keys: NDArray[np.uint64], rows: int) -> None:
         self._pid = server.pid
-        self._patched, self._base = _Seeks(server), _Seeks(base_server)
-        self._data_dir = data_dir
+        self._http = httpx.Client(
+            base_url=f"http://127.0.0.1:{server.port}", timeout=60, trust_env=False
+        )
+        self._data_dir = table.parent / "data"
+        self._base = _native.Table.open(str(table))
         self._keys = keys
         self._rows = rows
         self._patch = _BASE
@@ -152,7 +120,7 @@ class _Row:
         return _Sample(apply_s, self._seek_ratio(), self._rss_mb(), self._disk_mb())
 
     def folds(self) -> int:
-        return int(self._patched.status()["patches"]["folds"])
+        return int(self._http.get("/status").json()["patches"]["folds"])
 
     def _apply(self) -> float:
         self._patch += 1
@@ -167,20 +135,17 @@ class _Row:
         begin = time.perf_counter()
         for cmd in ("bg_load_patch", "bg_switch"):
             body = {"cmd": cmd, "version": version}
-            self._patched.http.post("/ControlService/cmd", json=body).raise_for_status()
+            self._http.post("/ControlService/cmd", json=body).raise_for_status()
         return time.perf_counter() - begin
 
     def _seek_ratio(self) -> float:
-        patched_ns = base_ns = 0
-        for _ in range(_TURNS_PER_SAMPLE):
-            payloads = [self._payload() for _ in range(_REQUESTS_PER_TURN)]
-            patched_ns += self._patched.took_ns(payloads)
-            base_ns += self._base.took_ns(payloads)
-        return patched_ns / base_ns
-
-    def _payload(self) -> bytes:
-        keys = self._random.choice(self._keys, _KEYS_PER_REQUEST)
-        return _native.SeekPlan(keys, 1).payload(0)
+        """Of what the server has on disk and in memory, in this process."""
+        opener = TableOpener(DataDirectory(self._data_dir), in_memory=True, shared=False)
+        served = opener.open(Version.parse(f"{_BASE}_{self._patch}")).table
+        figures = take_turns(
+            "", self._base, served, self._keys, self._random, requests=_REQUESTS_PER_SAMPLE
+        )
+        return figures.ratio
 
     def _rss_mb(self) -> float:
         status = Path(f"/proc/{self._pid}/status").read_text()
