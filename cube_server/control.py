@@ -124,7 +124,7 @@ class Control:
         return self.state()
 
     async def _want(self, command: Command) -> Reply:
-        await self._versions.want(_optional_version(command))
+        await self._versions.wanted.set(_optional_version(command))
         return self.state()
 
     async def _bg_load_patch(self, command: Command) -> Reply:
@@ -146,7 +146,7 @@ class Control:
             "cur_version": str(current.version) if current else "",
             "bg_version": str(background_version or ""),
             "status": int(versions.state),
-            "want_version": str(versions.wanted or ""),
+            "want_version": str(versions.wanted.version or ""),
             "ready": not versions.problem,
         }
 

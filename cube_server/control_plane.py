@@ -62,6 +62,7 @@ class ServedDict:
             TableOpener(self.store, in_memory=settings.in_memory, shared=settings.workers > 1),
             keep_versions=settings.keep_versions,
             fold_percent=settings.fold_percent,
+            want_timeout_s=settings.want_timeout_s,
         )
         self.downloads = Downloads(self.store, settings.tls)
         self.control = Control(self.versions, self.downloads)

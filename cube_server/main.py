@@ -13,7 +13,7 @@ from cube_core.access import Access
 from cube_core.errors import ConfError
 from cube_core.tls import TlsFiles
 from cube_core.wire.limits import WireLimits
-from cube_server.settings import FOLD_PERCENT
+from cube_server.settings import FOLD_PERCENT, WANT_TIMEOUT_S
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -97,6 +97,14 @@ def serve(
             help="Patches that changed more of a base's keys are folded into it; 0: never",
         ),
     ] = FOLD_PERCENT,
+    want_timeout_s: Annotated[
+        float,
+        typer.Option(
+            "--want_timeout_s",
+            min=0,
+            help="Not ready so long after a restart, unless told which version is wanted",
+        ),
+    ] = WANT_TIMEOUT_S,
     workers: Annotated[
         int,
         typer.Option(
@@ -199,6 +207,7 @@ def serve(
             in_memory=in_mem,
             keep_versions=keep_versions,
             fold_percent=fold_percent,
+            want_timeout_s=want_timeout_s,
             keys_per_request_max=keys_per_request_max,
             workers=workers,
             tls=TlsFiles(tls_cert_file, tls_key_file, tls_ca_file),

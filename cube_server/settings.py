@@ -10,6 +10,7 @@ from cube_core.tls import ServerTls, TlsFiles
 from cube_core.wire.limits import WireLimits
 
 FOLD_PERCENT = 10.0
+WANT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class ServerSettings:
             percent of its keys; 0: never.
         tls: with a certificate, ports speak TLS only; tables are fetched with it over https.
         access: who may command the server.
+        want_timeout_s: a server that was told which version is wanted waits so long after a
+            restart to be told again, before it says that it is ready.
         drain_timeout_s: what is not answered that long after SIGTERM is cut off.
     """
 
@@ -46,6 +49,7 @@ class ServerSettings:
     keys_per_request_max: int = 1_000_000
     workers: int = 1
     fold_percent: float = FOLD_PERCENT
+    want_timeout_s: float = WANT_TIMEOUT_S
     tls: TlsFiles = field(default_factory=TlsFiles)
     access: Access = field(default_factory=Access)
     drain_timeout_s: float = 10.0

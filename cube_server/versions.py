@@ -17,6 +17,7 @@ from cube_server.folding import Fold, Folding
 from cube_server.loaded import LoadedTable
 from cube_server.opening import TableOpener
 from cube_server.store import DataDirectory
+from cube_server.wanted import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +50,13 @@ class DictVersions:
         *,
         keep_versions: int,
         fold_percent: float,
+        want_timeout_s: float,
     ) -> None:
         self.store = store
         self.folding = Folding(opener, fold_percent)
         self.patch_count = 0
         self.last_error = ""
-        self.wanted: Version | None = None
+        self.wanted = Wanted(store, want_timeout_s, lambda: self.on_change())
         self.served: list[LoadedTable] = []
         self.background: LoadedTable | None = None
         self.loading: Version | None = None
@@ -64,7 +66,6 @@ class DictVersions:
         self.fold_task: asyncio.Task[None] | None = None
         self._keep_versions = keep_versions
         self._lock = asyncio.Lock()
-        self._wanting = asyncio.Lock()
 
     @property
     def current(self) -> LoadedTable | None:
@@ -77,9 +78,7 @@ class DictVersions:
         current = self.current
         if current is None:
             return self.last_error or "no version is served"
-        if self.wanted in (None, current.version):
-            return ""
-        return f"version {current.version} is served, {self.wanted} is wanted"
+        return self.wanted.problem(current.version)
 
     @property
     def state(self) -> BackgroundState:
@@ -107,10 +106,7 @@ class DictVersions:
     async def start(self) -> None:
         """Serves the version that the data directory names. One that cannot be loaded is told in
         the log and in `last_error`; the server stays empty and can be repaired by commands."""
-        try:
-            self.wanted = await asyncio.to_thread(self.store.wanted_version)
-        except (CubeError, OSError) as error:
-            log.error("starts without a wanted version: %s", error)
+        await self.wanted.start()
         try:
             version = await asyncio.to_thread(self.store.recorded_version)
             if version is not None:
@@ -213,35 +209,15 @@ class DictVersions:
             for each in self.served[1:]:
                 if version in (None, each.version):
                     await self._serve([each, *self.served])
-                    if self.wanted is not None:
+                    if self.wanted.version is not None:
                         # Whoever goes back wants what it goes back to.
-                        await self.want(each.version)
+                        await self.wanted.set(each.version)
                     return
             on_disk = ", ".join(str(each) for each in self.store.versions()) or "none"
             wanted = f"version {version}" if version else "a version before the current one"
             raise ControlError(
                 f"{wanted} is not loaded; `enable` loads one of those on disk: {on_disk}"
             )
-
-    async def want(self, version: Version | None) -> None:
-        """Takes note of the version that whoever deploys wants served, also for the next start;
-        None: any. Until it is served, the server is not ready.
-
-        Raises:
-            ControlError: it cannot be written down; it holds until the server ends.
-        """
-        async with self._wanting:
-            if version == self.wanted:
-                return
-            self.wanted = version
-            self.on_change()
-            try:
-                await asyncio.to_thread(self.store.record_wanted, version)
-            except OSError as error:
-                raise ControlError(
-                    f"version {version} is wanted, but cannot be recorded for the next start:"
-                    f" {error}"
-                ) from error
 
     async def verify(self, version: Version) -> Table:
         """Reads and checks the file of a version, without loading it.
@@ -281,9 +257,10 @@ class DictVersions:
         self.last_error = ""
         current = served[0]
         log.info("serves version %s: %d keys", current.version, current.table.key_count)
-        if self.wanted is not None and current.version.is_after(self.wanted):
+        wanted = self.wanted.version
+        if wanted is not None and current.version.is_after(wanted):
             # Whoever switches on wants what it switches to.
-            await self.want(current.version)
+            await self.wanted.set(current.version)
         await asyncio.to_thread(self._record, current.version, self.in_use)
         self._fold_if_due()
 

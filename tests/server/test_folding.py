@@ -120,7 +120,7 @@ class Machine:
         store = DataDirectory(data_dir)
         self.opener = GatedOpener(store)
         self.versions = DictVersions(
-            store, self._publish, self.opener, keep_versions=3, fold_percent=5
+            store, self._publish, self.opener, keep_versions=3, fold_percent=5, want_timeout_s=1
         )
 
     async def _publish(self, current: LoadedTable | None, others: Sequence[LoadedTable]) -> None:

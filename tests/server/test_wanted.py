@@ -83,20 +83,41 @@ def test_who_switches_on_or_back_wants_what_it_switches_to(client: ServerClient)
     assert ready(client) == (200, "OK")
 
 
-def test_it_holds_after_a_restart(role: Role, tmp_path: Path) -> None:
+def test_after_a_restart_it_waits_to_be_told(role: Role, tmp_path: Path) -> None:
+    """What it was told before may be old: others may have switched while it was away."""
     with ServerClient(role) as client:
-        client.state("want", version="2")
+        client.state("want", version="1")
     role.stop()
     (tmp_path / "data" / ".WANTED.tmp").write_text("left by a killed one")
+    arguments = [*ARGUMENTS, "--want_timeout_s=600"]
     with (
-        running("cube_server.main", ARGUMENTS, cwd=tmp_path) as again,
+        running("cube_server.main", arguments, cwd=tmp_path) as again,
         ServerClient(again) as client,
     ):
         assert not (tmp_path / "data" / ".WANTED.tmp").exists()
+        code, why = ready(client)
+        assert code == 503
+        assert "waits up to 600 s to be told which one is wanted, 1_1 was before" in why
+        assert client.command("status").json()["want_version"] == ""
+        assert client.seek([1]).values[0].status == 0, "it answers all the same"
+        client.state("want", version="2")
         assert ready(client) == (503, "version 1_1 is served, 2_2 is wanted")
         client.state("want")
         assert ready(client) == (200, "OK")
         assert not (tmp_path / "data" / "WANTED").exists()
+
+
+def test_when_nobody_tells_it_what_was_wanted_before_holds(tmp_path: Path, data_dir: Path) -> None:
+    place_table(data_dir, 1)
+    (data_dir / "VERSION").write_text("1_1")
+    (data_dir / "WANTED").write_text("2_2")
+    arguments = [*ARGUMENTS, "--want_timeout_s=0.1"]
+    with (
+        running("cube_server.main", arguments, cwd=tmp_path) as role,
+        ServerClient(role) as client,
+    ):
+        expected = (503, "version 1_1 is served, 2_2 is wanted")
+        wait_until(lambda: ready(client) == expected)
 
 
 def test_a_note_that_cannot_be_read_does_not_keep_it_from_serving(
