@@ -112,8 +112,10 @@ class InferenceModel:
         config = inference.Config(f"{stem}.json", f"{stem}.pdiparams")
         config.disable_gpu()
         config.disable_glog_info()
-        if not onednn:
-            config.disable_onednn()
+        if onednn:
+            config.enable_mkldnn()
+        else:
+            config.disable_mkldnn()
         self._predictor = inference.create_predictor(config)
         found = self._predictor.get_input_names()
         if sorted(found) != sorted(inputs):
