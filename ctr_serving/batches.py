@@ -43,6 +43,11 @@ of them by `runtime_thread_num`."""
 SINGLE_BATCHES_MAX = 64
 """The same when each request is a batch of its own."""
 
+OVERLOAD_WAIT_S = 0.02
+"""When somebody has waited for longer, and for longer than OVERLOAD_BATCHES take, the newest go
+first: most are answered as fast as ever, and those that cannot be in time are refused."""
+OVERLOAD_BATCHES = 4
+
 _SMOOTHING = 0.2
 """Weight of the last batch in the mean time of a batch."""
 
@@ -117,13 +122,19 @@ class Batches:
         """The next requests that go together; none when nobody waits."""
         jobs: list[Job] = []
         rows = 0
+        self._drop_late()
+        # First come, first served would let all wait for as long as they can.
+        newest_first = self._is_overloaded()
         while self._queue:
-            job = self._queue[0]
+            job = self._queue[-1 if newest_first else 0]
             if jobs and (
                 rows + job.rows > self._conf.batch_rows_max or job.engine is not jobs[0].engine
             ):
                 break
-            self._queue.popleft()
+            if newest_first:
+                self._queue.pop()
+            else:
+                self._queue.popleft()
             problem = self._problem_of(job)
             if problem is not None and job.requests > 1:
                 self._queue.extendleft(reversed(job.parts()))
@@ -133,6 +144,25 @@ class Batches:
                 jobs.append(job)
                 rows += job.rows
         return jobs
+
+    def _drop_late(self) -> None:
+        """Ends those who have waited longest as far as they wait in vain."""
+        while self._queue:
+            job = self._queue[0]
+            problem = self._problem_of(job)
+            if problem is None:
+                return
+            self._queue.popleft()
+            if job.requests > 1:
+                self._queue.extendleft(reversed(job.parts()))
+            elif _is_waiting(job):
+                job.fail(problem)
+
+    def _is_overloaded(self) -> bool:
+        if not self._queue:
+            return False
+        waited_s = time.monotonic() - self._queue[0].queued_s
+        return waited_s > max(OVERLOAD_WAIT_S, OVERLOAD_BATCHES * self._batch_s)
 
     def _problem_of(self, job: Job) -> CubeError | None:
         """Why a job, or a part of it, is not to be begun."""

@@ -29,6 +29,8 @@ from cube_core.wire.server import RpcServer
 
 log = logging.getLogger(__name__)
 
+_REFUSED_AT_ONCE_MAX = 256
+
 
 class CtrServer:
     """One predictor process.
@@ -108,7 +110,11 @@ class CtrServer:
         await server.drain(self._server_conf.drain_timeout_s)
 
     def _new_server(self, assembly: Assembly) -> RpcServer:
-        limits = WireLimits()
+        # One connection may have more under way than are admitted: what is too much is to be
+        # refused at once, and not to wait unread while its time passes.
+        limits = WireLimits(
+            in_flight_max=self._server_conf.requests_pending_max + _REFUSED_AT_ONCE_MAX
+        )
         service = PredictionService(
             assembly.op,
             assembly.counters,

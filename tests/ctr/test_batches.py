@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ctr_serving import batches
 from ctr_serving.batches import JOINED_BATCHES_MAX
 from ctr_serving.conf import read_engine_confs
 from ctr_serving.counters import Counters
@@ -127,7 +128,10 @@ async def test_requests_that_wait_go_together(bench: Bench) -> None:
     assert bench.counters.missing_by_slot.sum() == missing
 
 
-async def test_a_batch_holds_batch_infer_size_rows(models: dict[int, Path], tmp_path: Path) -> None:
+async def test_a_batch_holds_batch_infer_size_rows(
+    models: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "OVERLOAD_WAIT_S", 60.0)
     extra = "enable_batch_align: 1 batch_infer_size: 10"
     bench = Bench(tmp_path, models[1], extra=extra, queue_timeout_s=10)
     held = await bench.hold()
@@ -264,3 +268,20 @@ async def test_who_would_be_answered_too_late_is_not_begun(bench: Bench) -> None
     bench.check(await kept, *kept_request)
     await asyncio.gather(*held)
     assert bench.table.keys_num == [26, 26, 26, 26, 4 * 26]
+
+
+async def test_the_newest_go_first_when_some_wait_too_long(
+    models: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "OVERLOAD_BATCHES", 1)
+    extra = "enable_batch_align: 1 batch_infer_size: 4"
+    bench = Bench(tmp_path, models[1], extra=extra, queue_timeout_s=10)
+    held = await bench.hold()
+    requests = [requests_of(rows, seed=rows) for rows in (4, 3, 2)]
+    asked = [bench.ask(*request) for request in requests]
+    await asyncio.wait(asked, timeout=0.1)
+    bench.table.gate.set()
+    for answer, request in zip(await asyncio.gather(*asked), requests, strict=True):
+        bench.check(answer, *request)
+    await asyncio.gather(*held)
+    assert bench.table.keys_num[JOINED_BATCHES_MAX:] == [2 * 26, 3 * 26, 4 * 26]
