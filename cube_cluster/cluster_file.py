@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from cube_cluster.cluster import Cluster
 from cube_cluster.flags import FlagError, check_flags
 from cube_cluster.layout import PlacementError, ctr_servers, shard_servers, transfers
 from cube_cluster.yaml_source import Place, YamlSource, read_yaml
+
+# Of transfer.conf, which may have another one by the name of its dict.
+_SECTIONS = ("default", "cube_agent")
 
 
 def read_cluster(path: Path | str) -> Cluster:
@@ -32,6 +36,7 @@ def read_cluster(path: Path | str) -> Cluster:
     try:
         _check_names(cluster)
         _check_ports(cluster)
+        _check_directories(cluster)
         _check_tls(cluster)
         check_flags(cluster)
     except (PlacementError, FlagError) as error:
@@ -100,6 +105,9 @@ def _models_of(annotation: Any) -> Iterator[type[BaseModel]]:
 def _check_names(cluster: Cluster) -> None:
     seen: set[str] = set()
     for index, each in enumerate(cluster.dicts):
+        if each.name in _SECTIONS:
+            problem = f"{each.name!r} is a section of transfer.conf; name it otherwise"
+            raise PlacementError(("dicts", index, "name"), problem)
         if each.name in seen:
             raise PlacementError(("dicts", index, "name"), f"{each.name!r} stands twice")
         seen.add(each.name)
@@ -131,6 +139,18 @@ def _check_ports(cluster: Cluster) -> None:
             other = owners.setdefault((host, port), name)
             if other != name or ports.count(port) > 1:
                 raise PlacementError(place, f"{host}:{port} of {name} is also that of {other}")
+
+
+def _check_directories(cluster: Cluster) -> None:
+    """No two shard servers of a host may keep their versions in one directory."""
+    owners: dict[tuple[str, str], str] = {}
+    for server in shard_servers(cluster):
+        directory = os.path.normpath(server.data_dir)
+        other = owners.setdefault((server.host, directory), server.name)
+        if other != server.name:
+            place = (*server.place[:-1], "data_dir")
+            problem = f"{server.data_dir} of {server.name} is also that of {other}"
+            raise PlacementError(place, problem)
 
 
 def _check_tls(cluster: Cluster) -> None:

@@ -89,8 +89,8 @@ def _check(command: Any, place: Place, name: str, value: FlagValue) -> None:
     is_switch = bool(getattr(option, "is_flag", False))
     if is_switch != isinstance(value, bool):
         raise FlagError(place, "must be true or false" if is_switch else "must be a value")
-    if isinstance(value, str) and not value.isprintable():
-        raise FlagError(place, "must be one line of text")
+    if isinstance(value, str) and (not value.isprintable() or value != value.strip()):
+        raise FlagError(place, "must be one line without blanks around it")
     if is_switch:
         return
     try:

@@ -128,7 +128,8 @@ def status(
 @app.command()
 def logs(
     role: Annotated[
-        str | None, typer.Argument(metavar="[ROLE]", help="As in `cube restart`; all if unset.")
+        str | None,
+        typer.Argument(metavar="[ROLE]", help="All if unset; `cube`: the supervisor."),
     ] = None,
     follow: Annotated[
         bool, typer.Option("-f", "--follow", help="Go on with what is added.")
@@ -144,11 +145,11 @@ def logs(
     from cube_cluster.roles import named
 
     deployment = _deployment(file)
-    roles = deployment.local_roles()
-    paths = {
-        each.name: each.log_path(deployment.run_dir)
-        for each in (named(roles, role) if role else roles)
-    }
+    paths = {"cube": deployment.supervisor_log}
+    if role != "cube":
+        roles = deployment.local_roles()
+        roles = named(roles, role) if role else roles
+        paths = {each.name: each.log_path(deployment.run_dir) for each in roles}
     try:
         for name, line in follow_logs(paths, lines, forever=follow):
             print(line if len(paths) == 1 else f"{name} | {line}", flush=follow)

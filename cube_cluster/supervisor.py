@@ -67,6 +67,7 @@ class Supervisor:
         for number in _SIGNALS:
             loop.add_signal_handler(number, stopping.set)
         _require_free_ports([runner.role for runner in self._runners])
+        log.info("starting %s", ", ".join(runner.role.name for runner in self._runners))
         try:
             if await _unless(stopping, self._start_all()):
                 # Who waits for the state finds printed what there is to say.
@@ -74,6 +75,7 @@ class Supervisor:
                 self._write(state="up")
                 await _unless(stopping, self._keep_all())
         finally:
+            log.info("ending all roles")
             self._write(state="stopping")
             await self._stop_all()
             remove_processes(self._run_dir)

@@ -78,6 +78,12 @@ def write(folder: Path, text: str) -> Path:
         ("host: 127.0.0.1", "host: '::1'", 1, r"host: '::1' has characters"),
         ("replicas: 2", "replicas: 2\n    replicas: 3", 7, r"replicas stands twice"),
         ("replicas: 2", "replicas: [2", 7, r"is not YAML"),
+        ("in_mem: true", "in_mem: [1]", 16, r"flags\.cube_server\.in_mem: "),
+        ("in_mem: true", "log_dir: ' x'", 16, r"must be one line without blanks"),
+        ("transfer: {port: 8098}", "build: {qant: int8}", 8, r"qant: .* did you mean quant"),
+        ("transfer: {port: 8098}", "build: {quant: int9}", 8, r"quant: .*'int8', not 'int9'"),
+        ("name: d1", "name: default", 3, r"'default' is a section of transfer\.conf"),
+        ("    - {port: 8010}", "    3", 10, r"ctr\.servers: "),
         ("host: 127.0.0.1", "security: {tls_ca_file: x}", 1, r"tls_ca_file: needs tls_cert_file"),
         ("in_mem: true", "tls_cert_file: x", 16, r"another field of the file says it"),
         ("replicas: 2", "servers: [{port: 1}]", 6, r"servers: takes the place"),
@@ -98,6 +104,13 @@ def test_a_wrong_field_is_named_with_its_line(
     path = write(tmp_path, GOOD.replace(old, new, 1))
     with pytest.raises(ConfError, match=rf"^{re.escape(str(path))}:{line}: .*{told}"):
         read_cluster(path)
+
+
+def test_two_servers_in_one_directory_are_refused(tmp_path: Path) -> None:
+    servers = "servers: [{port: 8001, data_dir: a}, {port: 8002, data_dir: ./a/}]"
+    text = GOOD.replace("replicas: 2", "replicas: 1").replace("port: 8001", servers)
+    with pytest.raises(ConfError, match=r":7: dicts\.0\.servers\.1\.data_dir: .* cube_server_0"):
+        read_cluster(write(tmp_path, text))
 
 
 @pytest.mark.parametrize(
