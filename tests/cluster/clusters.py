@@ -64,18 +64,19 @@ def _dict(draw: st.DrawFn, name: str, ports: Any) -> dict[str, Any]:
         ),
     }
     if draw(st.booleans()):
-        conf["servers"] = [
-            {
-                "port": next(ports),
-                "grpc_port": next(ports),
-                **_some(draw, host=HOSTS, data_dir=TEXT_PATHS),
-            }
-            for _ in range(shards * replicas)
-        ]
+        conf["servers"] = [_server(draw, ports) for _ in range(shards * replicas)]
         return conf
     for field in ("port", "grpc_port"):
         conf[field], *_ = [next(ports) for _ in range(shards * replicas)]
     return {**conf, **_some(draw, hosts=st.lists(HOSTS, min_size=1, max_size=3, unique=True))}
+
+
+def _server(draw: st.DrawFn, ports: Any) -> dict[str, Any]:
+    place = {"port": next(ports), "grpc_port": next(ports), **_some(draw, host=HOSTS)}
+    if draw(st.booleans()):
+        # No two servers keep their versions in one directory.
+        place["data_dir"] = f"{draw(TEXT_PATHS)}/{place['port']}"
+    return place
 
 
 def _ctr(draw: st.DrawFn, dict_names: list[str], ports: Any) -> dict[str, Any]:

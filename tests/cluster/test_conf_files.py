@@ -49,7 +49,7 @@ def parameters(app: typer.Typer, *files: Path) -> dict[str, Any]:
 
 
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(text=cluster_texts())
 def test_what_is_written_is_read_back(tmp_path: Path, text: str) -> None:
