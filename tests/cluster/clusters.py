@@ -75,7 +75,7 @@ def _server(draw: st.DrawFn, ports: Any) -> dict[str, Any]:
     place = {"port": next(ports), "grpc_port": next(ports), **_some(draw, host=HOSTS)}
     if draw(st.booleans()):
         # No two servers keep their versions in one directory.
-        place["data_dir"] = f"{draw(TEXT_PATHS)}/{place['port']}"
+        place["data_dir"] = f"{draw(TEXT_PATHS)}{place['port']}"
     return place
 
 
