@@ -13,7 +13,8 @@ from cube_core._native import parse_ctr_request
 from cube_core.errors import LimitError, WireError
 from cube_proto import ctr_prediction_pb2
 
-IDS_PER_REQUEST_MAX = 1 << 22
+VALUES_PER_REQUEST_MAX = 1 << 22
+"""Ids, slots and dense values of all instances together: each takes some 30 bytes for a while."""
 
 
 class Instances(NamedTuple):
@@ -69,7 +70,7 @@ def parse_instances(payload: bytes | memoryview, rows_max: int) -> Instances:
 
     Raises:
         WireError: malformed, or an instance that does not fit; names it.
-        LimitError: more than `rows_max` instances, or more than 4 Mi ids.
+        LimitError: more than `rows_max` instances, or more than 4 Mi values.
     """
     try:
         request = ctr_prediction_pb2.Request.FromString(bytes(payload))
@@ -83,13 +84,18 @@ def parse_instances(payload: bytes | memoryview, rows_max: int) -> Instances:
     ids: list[int] = []
     counts: list[list[int]] = []
     dense: list[float] = []
+    values_num = 0
     for instance in instances:
+        values_num += len(instance.sparse_ids) + len(instance.dense_ids)
+        values_num += len(instance.ids_per_slot) or len(instance.sparse_ids)
+        if values_num > VALUES_PER_REQUEST_MAX:
+            raise LimitError(
+                f"the request has more than {VALUES_PER_REQUEST_MAX} ids, slots and dense values"
+            )
         ids.extend(instance.sparse_ids)
         counts.append(list(instance.ids_per_slot) or [1] * len(instance.sparse_ids))
         dense.extend(instance.dense_ids)
         _check_like_first(len(counts) - 1, counts, instance, instances[0])
-    if len(ids) > IDS_PER_REQUEST_MAX:
-        raise LimitError(f"the request has {len(ids)} ids, over {IDS_PER_REQUEST_MAX}")
     rows = len(counts)
     return Instances(
         np.array(ids, np.int64),

@@ -121,6 +121,15 @@ async def test_requests_that_are_none_or_too_large(two_dicts: Path, tmp_path: Pa
         await bench.ask(request_of([[1, 1, 1]] * 1001)[0])
 
 
+async def test_a_request_of_too_many_slots_is_refused(two_dicts: Path, tmp_path: Path) -> None:
+    bench = Bench(confs_of(tmp_path), {"slots": SlotsOp}, two_dicts)
+    request = ctr_prediction_pb2.Request()
+    for _ in range(5):
+        request.instances.add(ids_per_slot=[0] * 1_000_000)
+    with pytest.raises(LimitError, match="more than 4194304 ids, slots and dense values"):
+        await bench.ask(request.SerializeToString())
+
+
 class First(Op):
     async def preprocess(self, call: OpCall) -> Any:
         return await look_up(call)
