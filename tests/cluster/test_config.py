@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cube_cluster.deployment import Deployment
 from cube_cluster.main import app
 from cube_core import command_line
 
@@ -89,3 +90,19 @@ def test_a_wrong_file_is_one_line_and_exit_code_2(
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cube(*command.split(), "--help") == 0
     assert "Example:" in capsys.readouterr().out
+
+
+def test_only_roles_of_this_machine_are_run_here(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / "conf" / "cluster.yml"
+    hosts = "    hosts: [127.0.0.1, 192.0.2.1]\n    port: 8001"
+    path.write_text(SAMPLE.read_text().replace("    port: 8001", hosts))
+    assert [role.name for role in Deployment.read(path).local_roles()] == [
+        "cube_server_0",
+        "cube_transfer_0",
+        "ctr_serving_0",
+    ]
+    path.write_text(f"host: 192.0.2.1\n{SAMPLE.read_text()}")
+    assert cube("up") == 2
+    assert "no role has a host that is this machine" in capsys.readouterr().err
