@@ -37,6 +37,15 @@ _PADDLE_FLAGS = {"FLAGS_eager_delete_tensor_gb": 0.0}
 """What FLAGS of ctr_serving.predictor are when nobody sets them."""
 _OVERLOAD_S = 3.0
 _OVERLOAD_TIMEOUT_MS = 100
+_CACHE_MB = 64
+_HOT_REQUESTS = 1000
+_Draw = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.int64]]
+_LAWS: dict[str, _Draw] = {
+    "keys by Zipf's law, 1.3": lambda random, shape: (
+        random.zipf(1.3, shape) * 2_654_435_761 % KEY_COUNT
+    ),
+    "10,000 keys": lambda random, shape: random.integers(0, 10_000, shape),
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,12 @@ def measure(run_dir: Path, *, rounds: int) -> list[Figure]:
         figures = _against_bare(deployed, models[0], rounds)
         figures += _overload(deployed, figures)
         figures += _while_switching(deployed, models, rounds)
+    for cache_mb in (0, _CACHE_MB):
+        cached_dir = run_dir / f"cache_{cache_mb}"
+        cached_dir.mkdir()
+        with _deployed(cached_dir, models[0], f"cube_cache_mb: {cache_mb}") as deployed:
+            for law, draw in _LAWS.items():
+                figures += _with_hot_keys(deployed, f"{law}, cache of {cache_mb} MiB", draw)
     return figures
 
 
@@ -132,6 +147,35 @@ def _overload(deployed: _Deployment, figures: list[Figure]) -> list[Figure]:
                 Figure(f"{factor} x capacity: p99 µs of answered", float(p99)),
             ]
     return said
+
+
+def _with_hot_keys(deployed: _Deployment, name: str, draw: _Draw) -> list[Figure]:
+    """50-row requests, none asked twice, after as many more."""
+    random = np.random.default_rng(3)
+    ids = draw(random, (2 * _HOT_REQUESTS, 50, 26))
+    dense = random.random((50, 13), np.float32)
+    keys_before = _cache_counts(deployed.server)
+    with CtrClient(f"127.0.0.1:{deployed.server.port}") as client:
+        for each in ids[:_HOT_REQUESTS]:
+            client.predict(each, dense)
+        before_s, fetched_s = deployed.server.cpu_s(), _seek_seconds(deployed.server)
+        shards_s = sum(shard.cpu_s() for shard in deployed.shards)
+        start_s = time.perf_counter()
+        for each in ids[_HOT_REQUESTS:]:
+            client.predict(each, dense)
+        taken_s = time.perf_counter() - start_s
+    cpu_s = deployed.server.cpu_s() - before_s
+    shards_s = sum(shard.cpu_s() for shard in deployed.shards) - shards_s
+    hits, misses = np.subtract(_cache_counts(deployed.server), keys_before)
+    return [
+        Figure(f"{name}: hit rate", hits / (hits + misses) if hits else 0.0),
+        Figure(f"{name}: server CPU µs, 50-row request", cpu_s / _HOT_REQUESTS * 1e6),
+        Figure(f"{name}: shards' CPU µs", shards_s / _HOT_REQUESTS * 1e6),
+        Figure(
+            f"{name}: embedding fetch share",
+            (_seek_seconds(deployed.server) - fetched_s) / taken_s,
+        ),
+    ]
 
 
 def _while_switching(deployed: _Deployment, models: list[Path], rounds: int) -> list[Figure]:
@@ -227,6 +271,12 @@ def _latency_us(client: CtrClient, size: int, requests: int) -> tuple[float, flo
     return statistics.median(taken_s) * 1e6, sum(taken_s)
 
 
+def _cache_counts(server: Server) -> tuple[int, int]:
+    """Keys that the cache has answered, and has not."""
+    cache = httpx.get(f"http://127.0.0.1:{server.port}/status").json()["cache"]
+    return (cache["hits"], cache["misses"]) if cache else (0, 0)
+
+
 def _seek_seconds(server: Server) -> float:
     text = httpx.get(f"http://127.0.0.1:{server.port}/metrics").text
     line = next(
@@ -252,7 +302,7 @@ def _export(directory: Path, seed: int) -> Path:
 
 
 @contextlib.contextmanager
-def _deployed(run_dir: Path, model: Path) -> Iterator[_Deployment]:
+def _deployed(run_dir: Path, model: Path, extra: str = "") -> Iterator[_Deployment]:
     with contextlib.ExitStack() as stack:
         shards = []
         for shard in range(SHARDS):
@@ -263,7 +313,7 @@ def _deployed(run_dir: Path, model: Path) -> Iterator[_Deployment]:
             target = shard_dir / "data" / "2_2" / first.name
             target.parent.mkdir()
             target.symlink_to(second)
-        _write_conf(run_dir, [shard.port for shard in shards])
+        _write_conf(run_dir, [shard.port for shard in shards], extra)
         _publish(run_dir, model)
         server = stack.enter_context(ctr_server(run_dir))
         deadline_s = time.monotonic() + 60
@@ -292,7 +342,7 @@ def _table(shard_dir: Path, shard: int, seed: int) -> Path:
     return path
 
 
-def _write_conf(run_dir: Path, ports: list[int]) -> None:
+def _write_conf(run_dir: Path, ports: list[int], extra: str = "") -> None:
     nodes = [{"ip": "127.0.0.1", "port": port} for port in ports]
     conf = [{"dict_name": DICT_NAME, "shard": len(ports), "nodes": nodes}]
     (run_dir / "ctr_cube.conf").write_text(json.dumps(conf))
@@ -300,7 +350,7 @@ def _write_conf(run_dir: Path, ports: list[int]) -> None:
         'engines { name: "ctr" type: "PADDLE_INFER" reloadable_type: "timestamp_ne"\n'
         f'reloadable_meta: "{run_dir}/fluid_time_file" model_data_path: "{run_dir}/current"\n'
         "enable_batch_align: 1 sparse_param_service_type: REMOTE\n"
-        f'sparse_param_service_table_name: "{DICT_NAME}" }}\n'
+        f'sparse_param_service_table_name: "{DICT_NAME}" {extra} }}\n'
     )
 
 
