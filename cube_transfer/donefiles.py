@@ -10,7 +10,12 @@ import httpx
 
 from cube_core.conf.transfer_conf import TransferConf
 from cube_core.errors import DonefileError
-from cube_transfer.donefile import DonefileEntry, donefile_address, patch_file_address
+from cube_transfer.donefile import (
+    DonefileEntry,
+    DonefileReading,
+    donefile_address,
+    patch_file_address,
+)
 from cube_transfer.together import all_together
 from cube_transfer.watch import DonefileWatch
 
@@ -36,6 +41,7 @@ class Donefiles:
         self.bases = DonefileWatch(address, conf.poll_interval_ms, http, self.changed)
         self.patches: DonefileWatch | None = None
         """None where bases alone are deployed."""
+        self._listed: _Listed | None = None
         if conf.mode == "base_delta":
             self.patches = DonefileWatch(
                 patch_file_address(address),
@@ -59,15 +65,53 @@ class Donefiles:
         """
         if self.patches is None:
             return ListedPatches()
-        bases = {**known_bases, **{each.key: each.id for each in self.bases.reading.entries}}
-        entries: list[DonefileEntry] = []
-        errors: list[DonefileError] = []
-        for entry in self.patches.reading.entries:
-            try:
-                entries.append(_with_base(entry, bases))
-            except DonefileError as error:
-                errors.append(error)
-        return ListedPatches(tuple(entries), tuple(errors))
+        # Asked for with every status and every pass, where it is mostly as it was.
+        if self._listed is None or not self._listed.is_of(
+            self.bases.reading, self.patches.reading, known_bases
+        ):
+            listed = _listed(self.bases.reading, self.patches.reading, known_bases)
+            self._listed = _Listed(
+                self.bases.reading, self.patches.reading, dict(known_bases), listed
+            )
+        return self._listed.patches
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What was listed, and of what."""
+
+    bases_reading: DonefileReading
+    patches_reading: DonefileReading
+    known_bases: Mapping[str, str]
+    patches: ListedPatches
+
+    def is_of(
+        self,
+        bases_reading: DonefileReading,
+        patches_reading: DonefileReading,
+        known_bases: Mapping[str, str],
+    ) -> bool:
+        return (
+            self.bases_reading is bases_reading
+            and self.patches_reading is patches_reading
+            and self.known_bases == known_bases
+        )
+
+
+def _listed(
+    bases_reading: DonefileReading,
+    patches_reading: DonefileReading,
+    known_bases: Mapping[str, str],
+) -> ListedPatches:
+    bases = {**known_bases, **{each.key: each.id for each in bases_reading.entries}}
+    entries: list[DonefileEntry] = []
+    errors: list[DonefileError] = []
+    for entry in patches_reading.entries:
+        try:
+            entries.append(_with_base(entry, bases))
+        except DonefileError as error:
+            errors.append(error)
+    return ListedPatches(tuple(entries), tuple(errors))
 
 
 def _with_base(entry: DonefileEntry, bases: Mapping[str, str]) -> DonefileEntry:
