@@ -19,7 +19,7 @@ from cube_transfer.backoff import until_done
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS_MAX = 3
+ATTEMPTS_MAX = 5
 _TERMINATE_TIMEOUT_S = 5.0
 _PASSING = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 """Words of a builder whose failure says nothing about the pass."""

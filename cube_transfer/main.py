@@ -33,6 +33,14 @@ def transfer(
             help="Port of tables and status; wget_port of the file when not given, 0 = a free one.",
         ),
     ] = None,
+    keep_versions: Annotated[
+        int | None,
+        typer.Option(
+            "--keep_versions",
+            min=1,
+            help="Versions of tables and dense models to keep; as the file says when not given.",
+        ),
+    ] = None,
     state_dir: Annotated[
         str,
         typer.Option(
@@ -69,6 +77,8 @@ def transfer(
     from cube_transfer.server import run
 
     conf = read_transfer_conf(config)
+    if keep_versions is not None:
+        conf = conf.model_copy(update={"keep_versions": keep_versions})
     log.configure("cube-transfer")
     access = Access.read(read_token_file, operate_token_file)
     access.warn_when_open_to(host)

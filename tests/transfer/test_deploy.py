@@ -11,7 +11,7 @@ from tests.waiting import wait_until
 def test_passes_in_a_row_reach_every_replica(replicated_site: Site) -> None:
     site = replicated_site
     trainer = site.trainer
-    with site.transfer(keep_versions=2):
+    with site.transfer("--keep_versions=2", keep_versions=9):
         trainer.announce({**trainer.write("1"), "auc": "0.79"})
         site.await_stage("1", "done")
         site.require_served("1")
