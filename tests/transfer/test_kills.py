@@ -98,19 +98,23 @@ class Campaign:
         return patch.version
 
     def _kill(self, victim: str, kind: str) -> None:
+        step = (self.site.status()["deploying"] or {}).get("step") or "between"
         builders = _children(self.site.daemon_pid())
         if victim == BUILDER and not builders:
             victim = DAEMON
-        step = (self.site.status()["deploying"] or {}).get("step") or "between"
-        role = "cube-server" if victim in self.site.servers else victim
-        self.killed[f"{role} in {step} of a {kind}"] += 1
         if victim == BUILDER:
-            os.kill(builders[0], signal.SIGKILL)
+            try:
+                os.kill(builders[0], signal.SIGKILL)
+            except ProcessLookupError:
+                # It has just ended.
+                return
         elif victim == DAEMON:
             assert self.site.daemon is not None
             self.site.daemon.stop(signal.SIGKILL)
         else:
             self.site.servers[victim].stop(signal.SIGKILL)
+        role = "cube-server" if victim in self.site.servers else victim
+        self.killed[f"{role} in {step} of a {kind}"] += 1
         for name in self.site.servers:
             if name != victim:
                 self._require_whole(name)
