@@ -150,7 +150,7 @@ class CachedSource:
             return await self._source.seek(
                 dict_name, keys, version=version, dim=dim, on_failure=on_failure
             )
-        unsigned = keys.view(np.uint64)
+        unsigned = np.ascontiguousarray(keys).view(np.uint64)
         rows = np.empty((len(keys), dim), np.float32)
         status = np.empty(len(keys), np.int32)
         if len(keys) <= _KEYS_ON_LOOP_MAX:

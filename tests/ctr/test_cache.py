@@ -140,7 +140,8 @@ async def test_only_what_is_not_cached_is_asked() -> None:
     source = Source()
     cached = CachedSource(source, MB)
     held = await cached.prepare("d", "1_1", DIM)
-    for keys in (keys_of(1, 2, 7), keys_of(2, 9, 7, 1, 9), keys_of(9, 1)):
+    # The last are every second of a longer array.
+    for keys in (keys_of(1, 2, 7), keys_of(2, 9, 7, 1, 9), keys_of(9, 5, 1, 5)[::2]):
         found = await cached.seek("d", keys, version="1_1", dim=DIM)
         np.testing.assert_array_equal(found.rows, rows_of(keys))
         np.testing.assert_array_equal(found.status, status_of(keys))
