@@ -34,7 +34,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kPreparedRequests = 512;
+// Enough that most keys are asked for: with fewer, the rows that answer would stay in the caches of
+// the CPU, whatever the table's size.
+constexpr uint64_t kPreparedRequestsMin = 512;
+constexpr uint64_t kPreparedRequestsMax = 200'000;
 constexpr size_t kReadBytes = 1 << 18;
 
 struct Options {
@@ -221,7 +224,11 @@ class Load {
         : options_(options), protocol_(protocol_named(options.protocol)) {
         std::mt19937_64 random(options.seed);
         std::vector<uint64_t> keys(static_cast<size_t>(options.keys));
-        for (int i = 0; i < kPreparedRequests; ++i) {
+        const uint64_t wanted = 2 * options.key_space / static_cast<uint64_t>(options.keys);
+        const uint64_t prepared_num =
+            std::min(std::clamp(wanted, kPreparedRequestsMin, kPreparedRequestsMax),
+                     std::max<uint64_t>(options.requests, 1));
+        for (uint64_t i = 0; i < prepared_num; ++i) {
             for (uint64_t& key : keys) key = random() % options.key_space;
             prepared_.push_back(protocol_.encode(keys));
         }
