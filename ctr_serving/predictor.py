@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from ctr_serving.manifest import Manifest
+from ctr_serving.weights import check_weights
 from cube_core.errors import ModelError
 from cube_proto.paddle_tensor_pb2 import ProgramDesc
 
@@ -117,6 +118,8 @@ def create_native(directory: Path, stem: str, *, onednn: bool) -> Any:
     inference = import_paddle()
     program, weights = _files(directory, stem)
     _check_program(program)
+    if weights is not None:
+        check_weights(weights)
     try:
         if weights is None:
             config = inference.Config(str(directory))
