@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 from cube_api import AsyncCubeClient, CubeClient, SeekTimeoutError, ShardError
+from cube_core.conf.cube_conf import DictConf
 from tests.api.conftest import NewPeer
 from tests.api.peers import answer_with, conf_of, expected_rows
 from tests.prpc_peer import Peer
@@ -69,22 +70,31 @@ def _seek_in_child(client: CubeClient, answers: SimpleQueue[object]) -> None:
         answers.put(repr(error))
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_forked_child_has_connections_of_its_own(two_shards: list[Peer]) -> None:
+def _seek_before_and_in_a_child(conf: dict[str, DictConf], answers: SimpleQueue[object]) -> None:
     context = multiprocessing.get_context("fork")
-    with CubeClient(conf_of([[peer.endpoint] for peer in two_shards])) as client:
+    with CubeClient(conf) as client:
         client.seek("d", KEYS)
-        answers: SimpleQueue[object] = context.SimpleQueue()
         child = context.Process(target=_seek_in_child, args=(client, answers))
         child.start()
-        try:
-            child.join(20)
-            assert child.exitcode == 0
-            np.testing.assert_array_equal(answers.get(), expected_rows(KEYS, "1_1"))
-        finally:
-            child.kill()
-            child.join()
+        child.join(20)
+        child.kill()
         client.seek("d", KEYS)
+
+
+def test_a_forked_child_has_connections_of_its_own(two_shards: list[Peer]) -> None:
+    # From a process that is new: that of the tests may have grown too large to be forked.
+    context = multiprocessing.get_context("spawn")
+    answers: SimpleQueue[object] = context.SimpleQueue()
+    conf = conf_of([[peer.endpoint] for peer in two_shards])
+    parent = context.Process(target=_seek_before_and_in_a_child, args=(conf, answers))
+    parent.start()
+    try:
+        parent.join(40)
+        assert parent.exitcode == 0
+        np.testing.assert_array_equal(answers.get(), expected_rows(KEYS, "1_1"))
+    finally:
+        parent.kill()
+        parent.join()
     assert [peer.connections_num for peer in two_shards] == [2, 2]
 
 
