@@ -19,6 +19,7 @@ from cube_core import _native
 KEY_COUNT = 1_000_000
 VALUE_BYTES = 40
 CONNECTIONS = 8
+_REQUESTS_MIN, _REQUESTS_MAX = 2_000, 200_000
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,18 @@ def measure(
 
     Args:
         programs: directory of the built `load` and `floor`.
-        keys_per_round: keys that one round asks for; requests = keys_per_round / batch size.
+        keys_per_round: keys that one round asks for, as far as that is 2,000 to 200,000 requests.
     """
     with _servers(programs / "floor", run_dir) as servers:
         return [
-            _rounds(programs / "load", server, keys, rounds, max(2000, keys_per_round // keys))
+            _rounds(programs / "load", server, keys, rounds, _requests(keys_per_round, keys))
             for keys in batch_sizes
             for server in servers
         ]
+
+
+def _requests(keys_per_round: int, keys: int) -> int:
+    return min(max(_REQUESTS_MIN, keys_per_round // keys), _REQUESTS_MAX)
 
 
 @contextlib.contextmanager
