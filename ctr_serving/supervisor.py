@@ -18,13 +18,12 @@ from ctr_serving.plane import joined_metrics, joined_status
 from cube_core.errors import ConfError, CubeError, PredictionError
 from cube_core.wire.held_port import hold_port
 from cube_core.worker_channel import Channel, channel_pair
+from cube_core.worker_restart import pause_after_s, start_again
 
 log = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 60.0
 _ASK_TIMEOUT_S = 2.0
-_STEADY_S = 5.0
-_RESTART_PAUSE_S_MAX = 10.0
 _END_TIMEOUT_S = 3.0
 
 
@@ -178,18 +177,8 @@ class Supervisor:
             self._restarts += 1
             code = await worker.end(_END_TIMEOUT_S)
             log.error("worker %d has ended with %d; another starts", worker.process.pid, code)
-            steady = time.monotonic() - started_s > _STEADY_S
-            pause_s = 0.0 if steady else min(max(2 * pause_s, 0.1), _RESTART_PAUSE_S_MAX)
-            worker = await self._start_again(pause_s)
-
-    async def _start_again(self, pause_s: float) -> _Worker:
-        while True:
-            await asyncio.sleep(pause_s)
-            try:
-                return await self._start()
-            except ConfError as error:
-                log.error("%s", error)
-                pause_s = min(max(2 * pause_s, 0.1), _RESTART_PAUSE_S_MAX)
+            pause_s = pause_after_s(time.monotonic() - started_s, pause_s)
+            worker = await start_again(self._start, pause_s)
 
     async def _drain(self, worker: _Worker) -> None:
         if worker.process.poll() is None:

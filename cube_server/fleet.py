@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from cube_core._native import Table
 from cube_core.errors import ConfError, CubeError
 from cube_core.worker_channel import Channel, ChannelClosedError, channel_pair
+from cube_core.worker_restart import pause_after_s, start_again
 from cube_server.counters import Counts, added
 from cube_server.loaded import LoadedTable
 from cube_server.settings import ServerSettings
@@ -23,8 +24,6 @@ log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 30.0
 _TABLES_TIMEOUT_S = 10.0
 _COUNTS_TIMEOUT_S = 1.0
-_STEADY_S = 5.0
-_RESTART_PAUSE_S_MAX = 10.0
 _END_TIMEOUT_S = 3.0
 # What is true of a moment and not counted: a worker that has ended adds nothing to it.
 _MOMENTARY = frozenset({"connections"})
@@ -235,15 +234,5 @@ class Fleet:
             self._counts_of_ended = added([self._counts_of_ended, lasting, {"worker_restarts": 1}])
             code = await worker.end(_END_TIMEOUT_S)
             log.error("worker %d has ended with %d; another starts", worker.process.pid, code)
-            steady = time.monotonic() - started_s > _STEADY_S
-            pause_s = 0.0 if steady else min(max(2 * pause_s, 0.1), _RESTART_PAUSE_S_MAX)
-            worker = await self._start_again(pause_s)
-
-    async def _start_again(self, pause_s: float) -> _Worker:
-        while True:
-            await asyncio.sleep(pause_s)
-            try:
-                return await self._start_worker()
-            except ConfError as error:
-                log.error("%s", error)
-                pause_s = min(max(2 * pause_s, 0.1), _RESTART_PAUSE_S_MAX)
+            pause_s = pause_after_s(time.monotonic() - started_s, pause_s)
+            worker = await start_again(self._start_worker, pause_s)
