@@ -12,7 +12,7 @@ FUZZ_TARGETS := frame seek_request seek_response table sequence_file ctr_request
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check asan fuzz native bench format clean
+.PHONY: help demo test check docs asan fuzz native bench format clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,12 +23,15 @@ demo: $(VENV)/.demo ## Trains, exports, serves and checks an example (DATA=path 
 test: $(VENV)/.dev ## Runs the test suite
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
-check: $(VENV)/.dev ## ruff, mypy --strict, stubtest, clang-format
+check: docs $(VENV)/.dev ## ruff, mypy --strict, stubtest, clang-format, and the docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest cube_core._native --allowlist native/stubtest_allowlist.txt
 	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
+
+docs: $(VENV)/.dev ## Builds the documentation into build/site; fails at a dead link or anchor
+	$(BIN)/python -m mkdocs build --strict
 
 format: $(VENV)/.dev ## Formats Python and C++
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,36 @@
+"""The hooks of mkdocs.yml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files, InclusionLevel
+from mkdocs.structure.pages import Page
+
+from docs_site.links import for_the_site, outside_files, repository_path, site_path
+
+# Pages beside `docs/`, whose links are thus checked as well.
+_PAGES = ("*.md", "deploy/**/*.md", "examples/**/*.md")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    root = _root(config)
+    pages = {each.relative_to(root).as_posix() for glob in _PAGES for each in root.glob(glob)}
+    for path in sorted(outside_files(root) | pages):
+        file = File.generated(
+            config,
+            site_path(path),
+            abs_src_path=str(root / path),
+            inclusion=InclusionLevel.NOT_IN_NAV,
+        )
+        files.append(file)
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    return for_the_site(repository_path(page.file.src_uri), markdown, _root(config))
+
+
+def _root(config: MkDocsConfig) -> Path:
+    return Path(config.config_file_path).resolve().parent
