@@ -59,6 +59,7 @@ class TransferPlace(_Part):
     tmp_address: Text | None = None
     keep_versions: int | None = Field(default=None, ge=1)
     poll_interval_ms: int | None = Field(default=None, ge=10)
+    download_bytes_max: int | None = Field(default=None, ge=1)
 
 
 class Dict(_Part):

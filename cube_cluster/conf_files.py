@@ -229,6 +229,7 @@ def _transfer_fields(cluster: Cluster, transfer: Transfer) -> dict[str, Any]:
         **_given(
             keep_versions=conf.transfer.keep_versions,
             poll_interval_ms=conf.transfer.poll_interval_ms,
+            download_bytes_max=conf.transfer.download_bytes_max,
         ),
         **conf.build.model_dump(exclude_unset=True),
     }

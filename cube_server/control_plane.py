@@ -64,7 +64,7 @@ class ServedDict:
             fold_percent=settings.fold_percent,
             want_timeout_s=settings.want_timeout_s,
         )
-        self.downloads = Downloads(self.store, settings.tls)
+        self.downloads = Downloads(self.store, settings.tls, settings.download_bytes_max)
         self.control = Control(self.versions, self.downloads)
 
     @property

@@ -37,11 +37,13 @@ class Downloads:
 
     Args:
         tls: of https addresses.
+        bytes_max: the flag `--download_bytes_max`.
     """
 
-    def __init__(self, store: DataDirectory, tls: TlsFiles) -> None:
+    def __init__(self, store: DataDirectory, tls: TlsFiles, bytes_max: int) -> None:
         self._store = store
         self._tls = tls
+        self._bytes_max = bytes_max
         self._stopping = threading.Event()
         self._running: dict[Version, tuple[DownloadOrder, asyncio.Task[Path]]] = {}
 
@@ -79,6 +81,10 @@ class Downloads:
             for path in self._store.tables(order.version):
                 if path.stat().st_size == order.size and crc32c_file(str(path)) == order.crc32c:
                     return path
+            if order.size > self._bytes_max:
+                raise ControlError(
+                    f"size={order.size} is over --download_bytes_max={self._bytes_max}"
+                )
             return self._fetch_new(order)
         except (CubeError, OSError, ValueError) as error:
             raise ControlError(f"download of {order.url} for {order.version}: {error}") from error

@@ -13,7 +13,7 @@ from cube_core.access import Access
 from cube_core.errors import ConfError
 from cube_core.tls import TlsFiles
 from cube_core.wire.limits import WireLimits
-from cube_server.settings import FOLD_PERCENT, WANT_TIMEOUT_S
+from cube_server.settings import DOWNLOAD_BYTES_MAX, FOLD_PERCENT, WANT_TIMEOUT_S
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -114,6 +114,9 @@ def serve(
     keys_per_request_max: Annotated[
         int, typer.Option("--keys_per_request_max", min=1, help="Keys of one seek")
     ] = 1_000_000,
+    download_bytes_max: Annotated[
+        int, typer.Option("--download_bytes_max", min=1, help="A table that it is told to fetch")
+    ] = DOWNLOAD_BYTES_MAX,
     frame_bytes_max: Annotated[
         int, typer.Option("--frame_bytes_max", min=1024, help="One frame, body or message")
     ] = WireLimits.frame_bytes_max,
@@ -209,6 +212,7 @@ def serve(
             fold_percent=fold_percent,
             want_timeout_s=want_timeout_s,
             keys_per_request_max=keys_per_request_max,
+            download_bytes_max=download_bytes_max,
             workers=workers,
             tls=TlsFiles(tls_cert_file, tls_key_file, tls_ca_file),
             access=access,

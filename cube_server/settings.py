@@ -9,6 +9,7 @@ from cube_core.access import Access
 from cube_core.tls import ServerTls, TlsFiles
 from cube_core.wire.limits import WireLimits
 
+DOWNLOAD_BYTES_MAX = 1 << 40
 FOLD_PERCENT = 10.0
 WANT_TIMEOUT_S = 10.0
 
@@ -28,6 +29,7 @@ class ServerSettings:
         in_memory: read tables into memory; else map the files.
         keep_versions: versions kept, in memory and on disk, the current one counted.
         keys_per_request_max: keys of one seek.
+        download_bytes_max: of a table that a command has it fetch.
         workers: processes that answer seeks; with one, that is the process itself.
         fold_percent: a base is folded with its patches when they have changed more than so many
             percent of its keys; 0: never.
@@ -47,6 +49,7 @@ class ServerSettings:
     in_memory: bool = True
     keep_versions: int = 2
     keys_per_request_max: int = 1_000_000
+    download_bytes_max: int = DOWNLOAD_BYTES_MAX
     workers: int = 1
     fold_percent: float = FOLD_PERCENT
     want_timeout_s: float = WANT_TIMEOUT_S
@@ -67,6 +70,7 @@ class ServerSettings:
         """Every limit, as `/status` tells them."""
         return {
             "keys_per_request_max": self.keys_per_request_max,
+            "download_bytes_max": self.download_bytes_max,
             **asdict(self.limits),
             "keep_versions": self.keep_versions,
             "fold_percent": self.fold_percent,

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from cube_core.errors import DeployError
 from cube_transfer.digest import Digest
-from cube_transfer.limits import DOWNLOAD_BYTES_MAX
 from cube_transfer.manifest import ManifestFile
 
 _READ_BYTES = 1 << 20
@@ -25,15 +24,22 @@ class PartFile:
 
     Args:
         where: the address that errors are to name.
+        bytes_max: the transfer.conf field `download_bytes_max`.
 
     Raises:
+        DeployError: the manifest says that there are more than `bytes_max`.
         OSError: it cannot be written.
     """
 
-    def __init__(self, target: Path, expected: ManifestFile | None, where: str) -> None:
+    def __init__(
+        self, target: Path, expected: ManifestFile | None, where: str, bytes_max: int
+    ) -> None:
         self._target = target
         self._where = where
         self._expected = expected
+        self._bytes_max = bytes_max
+        if expected is not None and expected.size is not None:
+            self._require_room_for(expected.size)
         self._path = target.with_name(f".{target.name}.part")
         self._digest = Digest(expected)
         self._lock = threading.Lock()
@@ -73,10 +79,15 @@ class PartFile:
             raise DeployError(
                 f"{self._where}: more than {expected.size} bytes, but the manifest says so many"
             )
-        if self.size > DOWNLOAD_BYTES_MAX:
+        if self.size > self._bytes_max:
             self._path.unlink(missing_ok=True)
+            self._require_room_for(self.size)
+
+    def _require_room_for(self, size: int) -> None:
+        if size > self._bytes_max:
             raise DeployError(
-                f"{self._where}: more than DOWNLOAD_BYTES_MAX = {DOWNLOAD_BYTES_MAX} bytes"
+                f"{self._where}: more than download_bytes_max = {self._bytes_max} bytes;"
+                " raise it in transfer.conf if the file is right"
             )
 
     def finish(self) -> None:

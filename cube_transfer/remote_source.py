@@ -21,11 +21,11 @@ DOWNLOADS_MAX = 4
 """Files of a pass that are downloaded at the same time."""
 
 
-async def pull_remote(url: str, target: Path, http: httpx.AsyncClient) -> None:
+async def pull_remote(url: str, target: Path, http: httpx.AsyncClient, bytes_max: int) -> None:
     """Downloads the files that `<url>/_manifest.json` lists into `target`, each checked for size
     and checksum. Files that are there and right are kept, and what an earlier attempt left of one
     is gone on with. Without a manifest, all but hidden and `_` files are taken, where the source
-    lists its directories.
+    lists its directories. No file may have more than `bytes_max` bytes.
 
     Raises:
         DeployError: the source says that a file is not there, or it is not what the manifest says.
@@ -34,10 +34,12 @@ async def pull_remote(url: str, target: Path, http: httpx.AsyncClient) -> None:
     source = remote_files(url, http)
     files = await _listing(source, url)
     await asyncio.to_thread(target.mkdir, parents=True, exist_ok=True)
-    await _download_all(source, url, target, files)
+    await _download_all(source, url, target, files, bytes_max)
 
 
-async def pull_remote_dense(url: str, target: Path, http: httpx.AsyncClient) -> None:
+async def pull_remote_dense(
+    url: str, target: Path, http: httpx.AsyncClient, bytes_max: int
+) -> None:
     """Downloads a dense model: `manifest.json` and the files of the model it names.
 
     Raises:
@@ -49,16 +51,16 @@ async def pull_remote_dense(url: str, target: Path, http: httpx.AsyncClient) -> 
     manifest = parse_dense_manifest(data, shown(manifest_url))
     await asyncio.to_thread(target.mkdir, parents=True, exist_ok=True)
     await asyncio.to_thread((target / DENSE_MANIFEST_NAME).write_bytes, data)
-    await _download_all(source, url, target, manifest.files)
+    await _download_all(source, url, target, manifest.files, bytes_max)
     if manifest.files:
         return
     if manifest.model == FLUID_PROGRAM:
         raise ModelError(f"{shown(manifest_url)}: files: must list what belongs to {FLUID_PROGRAM}")
-    await _download(source, url, target / f"{manifest.model}.pdiparams", None)
+    await _download(source, url, target / f"{manifest.model}.pdiparams", None, bytes_max)
     try:
-        await _download(source, url, target / f"{manifest.model}.json", None)
+        await _download(source, url, target / f"{manifest.model}.json", None, bytes_max)
     except NotThereError:
-        await _download(source, url, target / f"{manifest.model}.pdmodel", None)
+        await _download(source, url, target / f"{manifest.model}.pdmodel", None, bytes_max)
 
 
 async def _listing(source: RemoteFiles, url: str) -> Sequence[ManifestFile]:
@@ -83,14 +85,18 @@ async def _read(source: RemoteFiles, url: str) -> bytes:
 
 
 async def _download_all(
-    source: RemoteFiles, url: str, target: Path, files: Sequence[ManifestFile]
+    source: RemoteFiles,
+    url: str,
+    target: Path,
+    files: Sequence[ManifestFile],
+    bytes_max: int,
 ) -> None:
     """When one fails the others go on, so that each attempt brings what it can."""
     slots = asyncio.Semaphore(DOWNLOADS_MAX)
 
     async def run(file: ManifestFile) -> None:
         async with slots:
-            await _download(source, url, target / file.name, file)
+            await _download(source, url, target / file.name, file, bytes_max)
 
     results = await asyncio.gather(*(run(file) for file in files), return_exceptions=True)
     failures = [result for result in results if isinstance(result, BaseException)]
@@ -100,12 +106,16 @@ async def _download_all(
 
 
 async def _download(
-    source: RemoteFiles, directory: str, target: Path, expected: ManifestFile | None
+    source: RemoteFiles,
+    directory: str,
+    target: Path,
+    expected: ManifestFile | None,
+    bytes_max: int,
 ) -> None:
     if expected is not None and expected.has_checksum and await _is_there(target, expected):
         return
     url = child_url(directory, target.name)
-    part = await asyncio.to_thread(PartFile, target, expected, shown(url))
+    part = await asyncio.to_thread(PartFile, target, expected, shown(url), bytes_max)
     try:
         if not part.is_complete:
             await source.fetch(url, part)

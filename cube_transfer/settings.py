@@ -49,4 +49,4 @@ class Settings:
         return Path(self.conf.cube_conf) if self.conf.cube_conf else None
 
     def pulled(self, version: str) -> PulledPass:
-        return PulledPass(self.pulls / version)
+        return PulledPass(self.pulls / version, self.conf.download_bytes_max)

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 from pydantic import BaseModel
 
+from cube_core.conf.transfer_conf import DOWNLOAD_BYTES_MAX
 from cube_core.errors import DeployError
 from cube_core.replace_file import replace_file
 from cube_transfer.local_source import pull_local
@@ -36,10 +37,14 @@ class PulledPass:
 
     Large local files are hard links, so that the trainer may delete its directory at any time;
     that it does not write into them is checked after the build.
+
+    Args:
+        download_bytes_max: of each file that another machine sends.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, download_bytes_max: int = DOWNLOAD_BYTES_MAX) -> None:
         self.directory = directory
+        self._download_bytes_max = download_bytes_max
         self.input = directory / "input"
         self.dense = directory / "dense"
 
@@ -54,7 +59,7 @@ class PulledPass:
             return
         url, path = _location(location)
         if url:
-            await pull_remote(url, self.input, http)
+            await pull_remote(url, self.input, http, self._download_bytes_max)
             files = await asyncio.to_thread(self._files)
         else:
             files = _facts(await pull_local(path, self.input, link=True))
@@ -72,7 +77,7 @@ class PulledPass:
         part = self.directory / "dense.part"
         await asyncio.to_thread(shutil.rmtree, part, ignore_errors=True)
         if url:
-            await pull_remote_dense(url, part, http)
+            await pull_remote_dense(url, part, http, self._download_bytes_max)
         else:
             await pull_local(path, part, link=False)
         part.rename(self.dense)

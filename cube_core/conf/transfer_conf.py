@@ -16,6 +16,7 @@ from cube_core.errors import ConfError
 _AGENT = re.compile(r"agent\d+_\d+")
 _CUBE = re.compile(r"cube(\d+)_(\d+)")
 _Path = Annotated[str, Field(min_length=1)]
+DOWNLOAD_BYTES_MAX = 1 << 40
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -55,7 +56,8 @@ class TransferConf(BaseModel):
 
     `model_deploy_path` is where the dense model of a pass is published for the CTR servers; when
     it is not set, dense models are left where they are. `cube_conf` is the clients' file that is
-    kept equal to the topology; not set: it is kept by hand.
+    kept equal to the topology; not set: it is kept by hand. `download_bytes_max` bounds each file
+    of a pass that is downloaded.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
@@ -76,6 +78,7 @@ class TransferConf(BaseModel):
     cube_conf: str = ""
     keep_versions: int = Field(default=2, ge=1)
     poll_interval_ms: int = Field(default=1000, ge=10)
+    download_bytes_max: int = Field(default=DOWNLOAD_BYTES_MAX, ge=1)
     build: BuildOptions = BuildOptions()
     replicas: tuple[Replica, ...] = ()
 

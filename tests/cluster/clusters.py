@@ -47,7 +47,12 @@ def _dict(draw: st.DrawFn, name: str, ports: Any) -> dict[str, Any]:
         "replicas": replicas,
         "transfer": {
             "port": next(ports),
-            **_some(draw, host=HOSTS, keep_versions=st.integers(1, 9)),
+            **_some(
+                draw,
+                host=HOSTS,
+                keep_versions=st.integers(1, 9),
+                download_bytes_max=st.integers(1, 1 << 50),
+            ),
         },
         **_some(
             draw,

@@ -190,6 +190,20 @@ def test_addresses_that_give_nothing(
     assert reason in refused(client, data_dir, {**order, "url": url})
 
 
+def test_a_table_over_the_limit_is_not_asked_for(
+    tmp_path: Path, data_dir: Path, host: FileHost, order: dict[str, Any]
+) -> None:
+    size_max = order["size"] - 1
+    arguments = ["--port=0", "--data_dir=data", "--shard=0", f"--download_bytes_max={size_max}"]
+    with (
+        running("cube_server.main", arguments, cwd=tmp_path) as role,
+        ServerClient(role) as client,
+    ):
+        text = refused(client, data_dir, order)
+        assert f"size={order['size']} is over --download_bytes_max={size_max}" in text
+        assert host.requests == []
+
+
 def test_not_found(client: ServerClient, data_dir: Path, host: FileHost, order: Any) -> None:
     assert "HTTP 404" in refused(client, data_dir, {**order, "url": host.url("/nope")})
 

@@ -241,12 +241,29 @@ async def test_a_listed_pipe_is_refused(embedding: Path, pulled: PulledPass) -> 
 
 
 async def test_a_source_that_sends_without_end_is_not_listened_to(
-    embedding: Path, pulled: PulledPass, monkeypatch: pytest.MonkeyPatch
+    embedding: Path, tmp_path: Path
 ) -> None:
     (embedding / "_manifest.json").write_text(json.dumps({"files": [{"name": "part-00000"}]}))
-    monkeypatch.setattr("cube_transfer.part_file.DOWNLOAD_BYTES_MAX", 100)
+    pulled = PulledPass(tmp_path / "pulls" / "1_1", download_bytes_max=100)
     with (
         http_directory(embedding) as source,
-        pytest.raises(DeployError, match="DOWNLOAD_BYTES_MAX"),
+        pytest.raises(DeployError, match="more than download_bytes_max = 100 bytes"),
     ):
         await _pull(pulled, source.url)
+    assert list(pulled.input.iterdir()) == []
+
+
+async def test_what_its_manifest_says_is_too_large_is_not_begun(
+    embedding: Path, tmp_path: Path
+) -> None:
+    sizes = [entry.stat().st_size for entry in os.scandir(embedding) if "part-" in entry.name]
+    fits = PulledPass(tmp_path / "pulls" / "1_1", download_bytes_max=max(sizes))
+    small = PulledPass(tmp_path / "pulls" / "2_2", download_bytes_max=min(sizes) - 1)
+    with http_directory(embedding) as source:
+        await _pull(fits, source.url)
+        asked = len(source.requests)
+        with pytest.raises(DeployError, match=r"part-0000\d: more than download_bytes_max"):
+            await _pull(small, source.url)
+        assert not any("part-" in path for path in source.requests[asked:])
+    _require_same(fits.input, embedding)
+    assert list(small.input.iterdir()) == []
