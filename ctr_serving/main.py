@@ -10,7 +10,14 @@ import typer
 import uvloop
 
 from cube_core import log
-from cube_core.command_line import ReadTokenFile, TlsCaFile, TlsCertFile, TlsKeyFile, run
+from cube_core.command_line import (
+    LogFormat,
+    ReadTokenFile,
+    TlsCaFile,
+    TlsCertFile,
+    TlsKeyFile,
+    run,
+)
 from cube_core.errors import ConfError
 from cube_core.tls import TlsFiles
 
@@ -82,6 +89,7 @@ def serve(
     tls_key_file: TlsKeyFile = "",
     tls_ca_file: TlsCaFile = "",
     read_token_file: ReadTokenFile = "",
+    log_format: LogFormat = None,
 ) -> None:
     """Serves CTR predictions: asks the shard servers for embeddings, runs the dense model.
 
@@ -94,7 +102,7 @@ def serve(
         raise ConfError(
             "command line", "", "paddle is not installed; install the package with extra [paddle]"
         )
-    log.configure("ctr-serving")
+    log.configure("ctr-serving", log_format=log_format)
     server_conf = ServerConf(
         host=host,
         port=port,

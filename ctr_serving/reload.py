@@ -14,6 +14,7 @@ from ctr_serving.cached_source import fill_caches
 from ctr_serving.conf import EngineConf
 from ctr_serving.model_slot import M, ModelSlot
 from cube_core.errors import CubeError, ModelError
+from cube_core.log import fields as log_fields
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +63,14 @@ class Reloader(Generic[M]):
 
     async def run(self) -> None:
         """Polls until cancelled."""
-        while True:
-            try:
-                await self.poll()
-            except Exception:
-                # An unforeseen error must not end the watch: the next pass may well load.
-                log.exception("a model could not be looked at")
-            await asyncio.sleep(self._interval_s)
+        with log_fields(engine=self._conf.name, dict=self._conf.dict_name):
+            while True:
+                try:
+                    await self.poll()
+                except Exception:
+                    # An unforeseen error must not end the watch: the next pass may well load.
+                    log.exception("a model could not be looked at")
+                await asyncio.sleep(self._interval_s)
 
     async def poll(self) -> None:
         """Looks once, and switches when there is a new model that can be served."""
@@ -97,6 +99,7 @@ class Reloader(Generic[M]):
             engine.directory,
             engine.manifest.version,
             engine.load_seconds,
+            extra={"fields": {"version": engine.manifest.version}},
         )
 
     async def _warm_up(self, engine: M) -> None:

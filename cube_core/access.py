@@ -11,6 +11,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from cube_core.errors import AccessError, ConfError, RoleError
+from cube_core.redaction import hide
 
 READ_TOKEN_VARIABLE = "CUBE_READ_TOKEN"  # noqa: S105  the name of a variable, not a token
 OPERATE_TOKEN_VARIABLE = "CUBE_OPERATE_TOKEN"  # noqa: S105
@@ -56,6 +57,10 @@ class Access:
 
     read_token: str = ""
     operate_token: str = ""
+
+    def __post_init__(self) -> None:
+        hide(self.read_token)
+        hide(self.operate_token)
 
     @classmethod
     def read(cls, read_token_file: str = "", operate_token_file: str = "") -> Access:
@@ -120,7 +125,12 @@ class Access:
 
 def audit(asker: Asker, what: str, result: str) -> None:
     """One line of who did what; never a token."""
-    audit_log.info("who=%s token=%s what=%s result=%s", asker.peer, bool(asker.token), what, result)
+    fields = {"who": asker.peer, "token": bool(asker.token), "what": what, "result": result}
+    audit_log.info(
+        "who=%(who)s token=%(token)s what=%(what)s result=%(result)s",
+        fields,
+        extra={"fields": fields},
+    )
 
 
 def token_of(authorization: str) -> str:

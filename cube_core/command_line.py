@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from cube_core import log as logs
 from cube_core.access import OPERATE_TOKEN_VARIABLE, READ_TOKEN_VARIABLE
 from cube_core.errors import ConfError, CubeError
 
@@ -30,6 +31,15 @@ TlsCaFile = Annotated[
     typer.Option(
         "--tls_ca_file",
         help="Who signs the certificates of peers, PEM: clients must show one (mutual TLS)",
+    ),
+]
+
+LogFormat = Annotated[
+    logs.LogFormat | None,
+    typer.Option(
+        "--log_format",
+        help="Lines for people, or an object of JSON each; "
+        f"else the variable {logs.FORMAT_VARIABLE}.  [default: human]",
     ),
 ]
 
@@ -72,18 +82,25 @@ def run(
         arguments = _gflags_spelling(app, sys.argv[1:] if argv is None else argv, ignored_flags)
         app(args=arguments)
     except CubeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USAGE_EXIT_CODE)
+        _end(str(error))
     except OSError as error:
-        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(USAGE_EXIT_CODE)
+        _end(f"{error.filename or ''}: {error.strerror or error}")
     sys.exit(0)
+
+
+def _end(problem: str) -> NoReturn:
+    if logs.is_json():
+        log.critical("%s", problem)
+    else:
+        print(f"error: {problem}", file=sys.stderr)
+    sys.exit(USAGE_EXIT_CODE)
 
 
 def _gflags_spelling(
     app: typer.Typer, argv: Sequence[str], ignored_flags: Collection[str]
 ) -> list[str]:
     options = dict(_options(typer.main.get_command(app)))
+    warn = logs.warn_once_configured if "log_format" in options else log.warning
     arguments: list[str] = []
     for argument, origin in _expand_flagfiles(argv):
         name, equals, value = argument.lstrip("-").partition("=")
@@ -91,7 +108,7 @@ def _gflags_spelling(
         if not is_flag or not name:
             arguments.append(argument)
         elif name in ignored_flags:
-            log.warning("%s: --%s has no meaning here and is ignored", origin, name)
+            warn(f"{origin}: --{name} has no meaning here and is ignored")
         elif name not in options:
             if origin != _COMMAND_LINE:
                 raise ConfError(origin, f"--{name}", "no such flag; see --help for those there are")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cube_core.access import Asker, Right, audit
 from cube_core.errors import ControlError
+from cube_core.log import fields as log_fields
 from cube_server.control import READING_COMMANDS, Command, Control, parse_command
 from cube_server.counters import Counts
 from cube_server.dict_directories import check_new_dict, found_dicts
@@ -145,7 +146,8 @@ class ControlPlane:
     async def start(self) -> None:
         """Serves the versions that the data directories name."""
         for each in self.dicts:
-            await each.versions.start()
+            with log_fields(dict=each.name):
+                await each.versions.start()
 
     def on_change(self, callback: Callable[[bool], object]) -> None:
         """Calls back after every change of versions, with whether all dicts are served."""
@@ -182,13 +184,15 @@ class ControlPlane:
         right = Right.READ if command["cmd"] in READING_COMMANDS else Right.OPERATE
         what = " ".join(str(command[each])[:80] for each in _AUDITED if each in command)
         self._settings.access.require(asker, right, what)
-        try:
-            reply = await self._run(command)
-        except Exception as error:
-            audit(asker, what, f"failed: {error}")
-            raise
-        if right is Right.OPERATE:
-            audit(asker, what, "done")
+        version = str(command.get("version") or command.get("version_path") or "").strip("/")[:80]
+        with log_fields(dict=str(command.get("dict_name") or "")[:80], version=version):
+            try:
+                reply = await self._run(command)
+            except Exception as error:
+                audit(asker, what, f"failed: {error}")
+                raise
+            if right is Right.OPERATE:
+                audit(asker, what, "done")
         return json.dumps(reply, separators=(",", ":")).encode()
 
     async def ready(self) -> str:

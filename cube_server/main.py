@@ -171,6 +171,7 @@ def serve(
     tls_ca_file: command_line.TlsCaFile = "",
     read_token_file: command_line.ReadTokenFile = "",
     operate_token_file: command_line.OperateTokenFile = "",
+    log_format: command_line.LogFormat = None,
     flagfile: Annotated[
         str, typer.Option("--flagfile", help="A file of flags, one a line; later flags win")
     ] = "",
@@ -184,7 +185,7 @@ def serve(
     from cube_server.settings import ServerSettings
     from cube_server.store import DICT_NAME
 
-    log.configure("cube-server")
+    log.configure("cube-server", log_format=log_format)
     if log_dir is not None:
         _log_to(log_dir / f"cube-server.{port}.log")
     dict_names = tuple(name for name in dict_name or () if name)

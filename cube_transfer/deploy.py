@@ -22,6 +22,7 @@ import lmdb
 
 from cube_builder.job import BuildReport
 from cube_core.errors import BuildError, CubeError, DeployError
+from cube_core.log import fields as log_fields
 from cube_transfer.backoff import until_done
 from cube_transfer.build import Builders
 from cube_transfer.cube_conf_file import update_cube_conf
@@ -108,6 +109,10 @@ class Deployer:
 
     async def deploy(self, record: PassRecord) -> PassRecord:
         """Takes a pass from the stage it has reached to a final one."""
+        with log_fields(dict=self._settings.conf.dict_name, version=record.version):
+            return await self._deploy(record)
+
+    async def _deploy(self, record: PassRecord) -> PassRecord:
         try:
             record = await self._run_steps(record)
             log.info("pass %s: version %s is served", record.id, record.version)

@@ -60,6 +60,7 @@ def transfer(
     tls_cert_file: command_line.TlsCertFile = "",
     tls_key_file: command_line.TlsKeyFile = "",
     tls_ca_file: command_line.TlsCaFile = "",
+    log_format: command_line.LogFormat = None,
 ) -> None:
     """Brings each training pass into production.
 
@@ -79,7 +80,7 @@ def transfer(
     conf = read_transfer_conf(config)
     if keep_versions is not None:
         conf = conf.model_copy(update={"keep_versions": keep_versions})
-    log.configure("cube-transfer")
+    log.configure("cube-transfer", log_format=log_format)
     access = Access.read(read_token_file, operate_token_file)
     access.warn_when_open_to(host)
     run(
