@@ -35,7 +35,8 @@ class Asker:
     """Who asks.
 
     Attributes:
-        peer: address, "host:port".
+        peer: address, "host:port"; one that asks for a page of another site begins with that, and
+            so is not local: any page may have a browser send a request.
         token: what came with the request; "" for none.
     """
 
@@ -104,7 +105,8 @@ class Access:
         variable = OPERATE_TOKEN_VARIABLE if right is Right.OPERATE else READ_TOKEN_VARIABLE
         if not token:
             raise AccessError(
-                f"{what}: is taken from this machine only: no token for it is set "
+                f"{what}: is taken from this machine only, not from {asker.peer}: no token for it "
+                "is set "
                 f"(--{right.name.lower()}_token_file, or {variable})"
             )
         if _is_same(asker.token.encode(), self.read_token):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
@@ -17,6 +19,7 @@ from cube_core.wire.service import Method, RpcContext, Service, ServiceTable
 
 _RAW_TYPES = ("application/proto", "application/x-protobuf")
 _INLINE_JSON_BYTES_MAX = 2048
+_ORIGIN_CHARS_SHOWN = 100
 _DEFAULT_LIMITS = WireLimits()
 
 
@@ -85,8 +88,24 @@ def server_address(request: Request) -> str:
 
 
 def peer_address(request: Request) -> str:
-    """host:port of the caller."""
-    return f"{request.client.host}:{request.client.port}" if request.client else "unknown"
+    """host:port of the caller; a browser that asks for a page of another site is not taken for it."""
+    peer = f"{request.client.host}:{request.client.port}" if request.client else "unknown"
+    page, host = request.headers.get("origin"), request.headers.get("host", "")
+    if page is None or _is_own_page(page, host):
+        return peer
+    return f"page of {page[:_ORIGIN_CHARS_SHOWN]} at {peer}"
+
+
+def _is_own_page(page: str, host: str) -> bool:
+    """Whether the page that a browser names as `Origin` came from the host that it asks. A name can
+    be made to lead here by whoever owns it, so only addresses and localhost count."""
+    if page.partition("://")[2] != host:
+        return False
+    try:
+        name = urlsplit(page).hostname or ""
+        return name == "localhost" or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
 
 
 def request_token(request: Request) -> str:

@@ -111,6 +111,37 @@ def test_http(server: Role) -> None:
     assert (code, json.loads(text)["cur_version"]) == (200, "10_10")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_page_of_another_site_cannot_use_that_a_browser_is_here(
+    tmp_path: Path, workers: int
+) -> None:
+    place_table(tmp_path / "data", 10)
+    arguments = ["--port=0", "--grpc_port=-1", "--data_dir=data", f"--workers={workers}"]
+    with (
+        running("cube_server.main", arguments, cwd=tmp_path) as role,
+        httpx.Client(base_url=f"http://127.0.0.1:{role.port()}", trust_env=False) as client,
+    ):
+        port = role.port()
+        pages = {
+            "https://evil.example": 401,
+            "null": 401,
+            f"http://127.0.0.1:{port + 1}": 401,
+            f"http://127.0.0.1:{port}": 200,
+            "http://[": 401,
+        }
+        command = json.dumps({"cmd": "enable", "version": "10_10"}).encode()
+        for page, code in pages.items():
+            answer = client.post("/ControlService/cmd", content=command, headers={"origin": page})
+            assert answer.status_code == code, page
+        # A name of somebody else's that was made to lead to this machine.
+        names = {"evil.example": 401, "localhost": 200}
+        for name, code in names.items():
+            headers = {"host": f"{name}:{port}", "origin": f"http://{name}:{port}"}
+            answer = client.post("/ControlService/cmd", content=command, headers=headers)
+            assert answer.status_code == code, name
+        assert "who=page of https://evil.example at 127.0.0.1:" in role.log()
+
+
 def test_pages_need_the_read_token_and_probes_none(server: Role) -> None:
     url = f"http://127.0.0.1:{server.port()}"
     with httpx.Client(trust_env=False) as client:
