@@ -29,6 +29,7 @@ _BUCKETS_S = (
     2.0,
     5.0,
 )
+_BOUNDS = [*map(str, _BUCKETS_S), "+Inf"]
 
 
 class Counters(Collector):
@@ -62,6 +63,11 @@ class Counters(Collector):
     def observe(self, stage: str, seconds: float) -> None:
         """Counts the time of one of STAGES."""
         self._stage_seconds[stage].add(seconds)
+
+    def stage_seconds(self) -> dict[str, dict[str, float]]:
+        """Of each of STAGES, how many times were at most each bound and over the one below it, and
+        their `sum`."""
+        return {stage: each.counts() for stage, each in self._stage_seconds.items()}
 
     def count_missing(self, by_slot: NDArray[np.int64]) -> None:
         """Adds int64[slots]; models of another number of slots make the sums longer."""
@@ -148,7 +154,10 @@ class _Times:
         self._counts[bisect_left(_BUCKETS_S, seconds)] += 1
         self.sum_s += seconds
 
+    def counts(self) -> dict[str, float]:
+        """How many values are in each bucket alone, by its upper bound, and their `sum`."""
+        return {**dict(zip(_BOUNDS, self._counts, strict=True)), "sum": self.sum_s}
+
     def buckets(self) -> list[tuple[str, float]]:
         """Upper bounds and how many values are at most that."""
-        bounds = [*map(str, _BUCKETS_S), "+Inf"]
-        return list(zip(bounds, map(float, accumulate(self._counts)), strict=True))
+        return list(zip(_BOUNDS, map(float, accumulate(self._counts)), strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -65,6 +65,7 @@ def status_of(assembly: Assembly) -> dict[str, Any]:
         "missing_keys_by_slot": counters.missing_by_slot.tolist(),
         "failed_keys": int(counters.failed_by_slot.sum()),
         "failed_keys_by_slot": counters.failed_by_slot.tolist(),
+        "stage_seconds": counters.stage_seconds(),
         "engines": engines,
     }
 
@@ -98,6 +99,10 @@ def joined_status(statuses: Sequence[dict[str, Any]], pid: int) -> dict[str, Any
         joined[name] = sum(each[name] for each in statuses)
     for name in _SUMMED_BY_SLOT:
         joined[name] = _added([each[name] for each in statuses])
+    joined["stage_seconds"] = {
+        stage: _added_up(each["stage_seconds"][stage] for each in statuses)
+        for stage in troubled["stage_seconds"]
+    }
     requests: Counter[str] = Counter()
     for each in statuses:
         requests.update(each["requests"])
@@ -130,6 +135,14 @@ class _Joined(Collector):
             for (sample_name, labels), value in values[name].items():
                 joined.add_sample(sample_name, dict(labels), value)
             yield joined
+
+
+def _added_up(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for each in counts:
+        for name, count in each.items():
+            total[name] = total.get(name, 0) + count
+    return total
 
 
 def _added(lists: Sequence[Sequence[int]]) -> list[int]:

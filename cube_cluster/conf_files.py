@@ -226,6 +226,7 @@ def _transfer_fields(cluster: Cluster, transfer: Transfer) -> dict[str, Any]:
         "copy_num": conf.replicas,
         "transfer_address": transfer.host,
         **({"model_deploy_path": model_path(cluster, conf)} if _has_models(cluster, conf) else {}),
+        **_ctr_servers_field(cluster, conf),
         **_given(
             keep_versions=conf.transfer.keep_versions,
             poll_interval_ms=conf.transfer.poll_interval_ms,
@@ -233,6 +234,13 @@ def _transfer_fields(cluster: Cluster, transfer: Transfer) -> dict[str, Any]:
         ),
         **conf.build.model_dump(exclude_unset=True),
     }
+
+
+def _ctr_servers_field(cluster: Cluster, conf: Dict) -> dict[str, str]:
+    """Those that serve models of the dict: the daemon's page shows them."""
+    if cluster.ctr is None or all(each.dict_name != conf.name for each in cluster.ctr.engines):
+        return {}
+    return {"ctr_servers": ",".join(f"{each.host}:{each.port}" for each in ctr_servers(cluster))}
 
 
 def _has_models(cluster: Cluster, conf: Dict) -> bool:

@@ -128,8 +128,7 @@ class Daemon:
                 if behind is None:
                     raise
                 return behind
-            changes = {"stage": Stage.NOTICED, "error": "", "step": ""}
-            again = record.model_copy(update={**changes, "order": self.state.next_order()})
+            again = record.anew(self.state.next_order())
             await self._order(again)
             return Retry(again, "is deployed anew")
 

@@ -55,6 +55,7 @@ class Step:
     reaches: Stage
     run: Callable[[PassRecord], Awaitable[None]]
     may_be_cut_short: bool = True
+    is_barrier: bool = False
 
 
 class Deployer:
@@ -90,9 +91,9 @@ class Deployer:
         self._steps = (
             Step("pull", Stage.PULLED, self._pull),
             Step("build", Stage.BUILT, self._build),
-            Step("ship", Stage.SHIPPED, self._ship),
-            Step("load", Stage.LOADED, self._load),
-            Step("switch", Stage.SWITCHED, self._switch),
+            Step("ship", Stage.SHIPPED, self._ship, is_barrier=True),
+            Step("load", Stage.LOADED, self._load, is_barrier=True),
+            Step("switch", Stage.SWITCHED, self._switch, is_barrier=True),
             Step("publish", Stage.PUBLISHED, self._publish, may_be_cut_short=False),
             Step("tidy", Stage.DONE, self._tidy, may_be_cut_short=False),
         )
@@ -168,7 +169,7 @@ class Deployer:
             log.info("pass %s: %s", record.id, step.name)
             record = await self._save(record, step=step.name)
             await self._until_done(step, record)
-            record = await self._reach(record, step.reaches)
+            record = await self._reach(record, step)
         return record
 
     async def _resume(self, record: PassRecord) -> PassRecord:
@@ -336,10 +337,14 @@ class Deployer:
             where=record.dense,
         )
 
-    async def _reach(self, record: PassRecord, stage: Stage) -> PassRecord:
+    async def _reach(self, record: PassRecord, step: Step) -> PassRecord:
+        stage = step.reaches
         wanted = record.version if stage is Stage.SWITCHED else None
         changes: dict[str, Any] = {"stage": stage, "step": ""}
         changes["reached_at_s"] = {**record.reached_at_s, stage.value: time.time()}
+        if step.is_barrier:
+            took_s = {shard: round(s, 3) for shard, s in self._fleet.shards_took_s().items()}
+            changes["shards_took_s"] = {**record.shards_took_s, step.name: took_s}
         if stage is Stage.SWITCHED:
             changes["late_replicas"] = self._late_replicas
         return await self._save(record, wanted, **changes)

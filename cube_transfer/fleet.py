@@ -40,6 +40,8 @@ class Fleet:
         self.links = tuple(ReplicaLink(replica, http) for replica in replicas)
         self.patience = Patience()
         """Between attempts at a server."""
+        self.took_s: dict[str, float] = {}
+        """Seconds that each replica took that passed the barrier under way, or the last one."""
         self._replica_deadline_s = replica_deadline_s
 
     async def barrier(self, name: str, step: ReplicaStep, check: Callable[[], None]) -> list[str]:
@@ -55,6 +57,8 @@ class Fleet:
         """
         done: set[ReplicaLink] = set()
         late: list[str] = []
+        began_s = time.monotonic()
+        self.took_s = {}
 
         async def run(link: ReplicaLink) -> None:
             work = asyncio.ensure_future(self._until_done(link, name, step, check))
@@ -66,6 +70,7 @@ class Fleet:
                         return
                 work.result()
                 done.add(link)
+                self.took_s[link.replica.name] = time.monotonic() - began_s
             finally:
                 work.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -75,6 +80,14 @@ class Fleet:
         if late:
             log.warning("%s goes on without %s", name, ", ".join(sorted(late)))
         return sorted(late)
+
+    def shards_took_s(self) -> dict[int, float]:
+        """As `took_s`, of the slowest replica of each shard."""
+        took_s: dict[int, float] = {}
+        for link in self.links:
+            if (seconds := self.took_s.get(link.replica.name)) is not None:
+                took_s[link.replica.shard] = max(took_s.get(link.replica.shard, 0.0), seconds)
+        return took_s
 
     def shards_down(self) -> list[str]:
         """Each shard of which every replica fails at present, with the reason of each."""

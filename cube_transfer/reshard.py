@@ -9,7 +9,7 @@ from __future__ import annotations
 from cube_builder.job import BuildReport
 from cube_core.errors import BuildError
 from cube_transfer.settings import Settings
-from cube_transfer.state import PassRecord, Stage, State
+from cube_transfer.state import PassRecord, State
 
 
 def built_shard_num(settings: Settings, version: str) -> int | None:
@@ -37,16 +37,5 @@ def reshard_record(settings: Settings, state: State) -> PassRecord | None:
     if served is None:
         return None
     order = state.next_order()
-    return served.model_copy(
-        update={
-            # Ids of donefiles have no colon.
-            "id": f"reshard:{order}",
-            "kind": "reshard",
-            "order": order,
-            "stage": Stage.NOTICED,
-            "step": "",
-            "error": "",
-            "late_replicas": (),
-            "reached_at_s": {},
-        }
-    )
+    # Ids of donefiles have no colon.
+    return served.anew(order, id=f"reshard:{order}", kind="reshard")

@@ -26,19 +26,14 @@ def rollback_record(
     target = _named(state, version) if version else _previous(state, under_way)
     _require_kept(settings, state, target)
     order = state.next_order()
-    return target.model_copy(
-        update={
-            # Ids of donefiles have no colon.
-            "id": f"rollback:{order}",
-            "kind": "rollback",
-            "order": order,
-            "rolled_back": False,
-            "stage": Stage.BUILT,
-            "step": "",
-            "error": "",
-            "late_replicas": (),
-            "reached_at_s": {Stage.BUILT.value: time.time()},
-        }
+    return target.anew(
+        order,
+        # Ids of donefiles have no colon.
+        id=f"rollback:{order}",
+        kind="rollback",
+        rolled_back=False,
+        stage=Stage.BUILT,
+        reached_at_s={Stage.BUILT.value: time.time()},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -77,6 +78,9 @@ class PassRecord(BaseModel):
     """Servers that the switch did not wait for; they are brought to the version afterwards."""
     reached_at_s: dict[str, float] = {}
     """Unix seconds at which each stage was reached."""
+    shards_took_s: dict[str, dict[int, float]] = {}
+    """By each step that servers take part in, and by shard: seconds until the slowest server of the
+    shard had done it, but for late ones."""
 
     @classmethod
     def of(cls, entry: DonefileEntry, order: int, **fields: Any) -> PassRecord:
@@ -89,8 +93,15 @@ class PassRecord(BaseModel):
             dense=entry.dense,
             fields=dict(entry.fields),
             order=order,
+            reached_at_s={Stage.NOTICED.value: time.time()},
             **fields,
         )
+
+    def anew(self, order: int, **changes: Any) -> PassRecord:
+        """The record of another attempt, with nothing of what came of this one."""
+        fresh = {"stage": Stage.NOTICED, "step": "", "error": "", "late_replicas": ()}
+        times = {"reached_at_s": {Stage.NOTICED.value: time.time()}, "shards_took_s": {}}
+        return self.model_copy(update={**fresh, **times, "order": order, **changes})
 
     @property
     def parsed_version(self) -> Version:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConfError
@@ -18,6 +18,13 @@ _CUBE = re.compile(r"cube(\d+)_(\d+)")
 _Path = Annotated[str, Field(min_length=1)]
 DOWNLOAD_BYTES_MAX = 1 << 40
 _Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _endpoints(text: object) -> object:
+    """`host:port,host:port`; "" for none."""
+    if not isinstance(text, str):
+        return text
+    return tuple(Endpoint.parse(each) for each in text.split(",") if each.strip())
 
 
 class Replica(BaseModel):
@@ -57,7 +64,7 @@ class TransferConf(BaseModel):
     `model_deploy_path` is where the dense model of a pass is published for the CTR servers; when
     it is not set, dense models are left where they are. `cube_conf` is the clients' file that is
     kept equal to the topology; not set: it is kept by hand. `download_bytes_max` bounds each file
-    of a pass that is downloaded.
+    of a pass that is downloaded. `ctr_servers` are only looked at, for the page of the daemon.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
@@ -76,6 +83,7 @@ class TransferConf(BaseModel):
     transfer_address: str = "127.0.0.1"
     model_deploy_path: str = ""
     cube_conf: str = ""
+    ctr_servers: Annotated[tuple[Endpoint, ...], BeforeValidator(_endpoints)] = ()
     keep_versions: int = Field(default=2, ge=1)
     poll_interval_ms: int = Field(default=1000, ge=10)
     download_bytes_max: int = Field(default=DOWNLOAD_BYTES_MAX, ge=1)

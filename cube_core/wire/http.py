@@ -88,7 +88,7 @@ def server_address(request: Request) -> str:
 
 
 def peer_address(request: Request) -> str:
-    """host:port of the caller; a browser that asks for a page of another site is not taken for it."""
+    """host:port of the caller; of a browser that asks for a page of another site, that first."""
     peer = f"{request.client.host}:{request.client.port}" if request.client else "unknown"
     page, host = request.headers.get("origin"), request.headers.get("host", "")
     if page is None or _is_own_page(page, host):

@@ -19,6 +19,7 @@ from cube_core.command_line import _gflags_spelling
 from cube_core.conf.cube_conf import read_cube_conf
 from cube_core.conf.prototxt import read_model_toolkit, read_predictors
 from cube_core.conf.transfer_conf import read_transfer_conf
+from cube_core.endpoint import Endpoint
 from cube_server.main import app as server_app
 from cube_transfer.main import app as transfer_app
 from tests.cluster.clusters import cluster_texts
@@ -72,6 +73,9 @@ def _check_topology(cluster: Cluster, folder: Path) -> None:
         ] == places
         assert (read.dict_name, read.mode, read.build) == (conf.name, conf.mode, conf.build)
         assert read.donefile_address == conf.donefile_address
+        engines = cluster.ctr.engines if cluster.ctr else []
+        looked_at = ctr_servers(cluster) if conf.name in {e.dict_name for e in engines} else []
+        assert read.ctr_servers == tuple(Endpoint(each.host, each.port) for each in looked_at)
         assert (read.wget_port, read.transfer_address) == (transfer.port, transfer.host)
         entry = dicts[conf.name]
         replicas = [(s, e.host, e.port) for s, each in enumerate(entry.replicas()) for e in each]

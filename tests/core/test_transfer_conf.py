@@ -57,6 +57,9 @@ def test_a_file_of_the_original(tmp_path: Path) -> None:
     assert [(r.shard, r.copy_index) for r in conf.replicas] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert conf.replicas[1].endpoint == Endpoint("127.0.0.2", 8000)
     assert conf.replicas[1].deploy_path == "/ssd1/cube"
+    assert conf.ctr_servers == ()
+    conf = read_transfer_conf(write(tmp_path, f"{DEFAULT}ctr_servers: h1:8010, h2:8011\n{AGENTS}"))
+    assert conf.ctr_servers == (Endpoint("h1", 8010), Endpoint("h2", 8011))
 
 
 def test_comments(tmp_path: Path) -> None:
@@ -110,6 +113,7 @@ def test_what_builds_cannot_be_told(tmp_path: Path, text: str, words: str) -> No
         ("127.0.0.4:8000:/ssd1/cube", "127.0.0.4", "[cube_agent] cube1_1", "ip:port:path"),
         ("127.0.0.4:8000", "127.0.0.3:8000", "[cube_agent] cube1_1", "is also cube1_0"),
         ("cube1_1:", "cube01_0: h:1:/d\ncube1_1:", "[cube_agent] cube01_0", "stands twice"),
+        ("copy_num: 2", "copy_num: 2\nctr_servers: h1:8010,h2", "[default] ctr_servers", "'h2'"),
         ("agent0_0:", "agnet0_0:", "[cube_agent] agnet0_0", "is neither"),
         ("[default]", "[defaults]", "[default]", "section is missing"),
     ],

@@ -184,6 +184,7 @@ def test_the_status_of_all_tells_of_a_worker_with_a_problem() -> None:
             "missing_keys_by_slot": by_slot,
             "failed_keys": 0,
             "failed_keys_by_slot": [],
+            "stage_seconds": {"seek": {"0.5": pid, "+Inf": 0, "sum": 0.25}},
         }
 
     joined = joined_status([status(3, "", [1, 2]), status(4, "bad model", [1, 1, 5])], 2)
@@ -191,4 +192,5 @@ def test_the_status_of_all_tells_of_a_worker_with_a_problem() -> None:
     assert joined["pid"] == 2
     assert joined["requests"] == {"ok": 7}
     assert joined["missing_keys_by_slot"] == [2, 3, 5]
+    assert joined["stage_seconds"] == {"seek": {"0.5": 7, "+Inf": 0, "sum": 0.5}}
     assert [each["pid"] for each in joined["workers"]] == [3, 4]

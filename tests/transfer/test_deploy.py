@@ -30,8 +30,20 @@ def test_passes_in_a_row_reach_every_replica(replicated_site: Site) -> None:
         assert status["deploying"] is None
         first = status["passes"][2]
         assert first["fields"]["auc"] == "0.79"
-        stages = ["pulled", "built", "shipped", "loaded", "switched", "published", "done"]
+        stages = [
+            "noticed",
+            "pulled",
+            "built",
+            "shipped",
+            "loaded",
+            "switched",
+            "published",
+            "done",
+        ]
         assert list(first["reached_at_s"]) == stages
+        assert sorted(first["reached_at_s"].values()) == list(first["reached_at_s"].values())
+        assert list(first["shards_took_s"]) == ["ship", "load", "switch"]
+        assert all(list(each) == ["0", "1"] for each in first["shards_took_s"].values())
     # Of what was deployed the newest two are kept.
     assert sorted(path.name for path in site.output.iterdir()) == ["2_2", "3_3"]
     models = {path.name for path in site.model.iterdir() if path.is_dir()}
