@@ -101,7 +101,7 @@ def status(
 ) -> None:
     """What is served, what is under way, and every server with its version and error.
 
-    Example: cube-transfer status --config=conf/transfer.conf
+    Example: cube-transfer --config=conf/transfer.conf status
     """
     answer = DaemonClient(context, url, token_file).get("/status")
     if as_json:

@@ -9,8 +9,11 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 from docs_site.links import for_the_site, outside_files, repository_path, site_path
+from docs_site.pages import PAGES
+from docs_site.pages.errors import error_tree
 
 # Pages beside `docs/`, whose links are thus checked as well.
+_TREE = "<!-- tree of errors -->"
 _PAGES = ("*.md", "deploy/**/*.md", "examples/**/*.md")
 
 
@@ -25,10 +28,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             inclusion=InclusionLevel.NOT_IN_NAV,
         )
         files.append(file)
+    for path, page in PAGES.items():
+        files.append(File.generated(config, path, content=page()))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    markdown = markdown.replace(_TREE, error_tree())
     return for_the_site(repository_path(page.file.src_uri), markdown, _root(config))
 
 
