@@ -15,7 +15,7 @@ def error_classes() -> dict[str, type[errors.CubeError]]:
     return {
         name: cls
         for name, cls in inspect.getmembers(errors, inspect.isclass)
-        if cls.__module__ == errors.__name__
+        if issubclass(cls, errors.CubeError)
     }
 
 
