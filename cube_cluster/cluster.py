@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from cube_cluster.kubernetes.section import Kubernetes, ServerPods
 from cube_core.conf.transfer_conf import BuildOptions
 
 FlagValue = bool | int | float | str
@@ -81,6 +82,7 @@ class Dict(_Part):
     model_path: Text | None = None
     build: BuildOptions = BuildOptions()
     transfer: TransferPlace = TransferPlace()
+    kubernetes: ServerPods | None = None
 
     timeout_ms: int | None = Field(default=None, ge=1)
     retry: int | None = Field(default=None, ge=0)
@@ -156,6 +158,7 @@ class Cluster(_Part):
         listen_host: address that roles listen on; that of their host when unset.
         run_dir: logs and state of `cube up`.
         data_dir: what roles keep, unless they name another place.
+        kubernetes: for the manifests of a deployment on Kubernetes; None: there are none.
     """
 
     host: Host = "127.0.0.1"
@@ -167,3 +170,4 @@ class Cluster(_Part):
     flags: FlagsByRole = FlagsByRole()
     limits: LimitsByRole = LimitsByRole()
     security: Security = Security()
+    kubernetes: Kubernetes | None = None

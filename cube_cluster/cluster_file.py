@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,11 @@ from cube_cluster.yaml_source import Place, YamlSource, read_yaml
 _SECTIONS = ("default", "cube_agent")
 
 
-def read_cluster(path: Path | str) -> Cluster:
+def read_cluster(path: Path | str, *, check: Callable[[Cluster], object] | None = None) -> Cluster:
     """Reads a cluster and checks that its parts fit each other.
+
+    Args:
+        check: what else must hold; raises PlacementError.
 
     Raises:
         ConfError: names the file, the line and the field.
@@ -39,6 +42,8 @@ def read_cluster(path: Path | str) -> Cluster:
         _check_directories(cluster)
         _check_tls(cluster)
         check_flags(cluster)
+        if check is not None:
+            check(cluster)
     except (PlacementError, FlagError) as error:
         raise source.error(error.place, str(error)) from error
     return cluster

@@ -225,7 +225,7 @@ def _transfer_fields(cluster: Cluster, transfer: Transfer) -> dict[str, Any]:
         "shard_num": conf.shards,
         "copy_num": conf.replicas,
         "transfer_address": transfer.host,
-        **({"model_deploy_path": model_path(cluster, conf)} if _has_models(cluster, conf) else {}),
+        **({"model_deploy_path": model_path(cluster, conf)} if has_models(cluster, conf) else {}),
         **_ctr_servers_field(cluster, conf),
         **_given(
             keep_versions=conf.transfer.keep_versions,
@@ -243,7 +243,8 @@ def _ctr_servers_field(cluster: Cluster, conf: Dict) -> dict[str, str]:
     return {"ctr_servers": ",".join(f"{each.host}:{each.port}" for each in ctr_servers(cluster))}
 
 
-def _has_models(cluster: Cluster, conf: Dict) -> bool:
+def has_models(cluster: Cluster, conf: Dict) -> bool:
+    """Whether dense models of a dict's passes are published."""
     engines = cluster.ctr.engines if cluster.ctr else []
     return bool(conf.model_path) or any(engine.dict_name == conf.name for engine in engines)
 

@@ -43,6 +43,17 @@ class Deployment:
         """The configuration files, to be written to `directory`."""
         return ConfFiles(self.cluster, self.path, str(directory)).all()
 
+    def manifests(self) -> dict[str, str]:
+        """The manifests for Kubernetes.
+
+        Raises:
+            ConfError: the file says too little for them, or what cannot be there; as `read`.
+        """
+        from cube_cluster.kubernetes.manifests import manifests
+        from cube_cluster.kubernetes.pod_cluster import check_for_kubernetes
+
+        return manifests(read_cluster(self.path, check=check_for_kubernetes), self.path)
+
     def roles(self) -> list[Role]:
         """Those of all machines."""
         return all_roles(self.cluster, self.conf_dir)

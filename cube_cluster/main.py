@@ -50,6 +50,10 @@ def config(
         Path | None,
         typer.Option("--output", help="Directory of the files; that of --file if unset."),
     ] = None,
+    kubernetes: Annotated[
+        Path | None,
+        typer.Option("--kubernetes", help="Write manifests for Kubernetes, to this directory."),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Also replace files that were written by hand.")
     ] = False,
@@ -58,14 +62,18 @@ def config(
     ] = False,
 ) -> None:
     """Writes the configuration files of every role: cube.conf, transfer.conf, gflags.conf,
-    model_toolkit.prototxt, predictors.prototxt, and the flags of each process.
+    model_toolkit.prototxt, predictors.prototxt, and the flags of each process. With --kubernetes,
+    manifests that hold these files for the roles in pods.
 
     Example: cube config --file=conf/cluster.yml --output=conf
+
+    Example: cube config --file=deploy/kubernetes/cluster.yml --kubernetes=manifests
     """
     from cube_cluster.write_files import differing, write_files
 
-    directory = output or file.parent
-    files = _deployment(file).files(directory)
+    directory = kubernetes or output or file.parent
+    deployment = _deployment(file)
+    files = deployment.manifests() if kubernetes else deployment.files(directory)
     if check:
         changed = differing(directory, files)
         for name in changed:
