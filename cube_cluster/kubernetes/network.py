@@ -58,7 +58,9 @@ def _transfers(cluster: Cluster, section: Kubernetes) -> Object:
     servers = _rule("to", _role(names.SERVER), sorted({server_port(c) for c in cluster.dicts}))
     sources = [_source(conf, section) for conf in cluster.dicts if _is_remote(conf)]
     unique = [each for index, each in enumerate(sources) if each not in sources[:index]]
-    return _role_policy(names.TRANSFER, section, ingress, [_dns(), servers, *unique])
+    # Its page shows how they are.
+    predictors = [_rule("to", _role(names.CTR), [ctr_place(cluster).port])] if cluster.ctr else []
+    return _role_policy(names.TRANSFER, section, ingress, [_dns(), servers, *predictors, *unique])
 
 
 def _ctr(cluster: Cluster, section: Kubernetes) -> Object:
@@ -69,6 +71,7 @@ def _ctr(cluster: Cluster, section: Kubernetes) -> Object:
             _clients("predictions", network.prediction_clients),
             [port, ctr_grpc_port(cluster)],
         ),
+        _rule("from", _role(names.TRANSFER), [port]),
         *_scraped(network.prometheus, [port]),
     ]
     servers = _rule("to", _role(names.SERVER), sorted({server_port(c) for c in cluster.dicts}))

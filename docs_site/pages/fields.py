@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cube_cluster import cluster
+from cube_cluster.kubernetes import section
 from cube_core.conf import cube_conf, transfer_conf
 from docs_site.pages.markdown import code, plain, table
 from docs_site.pages.messages import message_section
@@ -40,6 +41,17 @@ MODELS: dict[str, tuple[str, dict[str, type[BaseModel]]]] = {
             "flags": cluster.FlagsByRole,
             "limits": cluster.LimitsByRole,
             "security": cluster.Security,
+            "kubernetes": section.Kubernetes,
+            "kubernetes.cube_server": section.ServerPods,
+            "kubernetes.cube_transfer": section.TransferPods,
+            "kubernetes.ctr_serving": section.CtrPods,
+            "resources": section.Resources,
+            "resources.requests, resources.limits": section.Amounts,
+            "kubernetes.models": section.Models,
+            "kubernetes.passes": section.Passes,
+            "kubernetes.secrets": section.SecretNames,
+            "kubernetes.network": section.Network,
+            "kubernetes.network, an entry of its lists": section.Peer,
         },
     ),
     "cube.conf": (

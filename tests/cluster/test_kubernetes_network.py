@@ -91,6 +91,7 @@ def pods() -> Pods:
 EXPECTED = {
     ("ctr-serving", "cube-server", 8001),
     ("cube-transfer", "cube-server", 8001),
+    ("cube-transfer", "ctr-serving", 8010),
     ("cube-server", "cube-transfer", 8098),
     ("labelled embeddings", "cube-server", 8001),
     ("labelled embeddings", "cube-server", 9001),
