@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cube_cluster.capacity_command import capacity
 from cube_core import command_line, log
 
 if TYPE_CHECKING:
@@ -191,6 +192,9 @@ def down(file: File = _FILE) -> None:
     deployment = _deployment(file)
     ended = bring_down(deployment.run_dir)
     print(f"ended {', '.join(ended)}" if ended else f"{deployment.run_dir}: nothing is up")
+
+
+app.command()(capacity)
 
 
 def _deployment(file: Path) -> Deployment:
