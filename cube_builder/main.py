@@ -1,4 +1,7 @@
-"""`cube-builder`: passes to shard tables, and what makes and shows passes."""
+"""`cube-builder`: passes to shard tables, and what makes and shows passes.
+
+Every command imports what it needs itself: a build is done in less time than all of it takes.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,24 @@ import sys
 import time
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar, cast
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
-from cube_builder.batches import VALUE_WIDTHS, ValueWidth
-from cube_builder.checks import OnDuplicate, OnNonfinite
-from cube_builder.donefile import append_pass
-from cube_builder.job import BuildJob
-from cube_builder.local_engine import build
-from cube_builder.paddle_export import ROWS_PER_FILE, export_rows, load_embedding
-from cube_builder.pairs import read_pairs
-from cube_builder.progress_bar import build_progress, row_progress
-from cube_builder.quantize import Quant
-from cube_builder.spark_engine import build_on_spark
-from cube_builder.spark_session import spark_session
-from cube_builder.tables import diff, table_files, verify
-from cube_builder.text_format import format_pairs, text_to_sequence_file
 from cube_core import command_line
-from cube_core._native import Table
 from cube_core.errors import BuildError, ConfError, ControlError, CubeError
 from cube_core.log import configure
 from cube_core.versions import Version
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cube_builder.batches import ValueWidth
+    from cube_builder.checks import OnDuplicate, OnNonfinite
+    from cube_builder.job import BuildJob, BuildReport
+    from cube_builder.quantize import Quant
+    from cube_core._native import Table
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -132,6 +129,8 @@ def build_command(
 ) -> None:
     if context.invoked_subcommand is not None:
         return
+    from cube_builder.job import BuildJob
+
     if job_mode not in ("base", "delta"):
         raise _flag_error("job_mode", f"{job_mode!r}: must be base or delta")
     if job_mode == "delta":
@@ -146,20 +145,18 @@ def build_command(
         output_path=Path(_given("output_path", output_path)),
         shard_num=shard_num,
         version=_version(depend_version, cur_version or str(int(time.time()))),
-        on_duplicate=cast(OnDuplicate, on_duplicate),
-        on_nonfinite=cast(OnNonfinite, on_nonfinite),
+        on_duplicate=cast("OnDuplicate", on_duplicate),
+        on_nonfinite=cast("OnNonfinite", on_nonfinite),
         memory_mb=memory_mb,
-        quant=cast(Quant, quant),
+        quant=cast("Quant", quant),
         delta=job_mode == "delta",
-        value_width=cast(ValueWidth, value_width),
+        value_width=cast("ValueWidth", value_width),
     )
     if engine == "spark":
-        with spark_session(spark_master) as session:
-            report = build_on_spark(job, input_path, output_path, session)
+        report = _build_on_spark(job, input_path, output_path, spark_master)
     elif engine == "local":
         _require_local_paths(input_path, output_path)
-        with build_progress() as on_progress:
-            report = build(job, on_progress)
+        report = _build_here(job)
     else:
         raise _flag_error("engine", f"{engine!r}: must be local or spark")
     elapsed_s = time.monotonic() - started
@@ -191,7 +188,7 @@ def dump(
     dialect: Dialect = "hadoop",
     rows_per_file: Annotated[
         int, typer.Option("--rows_per_file", help="Rows a part.")
-    ] = ROWS_PER_FILE,
+    ] = 10_000_000,
     donefile: Annotated[
         Path | None, typer.Option("--donefile", help="Donefile to announce the pass in.")
     ] = None,
@@ -207,6 +204,10 @@ def dump(
       cube-builder dump --input_path=model.pdparams --entry=embedding.weight
       --output_path=passes/10/embedding --donefile=passes/donefile/base.txt --id=10
     """
+    from cube_builder.donefile import append_pass
+    from cube_builder.paddle_export import export_rows, load_embedding
+    from cube_builder.progress_bar import row_progress
+
     if donefile is None and (pass_id or dense is not None):
         raise _flag_error("donefile", "needed with --id and --dense")
     if donefile is not None:
@@ -237,6 +238,9 @@ def cat(
 
       cube-builder cat tables/1_1/test_dict_part0.table --limit=10
     """
+    from cube_builder.pairs import read_pairs
+    from cube_builder.text_format import format_pairs
+
     left = limit or sys.maxsize
     try:
         for keys, values in read_pairs(path):
@@ -269,6 +273,9 @@ def text(
 
       cube-builder text --input_path=pairs.txt --output_path=pass/part-00000
     """
+    from cube_builder.batches import VALUE_WIDTHS
+    from cube_builder.text_format import text_to_sequence_file
+
     if dialect not in ("hadoop", "paddle"):
         raise _flag_error("dialect", f"{dialect!r}: must be hadoop or paddle")
     if value_width not in VALUE_WIDTHS:
@@ -289,6 +296,8 @@ def verify_command(
 
       cube-builder verify tables/1_1
     """
+    from cube_builder.tables import table_files, verify
+
     failed = 0
     for path in [file for given in paths for file in table_files(given)]:
         try:
@@ -322,6 +331,8 @@ def diff_command(
 
       cube-builder diff tables/1_1 tables/2_2 --limit=5
     """
+    from cube_builder.tables import diff
+
     left = {"added": limit, "removed": limit, "changed": limit}
 
     def show(kind: str, keys: NDArray[np.uint64]) -> None:
@@ -340,7 +351,30 @@ def main() -> NoReturn:
     configure("cube-builder")
     # As an exception it passes through every block that removes what is half done.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    # numpy's threads for linear algebra, of which there is none here, spin while they start.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     command_line.run(app, ignored_flags=_IGNORED_FLAGS)
+
+
+def _build_here(job: BuildJob) -> BuildReport:
+    from cube_builder.local_engine import build
+
+    if not sys.stderr.isatty():
+        return build(job)
+    from cube_builder.progress_bar import build_progress
+
+    with build_progress() as on_progress:
+        return build(job, on_progress)
+
+
+def _build_on_spark(
+    job: BuildJob, input_path: str, output_path: str, master: str | None
+) -> BuildReport:
+    from cube_builder.spark_engine import build_on_spark
+    from cube_builder.spark_session import spark_session
+
+    with spark_session(master) as session:
+        return build_on_spark(job, input_path, output_path, session)
 
 
 def _widths(table: Table) -> str:
