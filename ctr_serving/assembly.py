@@ -67,7 +67,7 @@ async def assemble_op(
         ConfError: cube.conf is wrong.
     """
     slot = ModelSlot(conf.name)
-    counters = Counters(slot)
+    counters = Counters(slot, dict_names=_remote_dicts([conf]))
     op = CtrOp(
         conf,
         slot,
@@ -93,7 +93,7 @@ async def assemble_workflow(
         ConfError: cube.conf is wrong, or an op cannot be imported.
     """
     slots = [ModelSlot[Any](conf.name) for conf in confs]
-    counters = Counters(*slots)
+    counters = Counters(*slots, dict_names=_remote_dicts(confs))
     engines = {
         conf.name: GeneralEngine(
             conf, slot, await sources.of(conf), counters, queue_timeout_s=queue_timeout_s
@@ -106,3 +106,7 @@ async def assemble_workflow(
         [EngineSlot(each.conf, each.slot, each.load, each.probe) for each in engines.values()],
         counters,
     )
+
+
+def _remote_dicts(confs: Sequence[EngineConf]) -> list[str]:
+    return [each.dict_name if each.sparse_service == "REMOTE" else "" for each in confs]

@@ -83,6 +83,7 @@ class Batches:
         self._running: set[asyncio.Task[None]] = set()
         self._start_is_due = False
         self._batch_s = 0.0
+        counters.queues.append(lambda: sum(job.rows for job in self._queue))
 
     async def answer(
         self, engine: Engine, features: Features, context: RpcContext, trace: Trace
@@ -199,6 +200,7 @@ class Batches:
     async def _answer_together(self, jobs: list[Job]) -> None:
         manifest = jobs[0].engine.manifest
         keys, dense = _joined(jobs)
+        queue_s = time.monotonic() - min(job.queued_s for job in jobs)
         start_s = time.perf_counter()
         found = await self._source.seek(
             manifest.dict_name,
@@ -223,7 +225,7 @@ class Batches:
             rows, dense = _padded(rows, rows_num), _padded(dense, rows_num)
         probabilities = await _predict(jobs[0].engine, rows, dense)
         infer_s = time.perf_counter() - start_s
-        self._counters.observe_batch(seek_s, infer_s)
+        self._counters.observe_batch(queue_s, seek_s, infer_s)
         begin = 0
         for job in jobs:
             job.trace.seconds.update(seek=seek_s, infer=infer_s)

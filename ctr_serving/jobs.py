@@ -156,6 +156,7 @@ class FramesJob(Job):
         if not self._settled:
             self._settled = True
             self._counters.pending -= self.requests
+            self._counters.requests["dropped"] += self.requests
 
     def _failure(self, correlation_id: int, error: Exception) -> bytes:
         if is_told_in_response(error):
@@ -166,6 +167,7 @@ class FramesJob(Job):
         self._settled = True
         self._counters.pending -= self.requests
         self._counters.requests[outcome] += self.requests
+        self._counters.request_seconds.add(time.monotonic() - self.queued_s, self.requests)
         self._caller.answer(frames, self.requests)
 
 

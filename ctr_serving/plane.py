@@ -110,10 +110,14 @@ def joined_status(statuses: Sequence[dict[str, Any]], pid: int) -> dict[str, Any
 
 
 def joined_metrics(texts: Sequence[str]) -> bytes:
-    """The sums of all samples of the same name and labels."""
+    """The sums of all samples of the same name and labels; of the start the first."""
     registry = CollectorRegistry()
     registry.register(_Joined(texts))
     return generate_latest(registry)
+
+
+def _joined_value(name: str, values: Sequence[float]) -> float:
+    return min(values) if name == "process_start_time_seconds" else sum(values)
 
 
 class _Joined(Collector):
@@ -122,18 +126,18 @@ class _Joined(Collector):
 
     def collect(self) -> Iterator[Metric]:
         families: dict[str, Metric] = {}
-        values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+        values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], list[float]]] = {}
         for text in self._texts:
             for family in text_string_to_metric_families(text):
                 families.setdefault(family.name, family)
-                sums = values.setdefault(family.name, {})
+                found = values.setdefault(family.name, {})
                 for sample in family.samples:
                     key = sample.name, tuple(sample.labels.items())
-                    sums[key] = sums.get(key, 0.0) + sample.value
+                    found.setdefault(key, []).append(sample.value)
         for name, family in families.items():
             joined = Metric(name, family.documentation, family.type)
-            for (sample_name, labels), value in values[name].items():
-                joined.add_sample(sample_name, dict(labels), value)
+            for (sample_name, labels), each in values[name].items():
+                joined.add_sample(sample_name, dict(labels), _joined_value(sample_name, each))
             yield joined
 
 

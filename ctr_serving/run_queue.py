@@ -45,6 +45,7 @@ class RunQueue:
         self._queue_timeout_s = queue_timeout_s
         self._queue: deque[_Job] = deque()
         self._worker: asyncio.Task[None] | None = None
+        counters.queues.append(lambda: sum(job.rows for job in self._queue))
 
     async def run(self, network: Network, feed: Feed, context: RpcContext, trace: Trace) -> Fetch:
         """Outputs [n, …] by name.
@@ -107,6 +108,7 @@ class RunQueue:
         return True
 
     async def _answer(self, jobs: list[_Job]) -> None:
+        queue_s = time.monotonic() - min(job.queued_s for job in jobs)
         start_s = time.perf_counter()
         rows = sum(job.rows for job in jobs)
         try:
@@ -120,6 +122,7 @@ class RunQueue:
             for job in jobs:
                 await self._answer([job])
             return
+        self._counters.observe("queue", queue_s)
         self._counters.observe("infer", time.perf_counter() - start_s)
         begin = 0
         for job in jobs:

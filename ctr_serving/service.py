@@ -58,6 +58,18 @@ class PredictionService:
     async def _answer(
         self, payload: bytes | memoryview, context: RpcContext, trace: Trace
     ) -> bytes:
+        start_s = time.monotonic()
+        try:
+            return await self._counted(payload, context, trace)
+        except asyncio.CancelledError:
+            self._counters.requests["dropped"] += 1
+            raise
+        finally:
+            self._counters.request_seconds.add(time.monotonic() - start_s)
+
+    async def _counted(
+        self, payload: bytes | memoryview, context: RpcContext, trace: Trace
+    ) -> bytes:
         try:
             response = await self._admitted(payload, context, trace)
             outcome = "degraded" if trace.degraded else "ok"

@@ -235,7 +235,7 @@ class ControlPlane:
         from cube_server.metrics import ServerMetrics
 
         if self._metrics is None:
-            self._metrics = ServerMetrics(self.dicts)
+            self._metrics = ServerMetrics(self.dicts, self._settings.data_dir)
         return self._metrics.text(counts)
 
     async def _run(self, command: Command) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -16,6 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from cube_core._native import LATENCY_BOUNDS_US
+from cube_core.disk_metrics import disk_metrics
 from cube_server.control_plane import ServedDict
 from cube_server.counters import LATENCY_COUNTS, Counts
 
@@ -40,8 +42,9 @@ _BOUNDS_S = [*(str(bound_us / 1e6) for bound_us in LATENCY_BOUNDS_US), "+Inf"]
 class ServerMetrics(Collector):
     """Renders the counts of all serving processes, and the loaded versions of each dict."""
 
-    def __init__(self, dicts: Sequence[ServedDict]) -> None:
+    def __init__(self, dicts: Sequence[ServedDict], data_dir: Path) -> None:
         self._dicts = dicts
+        self._data_dir = data_dir
         self._counts: Counts = {}
         self._lock = threading.Lock()
         self._registry = CollectorRegistry()
@@ -56,10 +59,9 @@ class ServerMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for count, (name, help_text) in _COUNTERS.items():
-            if count in self._counts:
-                yield CounterMetricFamily(
-                    f"cube_server_{name}", help_text, value=self._counts[count]
-                )
+            yield CounterMetricFamily(
+                f"cube_server_{name}", help_text, value=self._counts.get(count, 0)
+            )
         yield GaugeMetricFamily(
             "cube_server_connections",
             "Open connections",
@@ -71,8 +73,10 @@ class ServerMetrics(Collector):
             value=int(not any(each.problem for each in self._dicts)),
         )
         yield self._latencies()
+        yield from self._versions()
         yield from self._tables()
         yield from self._patches()
+        yield from disk_metrics("cube_server", {"data": self._data_dir})
 
     def _latencies(self) -> Metric:
         counts = itertools.accumulate(self._counts[name] for name in LATENCY_COUNTS)
@@ -83,6 +87,21 @@ class ServerMetrics(Collector):
             buckets=buckets,
             sum_value=self._counts["latency_sum_ns"] / 1e9,
         )
+
+    def _versions(self) -> Iterator[Metric]:
+        labels = ["dict", "version"]
+        served = GaugeMetricFamily(
+            "cube_server_version", "1 for the version that answers seeks", labels=labels
+        )
+        wanted = GaugeMetricFamily(
+            "cube_server_wanted_version", "1 for the version that is to answer", labels=labels
+        )
+        for each in self._dicts:
+            if (current := each.versions.current) is not None:
+                served.add_metric([each.shown_name, str(current.version)], 1)
+            if (version := each.versions.wanted.version) is not None:
+                wanted.add_metric([each.shown_name, str(version)], 1)
+        yield from (served, wanted)
 
     def _tables(self) -> Iterator[Metric]:
         labels = ["dict", "version", "role"]

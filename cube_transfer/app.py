@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Response
 from fastapi.responses import FileResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from cube_core.access import Access
 from cube_core.errors import ControlError
@@ -14,6 +16,7 @@ from cube_core.versions import Version
 from cube_core.wire.http import readers_only
 from cube_transfer.control_routes import control_router
 from cube_transfer.daemon import Daemon
+from cube_transfer.metrics import TransferMetrics
 from cube_transfer.original_routes import original_router
 from cube_transfer.status import history_of, status_of
 
@@ -26,14 +29,15 @@ class _TableResponse(FileResponse):
 
 
 def create_app(daemon: Daemon, access: Access | None = None) -> FastAPI:
-    """`GET /files/<version>/<dict_name>_part<shard>.table`, `/status`, `/history`, `/health`; the
-    commands of `control_routes`, the original's answers of `original_routes`.
+    """`GET /files/<version>/<dict_name>_part<shard>.table`, `/status`, `/history`, `/metrics`,
+    `/health`; the commands of `control_routes`, the original's answers of `original_routes`.
 
     Args:
         access: who may ask what; without it, commands are taken from this machine only.
     """
     access = access or Access()
     reading = [readers_only(access)]
+    exposed = TransferMetrics(daemon)
     app = FastAPI(title="cube-transfer", docs_url=None, redoc_url=None, openapi_url=None)
     table_name = re.compile(rf"{re.escape(daemon.settings.conf.dict_name)}_part\d{{1,5}}\.table")
 
@@ -55,6 +59,12 @@ def create_app(daemon: Daemon, access: Access | None = None) -> FastAPI:
     @app.get("/history", dependencies=reading)
     async def history() -> list[dict[str, Any]]:
         return history_of(daemon)
+
+    @app.get("/metrics", dependencies=reading)
+    async def metrics() -> Response:
+        exposed.look()
+        text = await asyncio.to_thread(exposed.text)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/health")
     async def health() -> PlainTextResponse:

@@ -27,6 +27,7 @@ from cube_transfer.backoff import until_done
 from cube_transfer.build import Builders
 from cube_transfer.cube_conf_file import update_cube_conf
 from cube_transfer.dense_manifest import check_dense
+from cube_transfer.deploy_counts import DeployCounts
 from cube_transfer.fleet import Fleet
 from cube_transfer.publisher import Publisher
 from cube_transfer.replica_link import ReplicaLink
@@ -77,6 +78,9 @@ class Deployer:
         self.under_way: PassRecord | None = None
         self.error = ""
         """Why the step under way has not succeeded yet."""
+        self.started_at_s = 0.0
+        """Unix seconds at which this process began what is under way."""
+        self.counts = DeployCounts()
         self._settings = settings
         self._state = state
         self._fleet = fleet
@@ -114,6 +118,7 @@ class Deployer:
             return await self._deploy(record)
 
     async def _deploy(self, record: PassRecord) -> PassRecord:
+        self.started_at_s = time.time()
         try:
             record = await self._run_steps(record)
             log.info("pass %s: version %s is served", record.id, record.version)
@@ -129,6 +134,7 @@ class Deployer:
         finally:
             self.under_way = None
             self.error = ""
+        self.counts.count(record)
         return record
 
     async def serving_tables(self) -> TableStack | None:
@@ -168,7 +174,9 @@ class Deployer:
         for step in self._steps[reached.index(record.stage) :]:
             log.info("pass %s: %s", record.id, step.name)
             record = await self._save(record, step=step.name)
+            begin_s = time.monotonic()
             await self._until_done(step, record)
+            self.counts.step_seconds[step.name].add(time.monotonic() - begin_s)
             record = await self._reach(record, step)
         return record
 
@@ -191,6 +199,7 @@ class Deployer:
     async def _until_done(self, step: Step, record: PassRecord) -> None:
         def note(error: BaseException, attempt: int) -> None:
             self.error = str(error) or type(error).__name__
+            self.counts.step_failures[step.name] += 1
             if attempt == 1:
                 log.warning("pass %s: %s: %s; trying again", record.id, step.name, self.error)
             self._give_way(record)

@@ -76,6 +76,8 @@ class PassRecord(BaseModel):
     """Of a failed pass."""
     late_replicas: tuple[str, ...] = ()
     """Servers that the switch did not wait for; they are brought to the version afterwards."""
+    announced_at_s: float = 0.0
+    """Unix seconds at which its line was first read; 0 where that is not known."""
     reached_at_s: dict[str, float] = {}
     """Unix seconds at which each stage was reached."""
     shards_took_s: dict[str, dict[int, float]] = {}
@@ -93,7 +95,8 @@ class PassRecord(BaseModel):
             dense=entry.dense,
             fields=dict(entry.fields),
             order=order,
-            reached_at_s={Stage.NOTICED.value: time.time()},
+            announced_at_s=(now_s := time.time()),
+            reached_at_s={Stage.NOTICED.value: now_s},
             **fields,
         )
 

@@ -95,7 +95,7 @@ def test_missing_keys_get_zeros_and_are_counted_by_slot(ctr: Ctr) -> None:
     assert counted[[4, 7]].tolist() == [2, 1]
     metrics = ctr.get("/metrics").text
     assert re.search(r'^ctr_missing_keys_total\{slot="4"\} [1-9]', metrics, re.MULTILINE)
-    assert 'ctr_model{engine="ctr_prediction",version="1_1"} 1.0' in metrics
+    assert 'ctr_model{dict="ctr_embedding",engine="ctr_prediction",version="1_1"} 1.0' in metrics
     bucket = r'^ctr_stage_seconds_bucket\{le="(.*)",stage="seek"\} (.*)$'
     counts = dict(re.findall(bucket, metrics, re.MULTILINE))
     assert float(counts["+Inf"]) >= float(counts["0.5"]) > 0

@@ -86,7 +86,8 @@ def test_status_and_metrics_are_of_all_workers(workers: Ctr, models: dict[int, P
     samples = samples_of(workers.get("/metrics").text)
     assert samples["ctr_rows_total", ()] == status["rows"]
     assert samples["ctr_requests_total", (("outcome", "ok"),)] == status["requests"]["ok"]
-    assert samples["ctr_model", (("engine", "ctr_prediction"), ("version", "1_1"))] == WORKERS
+    labels = ("dict", "ctr_embedding"), ("engine", "ctr_prediction"), ("version", "1_1")
+    assert samples["ctr_model", labels] == WORKERS
     assert ("ctr_worker_restarts_total", ()) in samples
 
 

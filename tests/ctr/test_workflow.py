@@ -287,7 +287,8 @@ def test_ops_of_a_users_module_are_served(blend: Path, models: dict[int, Path]) 
         found = client.predict(ids, dense)
         np.testing.assert_allclose(found[:, 1], 0.25 * wide + 0.75 * deep, atol=1e-6, rtol=0)
         assert [each["engine"] for each in ctr.status()["engines"]] == ["deep", "wide"]
-        assert 'ctr_model{engine="wide",version="1_1"} 1.0' in ctr.get("/metrics").text
+        metrics = ctr.get("/metrics").text
+        assert 'ctr_model{dict="",engine="wide",version="1_1"} 1.0' in metrics
         failed = httpx.post(
             f"http://{ctr.address}/CTRPredictionService/inference",
             json={"instances": [{"sparse_ids": [1] * SLOTS, "dense_ids": [-1] * DENSE_DIM}]},
