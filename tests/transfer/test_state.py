@@ -16,7 +16,7 @@ def _record(pass_id: int, stage: Stage = Stage.NOTICED) -> PassRecord:
     line = f'{{"id":"{pass_id}","key":"{pass_id}","input":"/p","auc":[1,null,"x"]}}\n'
     (entry,) = parse_donefile(line.encode(), "/base.txt").entries
     record = PassRecord.of(entry, pass_id, stage=stage)
-    return record.model_copy(update={"reached_at_s": {}})
+    return record.model_copy(update={"reached_at_s": {}, "announced_at_s": 0.0})
 
 
 def test_records_come_back_as_they_were(tmp_path: Path) -> None:
