@@ -52,7 +52,11 @@ class Answers(Protocol[R_co]):
 
 
 class RowAnswers:
-    """Rows of one width: that of the options, else of the first value found."""
+    """Rows of one width: that of the options, else of the first value found.
+
+    Args:
+        taken: rows and status of answers that were taken before.
+    """
 
     def __init__(
         self,
@@ -60,14 +64,21 @@ class RowAnswers:
         keys: NDArray[np.uint64],
         plan: SeekPlan,
         options: SeekOptions,
+        taken: tuple[NDArray[np.float32], NDArray[np.int32]] | None = None,
     ) -> None:
         self._dict = target
         self._keys = keys
         self._plan = plan
         self._options = options
         self._dim = dim = options.width
+        self._rows: NDArray[np.float32] | None = None
+        if taken is not None:
+            self._rows, self._status = taken
+            return
         self._status = np.empty(len(keys), np.int32)
-        self._rows: NDArray[np.float32] | None = None if dim is None else self._zeros(dim)
+        if dim is not None:
+            # Every row is written by the answer, or the failure, of its shard.
+            self._rows = np.empty((len(keys), dim), np.float32)
 
     def take(self, shard: int, body: memoryview) -> str | None:
         if self._rows is None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import time
+import functools
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cube_api._alarm import Alarm
 from cube_api._blocking_run import run
-from cube_api._call import Ask, SeekCall, bytes_call, rows_call
+from cube_api._call import SeekCall
 from cube_api._directory import Directory
+from cube_api._exchange import Exchange
+from cube_api._new_call import bytes_call, rows_call
 from cube_api._options import (
     OnFailure,
     OnMissing,
@@ -24,16 +26,23 @@ from cube_api._options import (
     SeekOptions,
     policy_of_bytes,
 )
+from cube_api._plain_seek import PlainSeek
 from cube_api._pool import ConnectionPool
 from cube_api._result import SeekBytesResult, SeekResult
 from cube_api._topology import DictTopology, Topology
-from cube_core._native import Frame
 from cube_core.conf.cube_conf import DictConf
 from cube_core.endpoint import Endpoint
-from cube_core.errors import RpcError, SeekError, SeekTimeoutError
-from cube_core.wire.prpc_channel import AsyncChannel, Ticket
+from cube_core.errors import SeekError
+from cube_core.wire.prpc_channel import AsyncChannel
 
 R = TypeVar("R")
+
+_pinned_options = functools.lru_cache(
+    lambda version, dim, timeout_ms, on_failure: SeekOptions(
+        version, dim, timeout_ms, "zeros", on_failure
+    )
+)
+"""Checking options takes longer than finding those that were checked before."""
 
 KEYS_ON_LOOP_MAX = 16384
 """Larger batches are cut and put together in a thread, as they would hold up the loop."""
@@ -55,6 +64,7 @@ class AsyncCubeClient:
         self._adopted = self._directory.topology
         self._channels: dict[Endpoint, AsyncChannel] = {}
         self._pool = ConnectionPool(self._adopted)
+        self._alarm = Alarm()
         self._closed = False
 
     @property
@@ -74,8 +84,13 @@ class AsyncCubeClient:
         on_failure: OnFailure = "raise",
     ) -> SeekResult:
         """As `CubeClient.seek`; cancelling it drops what is in flight."""
+        target = self._dict_named(dict_name)
+        is_small = 0 < np.size(keys) <= KEYS_ON_LOOP_MAX
+        if version and dim and is_small and isinstance(on_missing, str) and on_missing == "zeros":
+            options = _pinned_options(version, dim, timeout_ms, on_failure)
+            return await PlainSeek(target, keys, options, self._channel, self._alarm).run()
         options = SeekOptions(version, dim, timeout_ms, on_missing, on_failure)
-        begin = partial(rows_call, self._dict_named(dict_name), keys, options)
+        begin = partial(rows_call, target, keys, options)
         return await self._run(begin, np.size(keys))
 
     async def seek_bytes(
@@ -97,7 +112,7 @@ class AsyncCubeClient:
         if keys_num > KEYS_ON_LOOP_MAX:
             return await asyncio.to_thread(lambda: run(begin(), self._pool))
         call = begin()
-        await _Exchange(call, self._channel).run()
+        await Exchange(call, self._channel).run()
         return call.result()
 
     async def close(self) -> None:
@@ -105,6 +120,7 @@ class AsyncCubeClient:
         self._closed = True
         self._directory.close()
         self._pool.close()
+        self._alarm.cancel()
         for channel in list(self._channels.values()):
             await channel.close()
 
@@ -143,76 +159,3 @@ class AsyncCubeClient:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
-
-
-class _Exchange:
-    """One seek's requests in flight."""
-
-    def __init__(self, call: SeekCall[Any], channel_to: Callable[[Endpoint], AsyncChannel]) -> None:
-        self._call = call
-        self._channel_to = channel_to
-        self._tickets: dict[int, Ticket] = {}
-        self._loop = asyncio.get_running_loop()
-        self._done: asyncio.Future[None] = self._loop.create_future()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_s = math.inf
-
-    async def run(self) -> None:
-        """Runs the call to its end; raises what it raises."""
-        try:
-            self._send(self._call.start())
-            if not self._call.is_done:
-                await self._done
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-            for ticket in self._tickets.values():
-                ticket.cancel()
-            self._call.end()
-
-    def _send(self, asks: list[Ask]) -> None:
-        for ask in asks:
-            self._tickets[ask.correlation_id] = self._channel_to(ask.endpoint).submit(
-                ask.frame, ask.correlation_id, partial(self._take, ask)
-            )
-        if not self._call.is_done and self._call.wake_s < self._timer_s:
-            self._set_timer()
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_s = self._call.wake_s
-        wait_s = max(0.0, self._timer_s - time.monotonic())
-        self._timer = self._loop.call_later(wait_s, self._on_timer)
-
-    def _on_timer(self) -> None:
-        if self._done.done():
-            return
-        now_s = time.monotonic()
-        if now_s >= self._call.deadline_s:
-            self._expire()
-            return
-        self._timer_s = math.inf
-        self._send(self._call.on_time(now_s))
-
-    def _take(self, ask: Ask, outcome: Frame | RpcError) -> None:
-        self._tickets.pop(ask.correlation_id, None)
-        if self._done.done():
-            return
-        try:
-            self._send(self._call.on_outcome(ask, outcome))
-        except Exception as error:
-            self._done.set_exception(error)
-        else:
-            if self._call.is_done:
-                self._done.set_result(None)
-
-    def _expire(self) -> None:
-        for ticket in self._tickets.values():
-            ticket.expire()
-        try:
-            self._call.expire()
-        except SeekTimeoutError as error:
-            self._done.set_exception(error)
-        else:
-            self._done.set_result(None)

@@ -6,15 +6,11 @@ import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cube_api._answers import Answers, ByteAnswers, RowAnswers
+from cube_api._answers import Answers
 from cube_api._balancer import Replica
 from cube_api._options import SeekOptions
-from cube_api._result import SeekBytesResult, SeekResult
 from cube_api._topology import DictTopology
 from cube_core._native import Frame, SeekPlan
 from cube_core.endpoint import Endpoint
@@ -80,6 +76,7 @@ class SeekCall(Generic[R]):
     Args:
         first_key: 0 when there are no keys.
         answers: where the answers go.
+        begin_s: on the monotonic clock, from when its timeout counts; None: from now on.
     """
 
     def __init__(
@@ -89,11 +86,12 @@ class SeekCall(Generic[R]):
         first_key: int,
         options: SeekOptions,
         answers: Answers[R],
+        begin_s: float | None = None,
     ) -> None:
         self._dict = target
         self._options = options
         self._timeout_ms = options.timeout_ms or target.timeout_ms
-        self.deadline_s = time.monotonic() + self._timeout_ms / 1000
+        self.deadline_s = (begin_s or time.monotonic()) + self._timeout_ms / 1000
         self._version = options.version
         self._plan = plan
         self._first_key = first_key
@@ -118,11 +116,27 @@ class SeekCall(Generic[R]):
         return min(self.deadline_s, *hedges_s) if hedges_s else self.deadline_s
 
     def start(self) -> list[Ask]:
-        """The first request to each shard that owns a key."""
-        for number in self._plan.shards:
+        """The first request to each shard that owns a key and was not asked yet."""
+        numbers = [number for number in self._plan.shards if number not in self._shards]
+        for number in numbers:
             replicas = self._dict.shards[number].in_order(self._first_key)
             self._shards[number] = _Shard(number, replicas, pin=self._version)
-        return [self._ask(shard) for shard in self._shards.values()]
+        return [self._ask(self._shards[number]) for number in numbers]
+
+    def adopt(
+        self, ask: Ask, replicas: list[Replica], sent_s: float, *, has_answered: bool
+    ) -> None:
+        """Takes over a request to the first of `replicas`, counted and sent before for the version
+        and within the deadline of this call. What it `has_answered` from that version was taken.
+        """
+        shard = self._shards[ask.shard] = _Shard(ask.shard, replicas, pin=self._version)
+        if has_answered:
+            shard.version = self._version
+            return
+        shard.asks.append(ask)
+        self._waiting.add(ask.shard)
+        if self._dict.backup_request_s is not None:
+            shard.hedge_at_s = sent_s + self._dict.backup_request_s
 
     def on_outcome(self, ask: Ask, outcome: Frame | RpcError) -> list[Ask]:
         """Takes the answer to a request, or why there is none; returns what to send next.
@@ -352,43 +366,3 @@ class SeekCall(Generic[R]):
 
     def _shard_error(self, shard: _Shard, problem: str) -> ShardError:
         return ShardError(f"{self._name(shard)}: {problem}")
-
-
-def rows_call(
-    target: DictTopology, keys: NDArray[np.uint64] | NDArray[np.int64], options: SeekOptions
-) -> SeekCall[SeekResult]:
-    """A seek for rows of float32.
-
-    Args:
-        keys: uint64[n] or int64[n]; negative ids stand for their two's complement.
-
-    Raises:
-        TypeError: keys of another type.
-        ValueError: keys that are no vector.
-    """
-    keys = _as_uint64(keys)
-    plan = SeekPlan(keys, target.shard_num)
-    answers = RowAnswers(target, keys, plan, options)
-    return SeekCall(target, plan, _first_of(keys), options, answers)
-
-
-def bytes_call(
-    target: DictTopology, keys: NDArray[np.uint64] | NDArray[np.int64], options: SeekOptions
-) -> SeekCall[SeekBytesResult]:
-    """A seek for values of any width; as `rows_call`."""
-    keys = _as_uint64(keys)
-    plan = SeekPlan(keys, target.shard_num)
-    return SeekCall(target, plan, _first_of(keys), options, ByteAnswers(keys, plan, options))
-
-
-def _first_of(keys: NDArray[np.uint64]) -> int:
-    return int(keys[0]) if len(keys) else 0
-
-
-def _as_uint64(keys: NDArray[Any]) -> NDArray[np.uint64]:
-    if not isinstance(keys, np.ndarray) or keys.dtype not in (np.uint64, np.int64):
-        kind = keys.dtype if isinstance(keys, np.ndarray) else type(keys).__name__
-        raise TypeError(f"keys must be a numpy array of uint64 or int64, not {kind}")
-    if keys.ndim != 1:
-        raise ValueError(f"keys must be a vector, not of shape {keys.shape}")
-    return np.ascontiguousarray(keys).view(np.uint64)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube_api._blocking_run import run
-from cube_api._call import bytes_call, rows_call
 from cube_api._directory import Directory
+from cube_api._new_call import bytes_call, rows_call
 from cube_api._options import OnFailure, OnMissing, OnMissingBytes, SeekOptions, policy_of_bytes
 from cube_api._pool import ConnectionPool
 from cube_api._result import SeekBytesResult, SeekResult

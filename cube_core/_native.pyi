@@ -418,6 +418,14 @@ class SeekPlan:
         dict_name: str | None = None,
     ) -> bytes:
         """The same as one baidu_std frame to rec.mcube.DictService.seek."""
+    def frames(
+        self, correlation_ids: list[int], *, version: str, timeout_ms: int, dict_name: str
+    ) -> list[bytes]:
+        """The frames of all shards, in the order of `shards`, that require the version.
+
+        Args:
+            correlation_ids: one for each of `shards`.
+        """
     def value_bytes(self, shard: int, body: Buffer) -> int:
         """Width of the first found value in the DictResponse `body`; 0 when none is found."""
     def decode(
@@ -434,6 +442,19 @@ class SeekPlan:
 
         Raises:
             WireError: malformed, or another number of values than keys asked for.
+        """
+    def take(
+        self,
+        shard: int,
+        answer: Frame,
+        version: str,
+        rows: NDArray[np.float32],
+        status: NDArray[np.int32],
+    ) -> bool:
+        """Decodes a shard's answer as `decode` does, if it is a good one from that version.
+
+        Returns:
+            False when it is not; then what is in the arrays for this shard means nothing.
         """
     def check_bytes(self, shard: int, body: Buffer) -> str | None:
         """Checks that `gather_bytes` can take the DictResponse `body`, and returns and raises what

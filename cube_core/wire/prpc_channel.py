@@ -286,12 +286,13 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            frames = self._reader.feed(data)
-            for frame in frames:
+            for frame in self._reader.feed(data):
                 if frame.is_request:
                     raise WireError("a request instead of an answer")
                 self._frames_received += 1
-                self._deliver(frame.correlation_id, frame)
+                pending = self._pending.pop(frame.correlation_id, None)
+                if pending is not None:
+                    pending[0](frame)
         except WireError as error:
             problem = ConnectError(f"{self._channel.endpoint}: it sent what is no answer: {error}")
             problem.__cause__ = error

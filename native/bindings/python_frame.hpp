@@ -13,6 +13,12 @@ namespace nb = nanobind;
 struct PythonFrame {
     PythonFrame(const cube::Frame& frame, nb::object memory_view, const uint8_t* start);
 
+    // Valid as long as this is.
+    cube::Bytes payload() const {
+        const auto* start = static_cast<const uint8_t*>(PyMemoryView_GET_BUFFER(buffer.ptr())->buf);
+        return {start + payload_start, payload_end - payload_start};
+    }
+
     cube::Frame fields;  // its views are not used once constructed
     std::string service;
     std::string method;

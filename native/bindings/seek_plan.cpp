@@ -15,6 +15,7 @@
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
 #include "bindings/output_bytes.hpp"
+#include "bindings/python_frame.hpp"
 #include "bindings/text.hpp"
 #include "kernels/frame.hpp"
 #include "kernels/seek_values.hpp"
@@ -81,6 +82,40 @@ nb::object decode(const cube::SeekPlan& plan, uint32_t shard, const BufferView& 
     }
     if (!version.present) return nb::none();
     return text_of(version.name);
+}
+
+nb::list frames(const cube::SeekPlan& plan, const nb::list& correlation_ids,
+                std::string_view version, int32_t timeout_ms, std::string_view dict_name) {
+    const std::vector<uint32_t> shards = plan.shards();
+    if (shards.size() != correlation_ids.size())
+        throw std::invalid_argument("correlation_ids has " +
+                                    std::to_string(correlation_ids.size()) + " items for " +
+                                    std::to_string(shards.size()) + " shards");
+    nb::list all;
+    for (size_t i = 0; i < shards.size(); ++i)
+        all.append(frame(plan, shards[i], nb::cast<int64_t>(correlation_ids[i]), version, true,
+                         timeout_ms, dict_name));
+    return all;
+}
+
+bool take(const cube::SeekPlan& plan, uint32_t shard, const PythonFrame& answer,
+          std::string_view version, const OutputArray<float>& rows,
+          const OutputArray<int32_t>& status) {
+    expect_rows(plan, rows, status);
+    const auto positions = plan.positions_of(shard);
+    if (answer.fields.error_code != 0 || answer.fields.compress_type != 0) return false;
+    const cube::SeekTarget target{rows.data(), rows.shape(1), status.data()};
+    const cube::Bytes body = answer.payload();
+    std::optional<nb::gil_scoped_release> released;
+    if (body.size() >= kReleaseBytesMin) released.emplace();
+    try {
+        const cube::SeekVersion found = cube::decode_seek_response(body, positions, target);
+        if (!found.present || found.name != version) return false;
+    } catch (const cube::Error&) {
+        return false;
+    }
+    plan.spread(shard, target);
+    return true;
 }
 
 nb::object check_bytes(const cube::SeekPlan& plan, uint32_t shard, const BufferView& body) {
@@ -166,6 +201,10 @@ void bind_seek_plan(nb::module_& m) {
             nb::arg("shard"), nb::arg("body"))
         .def("decode", &decode, nb::arg("shard"), nb::arg("body"), nb::arg("rows").noconvert(),
              nb::arg("status").noconvert())
+        .def("frames", &frames, nb::arg("correlation_ids"), nb::kw_only(), nb::arg("version"),
+             nb::arg("timeout_ms"), nb::arg("dict_name"))
+        .def("take", &take, nb::arg("shard"), nb::arg("answer"), nb::arg("version"),
+             nb::arg("rows").noconvert(), nb::arg("status").noconvert())
         .def("check_bytes", &check_bytes, nb::arg("shard"), nb::arg("body"))
         .def("gather_bytes", &gather_bytes, nb::arg("bodies"))
         .def("fail", &fail, nb::arg("shard"), nb::arg("rows").noconvert(),

@@ -13,7 +13,27 @@ namespace cube {
 
 namespace {
 
-// For each key the place of the first one that equals it: its own unless it is repeated.
+__extension__ using Wide = unsigned __int128;
+
+// key % shard_num, without the division, which takes some ten times as long.
+class Owner {
+  public:
+    explicit Owner(uint32_t shard_num)
+        : shard_num_(shard_num), inverse_(std::numeric_limits<uint64_t>::max() / shard_num) {}
+    uint32_t of(uint64_t key) const {
+        // The quotient, or one less: `inverse_` is less than one below 2^64 / shard_num, or one.
+        const auto quotient = static_cast<uint64_t>((Wide{key} * inverse_) >> 64);
+        const uint64_t rest = key - quotient * shard_num_;
+        return static_cast<uint32_t>(rest >= shard_num_ ? rest - shard_num_ : rest);
+    }
+
+  private:
+    uint64_t shard_num_;
+    uint64_t inverse_;
+};
+
+// For each key the place of the first one that equals it: its own unless it is repeated. Which keys
+// are repeated cannot be foretold, so that nothing branches on it.
 std::vector<uint32_t> first_places(std::span<const uint64_t> keys) {
     constexpr uint64_t kGolden = 0x9E3779B97F4A7C15;
     const size_t slot_num = std::bit_ceil(2 * keys.size() + 2);
@@ -23,17 +43,22 @@ std::vector<uint32_t> first_places(std::span<const uint64_t> keys) {
     for (size_t i = 0; i < keys.size(); ++i) {
         const uint64_t mixed = (keys[i] ^ (keys[i] >> 32)) * kGolden;
         size_t slot = mixed >> shift;
-        while (slots[slot] != 0 && keys[slots[slot] - 1] != keys[i])
+        uint32_t found = slots[slot];
+        while (found != 0 && keys[found - 1] != keys[i]) {
             slot = (slot + 1) & (slot_num - 1);
-        if (slots[slot] == 0) slots[slot] = static_cast<uint32_t>(i + 1);
-        firsts[i] = slots[slot] - 1;
+            found = slots[slot];
+        }
+        found = found == 0 ? static_cast<uint32_t>(i + 1) : found;
+        slots[slot] = found;
+        firsts[i] = found - 1;
     }
     return firsts;
 }
 
-// Turns counts, of which the one of item i is at i + 1, into the begin of each item.
+// Turns counts, of which the one of item i is at i + 1, into the begin of each item, with a place
+// to spare behind each.
 void sum_up(std::vector<size_t>& counts) {
-    for (size_t i = 1; i < counts.size(); ++i) counts[i] += counts[i - 1];
+    for (size_t i = 1; i < counts.size(); ++i) counts[i] += counts[i - 1] + 1;
 }
 
 }  // namespace
@@ -44,45 +69,38 @@ SeekPlan::SeekPlan(std::span<const uint64_t> keys, uint32_t shard_num) : batch_s
                                     std::to_string(kShardNumMax));
     if (keys.size() >= std::numeric_limits<uint32_t>::max())
         throw std::invalid_argument("a batch takes at most 4294967294 keys");
+    const Owner owner(shard_num);
     const std::vector<uint32_t> firsts = first_places(keys);
     begins_.assign(size_t{shard_num} + 1, 0);
-    size_t unique_num = 0;
+    repeat_begins_.assign(size_t{shard_num} + 1, 0);
     for (size_t i = 0; i < keys.size(); ++i) {
-        if (firsts[i] != i) continue;
-        ++begins_[keys[i] % shard_num + 1];
-        ++unique_num;
+        const size_t shard = owner.of(keys[i]);
+        const bool is_first = firsts[i] == i;
+        begins_[shard + 1] += is_first ? 1 : 0;
+        repeat_begins_[shard + 1] += is_first ? 0 : 1;
     }
     sum_up(begins_);
-    std::vector<size_t> at(begins_.begin(), begins_.end() - 1);
-    keys_.resize(unique_num);
-    positions_.resize(unique_num);
-    for (size_t i = 0; i < keys.size(); ++i) {
-        if (firsts[i] != i) continue;
-        const size_t place = at[keys[i] % shard_num]++;
-        keys_[place] = keys[i];
-        positions_[place] = static_cast<uint32_t>(i);
-    }
-    if (unique_num < keys.size()) sort_repeats(keys, firsts);
-}
-
-void SeekPlan::sort_repeats(std::span<const uint64_t> keys, std::span<const uint32_t> firsts) {
-    const size_t shard_num = begins_.size() - 1;
-    repeat_begins_.assign(begins_.size(), 0);
-    for (size_t i = 0; i < keys.size(); ++i)
-        if (firsts[i] != i) ++repeat_begins_[keys[i] % shard_num + 1];
     sum_up(repeat_begins_);
-    std::vector<size_t> at(repeat_begins_.begin(), repeat_begins_.end() - 1);
-    repeats_.resize(keys.size() - keys_.size());
-    for (size_t i = 0; i < keys.size(); ++i)
-        if (firsts[i] != i)
-            repeats_[at[keys[i] % shard_num]++] = {static_cast<uint32_t>(i), firsts[i]};
+    keys_.resize(begins_.back());
+    positions_.resize(begins_.back());
+    repeats_.resize(repeat_begins_.back());
+    std::vector<size_t> at(begins_.begin(), begins_.end() - 1);
+    std::vector<size_t> repeat_at(repeat_begins_.begin(), repeat_begins_.end() - 1);
+    // Each key is written to both; what does not belong there is overwritten by the next one, and
+    // the last by none, for which there is the place to spare.
+    for (size_t i = 0; i < keys.size(); ++i) {
+        const size_t shard = owner.of(keys[i]);
+        const bool is_first = firsts[i] == i;
+        keys_[at[shard]] = keys[i];
+        positions_[at[shard]] = static_cast<uint32_t>(i);
+        at[shard] += is_first ? 1 : 0;
+        repeats_[repeat_at[shard]] = {static_cast<uint32_t>(i), firsts[i]};
+        repeat_at[shard] += is_first ? 0 : 1;
+    }
 }
 
 void SeekPlan::spread(uint32_t shard, const SeekTarget& target) const {
-    check_shard(shard);
-    if (repeats_.empty()) return;
-    for (size_t i = repeat_begins_[shard]; i < repeat_begins_[size_t{shard} + 1]; ++i) {
-        const auto [position, first] = repeats_[i];
+    for (const auto [position, first] : repeats_of(shard)) {
         std::copy_n(target.rows + first * target.dim, target.dim,
                     target.rows + position * target.dim);
         target.status[position] = target.status[first];
@@ -119,6 +137,12 @@ std::span<const uint64_t> SeekPlan::keys_of(uint32_t shard) const {
 std::span<const uint32_t> SeekPlan::positions_of(uint32_t shard) const {
     check_shard(shard);
     return std::span(positions_).subspan(begins_[shard], count_of(shard));
+}
+
+std::span<const SeekPlan::Repeat> SeekPlan::repeats_of(uint32_t shard) const {
+    check_shard(shard);
+    const size_t begin = repeat_begins_[shard];
+    return std::span(repeats_).subspan(begin, repeat_begins_[size_t{shard} + 1] - begin - 1);
 }
 
 size_t seek_request_size(std::span<const uint64_t> keys, const SeekOptions& options) {

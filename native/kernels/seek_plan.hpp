@@ -41,10 +41,7 @@ class SeekPlan {
     // The same for an array of one item a key of the batch.
     template <class Item>
     void spread(uint32_t shard, std::span<Item> items) const {
-        check_shard(shard);
-        if (repeats_.empty()) return;
-        for (size_t i = repeat_begins_[shard]; i < repeat_begins_[size_t{shard} + 1]; ++i)
-            items[repeats_[i].position] = items[repeats_[i].first];
+        for (const auto [position, first] : repeats_of(shard)) items[position] = items[first];
     }
     // Gives all keys of a shard zeros and kStatusFailed.
     void fail(uint32_t shard, const SeekTarget& target) const;
@@ -58,15 +55,17 @@ class SeekPlan {
     };
 
     void check_shard(uint32_t shard) const;
-    size_t count_of(uint32_t shard) const { return begins_[size_t{shard} + 1] - begins_[shard]; }
-    void sort_repeats(std::span<const uint64_t> keys, std::span<const uint32_t> firsts);
+    size_t count_of(uint32_t shard) const {
+        return begins_[size_t{shard} + 1] - begins_[shard] - 1;
+    }
+    std::span<const Repeat> repeats_of(uint32_t shard) const;
 
     size_t batch_size_;
-    std::vector<uint64_t> keys_;         // by shard, in the order of the batch
+    std::vector<uint64_t> keys_;         // by shard, in the order of the batch, one to spare each
     std::vector<uint32_t> positions_;    // of each of keys_
     std::vector<size_t> begins_;         // shard -> its first key
-    std::vector<Repeat> repeats_;        // by shard
-    std::vector<size_t> repeat_begins_;  // shard -> its first repeat; empty when there is none
+    std::vector<Repeat> repeats_;        // by shard, one to spare each
+    std::vector<size_t> repeat_begins_;  // shard -> its first repeat
 };
 
 struct SeekOptions {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from cube_api import DictConf
-from tests.api.peers import Client, answer_from, client_of, new_seeker, write_shard
+from tests.api.peers import CLIENTS, Client, answer_from, client_of, new_seeker, write_shard
 from tests.prpc_peer import Answer, LoopThread, Peer
 
 NewPeer = Callable[[Answer], Peer]
@@ -45,10 +45,23 @@ def new_peer(server_thread: LoopThread) -> Iterator[NewPeer]:
 @pytest.fixture(params=["sync", "async"])
 def new_client(request: pytest.FixtureRequest, client_thread: LoopThread) -> Iterator[NewClient]:
     """Makes clients; every test that asks for it runs with each of the two."""
+    with clients(request.param, client_thread) as make:
+        yield make
+
+
+@pytest.fixture(params=CLIENTS)
+def any_client(request: pytest.FixtureRequest, client_thread: LoopThread) -> Iterator[NewClient]:
+    """As `new_client`, for tests that hold with one pinned version too."""
+    with clients(request.param, client_thread) as make:
+        yield make
+
+
+@contextmanager
+def clients(kind: str, thread: LoopThread) -> Iterator[NewClient]:
     with ExitStack() as stack:
 
         def make(conf: dict[str, DictConf]) -> Client:
-            return stack.enter_context(client_of(request.param, client_thread, conf))
+            return stack.enter_context(client_of(kind, thread, conf))
 
         yield make
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -156,10 +156,29 @@ class AsyncInThread:
         self._thread.run(self._client.close())
 
 
+class PinnedInThread(AsyncInThread):
+    """The same as a predictor asks it: for one version, 1_1, and rows of four floats."""
+
+    def seek(
+        self,
+        dict_name: str,
+        keys: NDArray[np.uint64] | NDArray[np.int64],
+        **options: Any,
+    ) -> SeekResult:
+        return super().seek(dict_name, keys, **{"version": "1_1", "dim": 4, **options})
+
+
+CLIENTS: dict[str, Callable[[LoopThread, Path | dict[str, DictConf]], Client]] = {
+    "sync": lambda _, conf: CubeClient(conf),
+    "async": AsyncInThread,
+    "pinned": PinnedInThread,
+}
+
+
 @contextlib.contextmanager
 def client_of(kind: str, thread: LoopThread, conf: Path | dict[str, DictConf]) -> Iterator[Client]:
-    """The client named "sync" or "async"."""
-    client: Client = CubeClient(conf) if kind == "sync" else AsyncInThread(thread, conf)
+    """The client of that name in CLIENTS."""
+    client = CLIENTS[kind](thread, conf)
     try:
         yield client
     finally:

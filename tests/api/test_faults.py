@@ -95,8 +95,8 @@ FAULTS: dict[str, tuple[Answer, type[Exception], str, type[Exception] | None]] =
 }
 
 
-def client_for(new_client: NewClient, peers: list[Peer]) -> Client:
-    return new_client(conf_of([[peer.endpoint] for peer in peers], timeout=TIMEOUT_MS))
+def client_for(any_client: NewClient, peers: list[Peer]) -> Client:
+    return any_client(conf_of([[peer.endpoint] for peer in peers], timeout=TIMEOUT_MS))
 
 
 def check_works(client: Client) -> None:
@@ -118,10 +118,10 @@ def check_fails(client: Client, error: type[Exception], problem: str, port: int)
 @pytest.mark.parametrize("was_connected", [False, True])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_faulty_answer(
-    new_client: NewClient, two_shards: list[Peer], fault: str, was_connected: bool
+    any_client: NewClient, two_shards: list[Peer], fault: str, was_connected: bool
 ) -> None:
     answer, error, problem, cause = FAULTS[fault]
-    client = client_for(new_client, two_shards)
+    client = client_for(any_client, two_shards)
     if was_connected:
         check_works(client)
     sound, two_shards[1].answer = two_shards[1].answer, answer
@@ -134,9 +134,9 @@ def test_a_faulty_answer(
 
 @pytest.mark.parametrize("was_connected", [False, True])
 def test_closes_after_accept(
-    new_client: NewClient, two_shards: list[Peer], was_connected: bool
+    any_client: NewClient, two_shards: list[Peer], was_connected: bool
 ) -> None:
-    client = client_for(new_client, two_shards)
+    client = client_for(any_client, two_shards)
     if was_connected:
         check_works(client)
         two_shards[1].stop()
@@ -150,9 +150,9 @@ def test_closes_after_accept(
 
 @pytest.mark.parametrize("was_connected", [False, True])
 def test_a_server_that_dies_and_comes_back(
-    new_client: NewClient, two_shards: list[Peer], was_connected: bool
+    any_client: NewClient, two_shards: list[Peer], was_connected: bool
 ) -> None:
-    client = client_for(new_client, two_shards)
+    client = client_for(any_client, two_shards)
     if was_connected:
         check_works(client)
     two_shards[1].stop()
@@ -163,9 +163,9 @@ def test_a_server_that_dies_and_comes_back(
 
 
 def test_a_restart_between_two_seeks_goes_unnoticed(
-    new_client: NewClient, two_shards: list[Peer]
+    any_client: NewClient, two_shards: list[Peer]
 ) -> None:
-    client = new_client(conf_of([[peer.endpoint] for peer in two_shards], retry=1))
+    client = any_client(conf_of([[peer.endpoint] for peer in two_shards], retry=1))
     check_works(client)
     for peer in two_shards:
         peer.stop()
@@ -182,8 +182,8 @@ def test_stale_connections_cost_no_retry(two_shards: list[Peer]) -> None:
         check_works(client)
 
 
-def test_a_late_answer_is_dropped(new_client: NewClient, two_shards: list[Peer]) -> None:
-    client = client_for(new_client, two_shards)
+def test_a_late_answer_is_dropped(any_client: NewClient, two_shards: list[Peer]) -> None:
+    client = client_for(any_client, two_shards)
     check_works(client)
     two_shards[1].hold = True
     check_fails(client, SeekTimeoutError, "no answer within 150 ms", two_shards[1].port)
@@ -191,7 +191,7 @@ def test_a_late_answer_is_dropped(new_client: NewClient, two_shards: list[Peer])
     check_works(client)
 
 
-def test_nobody_accepts(new_client: NewClient, two_shards: list[Peer]) -> None:
+def test_nobody_accepts(any_client: NewClient, two_shards: list[Peer]) -> None:
     """A full listen queue: packets are dropped, as from a host that is gone."""
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
@@ -203,18 +203,18 @@ def test_nobody_accepts(new_client: NewClient, two_shards: list[Peer]) -> None:
                 filler.connect_ex(full.getsockname())
             gone = Endpoint(*full.getsockname())
             endpoints = [[two_shards[0].endpoint], [gone]]
-            client = new_client(conf_of(endpoints, timeout=TIMEOUT_MS))
+            client = any_client(conf_of(endpoints, timeout=TIMEOUT_MS))
             check_fails(client, SeekTimeoutError, "no answer within 150 ms", gone.port)
             endpoints[1].append(two_shards[1].endpoint)
-            client = new_client(conf_of(endpoints, timeout=2 * TIMEOUT_MS))
+            client = any_client(conf_of(endpoints, timeout=2 * TIMEOUT_MS))
             assert client.seek("d", KEYS).status.tolist() == [0] * len(KEYS)
         finally:
             for filler in fillers:
                 filler.close()
 
 
-def test_no_such_host(new_client: NewClient, two_shards: list[Peer]) -> None:
+def test_no_such_host(any_client: NewClient, two_shards: list[Peer]) -> None:
     nodes = [{"ip": "127.0.0.1", "port": two_shards[0].port}, {"ip": "no..such host", "port": 1}]
-    client = new_client(conf_of([[], []], type="ipport", nodes=nodes))
+    client = any_client(conf_of([[], []], type="ipport", nodes=nodes))
     with pytest.raises(ShardError, match=r"shard 1 \(no\.\.such host:1\): 3 attempts failed"):
         client.seek("d", KEYS)

@@ -53,10 +53,10 @@ def test_no_share_means_no_backup_requests() -> None:
     assert not HedgeBudget(0.0).take()
 
 
-def test_the_other_replica_answers_first(new_client: NewClient, replicas: list[Peer]) -> None:
+def test_the_other_replica_answers_first(any_client: NewClient, replicas: list[Peer]) -> None:
     replicas[0].hold = True
     conf = conf_of([[peer.endpoint for peer in replicas]], backup_request=20, timeout=20_000)
-    client = new_client(conf)
+    client = any_client(conf)
     rows, status = client.seek("d", KEYS)
     assert not status.any()
     np.testing.assert_array_equal(rows, expected_rows(KEYS, "1_1"))
@@ -68,7 +68,7 @@ def test_the_other_replica_answers_first(new_client: NewClient, replicas: list[P
 
 @pytest.mark.parametrize("loser", ["malformed", "stopping"])
 def test_the_answer_of_the_loser_is_dropped(
-    new_client: NewClient, replicas: list[Peer], loser: str
+    any_client: NewClient, replicas: list[Peer], loser: str
 ) -> None:
     answers: dict[str, Callable[[Frame], bytes]] = {
         "malformed": lambda _: b"HTTP/1.1 400 Bad\r\n\r\n",
@@ -77,38 +77,38 @@ def test_the_answer_of_the_loser_is_dropped(
     replicas[0].answer = answers[loser]
     replicas[0].hold = True
     conf = conf_of([[peer.endpoint for peer in replicas]], backup_request=20, timeout=20_000)
-    client = new_client(conf)
+    client = any_client(conf)
     assert not client.seek("d", KEYS).status.any()
     replicas[0].release()
     for _ in range(4):
         assert not client.seek("d", KEYS).status.any()
 
 
-def test_one_replica_is_not_asked_twice(new_client: NewClient, replicas: list[Peer]) -> None:
+def test_one_replica_is_not_asked_twice(any_client: NewClient, replicas: list[Peer]) -> None:
     replicas[0].hold = True
-    client = new_client(conf_of([[replicas[0].endpoint]], backup_request=5, timeout=200))
+    client = any_client(conf_of([[replicas[0].endpoint]], backup_request=5, timeout=200))
     with pytest.raises(SeekTimeoutError):
         client.seek("d", KEYS)
     assert replicas[0].requests_num == 1
 
 
 def test_no_backup_request_unless_the_conf_says_so(
-    new_client: NewClient, replicas: list[Peer]
+    any_client: NewClient, replicas: list[Peer]
 ) -> None:
     replicas[0].hold = True
-    client = new_client(conf_of([[peer.endpoint for peer in replicas]], timeout=200))
+    client = any_client(conf_of([[peer.endpoint for peer in replicas]], timeout=200))
     with pytest.raises(SeekTimeoutError):
         client.seek("d", KEYS)
     assert replicas[1].requests_num == 0
 
 
 def test_a_backup_request_that_fails_leaves_the_first_one(
-    new_client: NewClient, replicas: list[Peer]
+    any_client: NewClient, replicas: list[Peer]
 ) -> None:
     replicas[0].hold = True
     replicas[1].answer = lambda frame: encode_error_frame(frame.correlation_id, 2003, "stopping")
     conf = conf_of([[peer.endpoint for peer in replicas]], backup_request=20, timeout=20_000)
-    client = new_client(conf)
+    client = any_client(conf)
     with ThreadPoolExecutor(1) as threads:
         seek = threads.submit(client.seek, "d", KEYS)
         try:
@@ -119,13 +119,13 @@ def test_a_backup_request_that_fails_leaves_the_first_one(
 
 
 def test_a_version_that_only_the_slow_replica_has(
-    new_client: NewClient, replicas: list[Peer], tmp_path: Path
+    any_client: NewClient, replicas: list[Peer], tmp_path: Path
 ) -> None:
     """The replica asked in its place refuses the version; the first answer is waited for."""
     replicas[0].answer = answer_from(new_seeker(write_shard(tmp_path, 0, 1, "2_2")))
     replicas[0].hold = True
     conf = conf_of([[peer.endpoint for peer in replicas]], backup_request=20, timeout=20_000)
-    client = new_client(conf)
+    client = any_client(conf)
     with ThreadPoolExecutor(1) as threads:
         seek = threads.submit(client.seek, "d", KEYS, version="2_2")
         try:
@@ -136,7 +136,7 @@ def test_a_version_that_only_the_slow_replica_has(
 
 
 def test_the_share_of_backup_requests_is_capped(
-    new_client: NewClient, replicas: list[Peer]
+    any_client: NewClient, replicas: list[Peer]
 ) -> None:
     """Every answer is slow: the fleet is not asked twice for everything."""
     for peer in replicas:
@@ -147,7 +147,7 @@ def test_the_share_of_backup_requests_is_capped(
         backup_request_share_max=0.05,
         timeout=20_000,
     )
-    client = new_client(conf)
+    client = any_client(conf)
     seeks_num = 100
     for _ in range(seeks_num):
         assert not client.seek("d", KEYS).status.any()
@@ -156,11 +156,11 @@ def test_the_share_of_backup_requests_is_capped(
 
 
 def test_a_slow_replica_is_left_out_while_it_is_slow(
-    new_client: NewClient, replicas: list[Peer], server_thread: LoopThread
+    any_client: NewClient, replicas: list[Peer], server_thread: LoopThread
 ) -> None:
     with slow_proxy(server_thread, replicas[0].endpoint, delay_s=0.2) as slow:
         conf = conf_of([[slow.endpoint, replicas[1].endpoint]], backup_request=60, timeout=20_000)
-        client = new_client(conf)
+        client = any_client(conf)
         elapsed_s = []
         for _ in range(200):
             begin_s = time.perf_counter()

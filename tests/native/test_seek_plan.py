@@ -13,6 +13,8 @@ from cube_core._native import (
     STATUS_WRONG_WIDTH,
     Seeker,
     SeekPlan,
+    encode_error_frame,
+    encode_response_frame,
     parse_frames,
 )
 from cube_core.errors import WireError
@@ -99,7 +101,12 @@ def test_answers_find_their_places(
                 values.append((0, row.tobytes()[:-1]))
             for position in positions:
                 expected[position] = (kind, positions[0] if kind == STATUS_FOUND else 0)
-        assert plan.decode(shard, response_of(*values, version="3_3"), rows, status) == "3_3"
+        body = response_of(*values, version="3_3")
+        if data.draw(st.booleans()):
+            assert plan.decode(shard, body, rows, status) == "3_3"
+        else:
+            answer = parse_frames(encode_response_frame(7, body), FRAME_BYTES_MAX)[0][0]
+            assert plan.take(shard, answer, "3_3", rows, status)
     for position, (kind, value) in expected.items():
         assert status[position] == kind
         assert (rows[position] == value).all()
@@ -119,6 +126,37 @@ def test_a_seek_there_and_back(tmp_path: Path) -> None:
         assert version == "10_10"
     assert np.array_equal(status, np.where(keys < 500, STATUS_FOUND, STATUS_MISSING))
     assert np.array_equal(rows, original_rows(keys) * (keys < 500)[:, None])
+
+
+@given(KEYS, st.integers(1, 9))
+def test_frames_of_all_shards_are_those_of_each(keys: list[int], shard_num: int) -> None:
+    plan = plan_of(keys, shard_num)
+    ids = list(range(len(plan.shards)))
+    assert plan.frames(ids, version="1_1", timeout_ms=30, dict_name="d") == [
+        plan.frame(
+            shard, number, version="1_1", version_required=True, timeout_ms=30, dict_name="d"
+        )
+        for number, shard in enumerate(plan.shards)
+    ]
+    with pytest.raises(ValueError, match=f"items for {len(ids)} shards"):
+        plan.frames([*ids, 9], version="1_1", timeout_ms=30, dict_name="d")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        encode_response_frame(7, response_of((0, b"1234"), (0, b"1234"), version="2_2")),
+        encode_response_frame(7, response_of((0, b"1234"), (0, b"1234"))),
+        encode_response_frame(7, response_of((0, b"1234"), version="1_1")),
+        encode_response_frame(7, b"\xff"),
+        encode_error_frame(7, 2003, "is stopping"),
+    ],
+    ids=["another version", "no version", "too few values", "malformed", "an error"],
+)
+def test_what_is_no_good_answer_is_not_taken(answer: bytes) -> None:
+    frame = parse_frames(answer, FRAME_BYTES_MAX)[0][0]
+    arrays = np.zeros((2, 1), np.float32), np.zeros(2, np.int32)
+    assert not plan_of([1, 2], 1).take(0, frame, "1_1", *arrays)
 
 
 def test_width_of_the_first_found_value() -> None:
