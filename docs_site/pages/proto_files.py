@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorSet
-from grpc_tools import protoc
 
 _LABELS = {
     FieldDescriptorProto.LABEL_OPTIONAL: "optional",
@@ -58,7 +59,9 @@ def read_proto_files(directory: Path) -> dict[str, ProtoFile]:
     with tempfile.TemporaryDirectory() as made:
         output = Path(made) / "files.pb"
         arguments = [f"-I{directory}", "--include_source_info", f"--descriptor_set_out={output}"]
-        if protoc.main(["protoc", *arguments, *map(str, paths)]) != 0:
+        # Not in this process: Paddle, imported after it, would end that.
+        command = [sys.executable, "-m", "grpc_tools.protoc", *arguments, *map(str, paths)]
+        if subprocess.run(command, check=False).returncode != 0:  # noqa: S603
             raise ValueError(f"{directory}: protoc refuses a file, see above")
         descriptors = FileDescriptorSet.FromString(output.read_bytes())
     return {each.name: _file(each) for each in descriptors.file}
