@@ -12,10 +12,10 @@ FUZZ_TARGETS := frame seek_request seek_response table sequence_file ctr_request
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs asan fuzz native bench format clean
+.PHONY: help demo test check docs asan aarch64 fuzz native bench format clean
 
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## Trains, exports, serves and checks an example (DATA=path for your own rows, MODEL=deepfm)
 	$(BIN)/python -m examples.criteo_ctr.demo $(if $(DATA),--data '$(DATA)') $(if $(MODEL),--model $(MODEL))
@@ -47,6 +47,13 @@ asan: $(VENV)/.dev ## Builds and runs the kernel tests under AddressSanitizer an
 	  -DCMAKE_CXX_FLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
 	$(BIN)/cmake --build build/asan
 	build/asan/kernel_tests
+
+aarch64: $(VENV)/.dev ## Runs the kernel tests as on aarch64 (needs g++-aarch64-linux-gnu, qemu-user)
+	$(BIN)/cmake -S . -B build/aarch64 -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -DCUBE_BUILD_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	  -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
+	$(BIN)/cmake --build build/aarch64
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/kernel_tests
 
 fuzz: $(VENV)/.dev ## Fuzzes frames, messages and files under ASan and UBSan (SECONDS=60; needs clang)
 	$(BIN)/cmake -S . -B build/fuzz -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \

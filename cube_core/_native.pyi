@@ -692,6 +692,16 @@ class SequenceFileWriter:
         traceback: TracebackType | None,
     ) -> None: ...
 
+# ---------------------------------------------------------------------------------------- CPU
+
+def cpu_level() -> str:
+    """What the kernels use of the CPU: "baseline", "sse42", "avx2" or "avx512". It is the last of
+    `cpu_levels`, or what the environment variable CUBE_CPU named when the module was imported (an
+    ImportError when this CPU lacks it). Answers are the same bytes with every level."""
+
+def cpu_levels() -> list[str]:
+    """The levels that this CPU has, the baseline first; there are others on x86-64 only."""
+
 # ---------------------------------------------------------------------------------- checksums
 
 def crc32c(data: Buffer, value: int = 0) -> int:

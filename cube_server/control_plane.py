@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cube_core._native import cpu_level
 from cube_core.access import Asker, Right, audit
 from cube_core.errors import ControlError
 from cube_core.log import fields as log_fields
@@ -211,6 +212,7 @@ class ControlPlane:
             "uptime_s": round(time.monotonic() - self._started_s, 3),
             "dicts": by_name,
             "workers": self._settings.workers,
+            "cpu": cpu_level(),
             "counters": await self._counts(),
             "limits": self._settings.limits_by_name(),
         }

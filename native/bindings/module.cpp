@@ -1,8 +1,11 @@
 #include "bindings/bindings.hpp"
+#include "kernels/cpu.hpp"
 
 NB_MODULE(_native, m) {
     m.doc() = "Kernels of the data plane; documented in _native.pyi.";
+    cube::cpu_level();  // a wrong CUBE_CPU is told at once
     bind_errors();
+    bind_cpu(m);
     bind_checksum(m);
     bind_snappy(m);
     bind_table(m);

@@ -6,6 +6,8 @@
 
 #if defined(__x86_64__)
 #include <nmmintrin.h>
+
+#include "kernels/cpu.hpp"
 #endif
 
 namespace cube {
@@ -133,8 +135,7 @@ uint32_t crc32c_portable(uint32_t value, const void* data, size_t size) {
 
 uint32_t crc32c(uint32_t value, const void* data, size_t size) {
 #if defined(__x86_64__)
-    static const bool has_sse42 = __builtin_cpu_supports("sse4.2") != 0;
-    if (has_sse42) return crc32c_sse42(value, data, size);
+    if (cpu_level() >= CpuLevel::kSse42) return crc32c_sse42(value, data, size);
 #endif
     return crc32c_portable(value, data, size);
 }

@@ -25,18 +25,19 @@ struct Copy {
     }
 };
 
-template <void (*kExpand)(const uint8_t*, size_t, uint8_t*)>
 struct Expand {
+    ExpandRow expand;
+
     static size_t width(const Table& table) { return table.value_bytes(); }
-    static void write(const uint8_t* stored, size_t width, uint8_t* target) {
-        kExpand(stored, width / sizeof(float), target);
+    void write(const uint8_t* stored, size_t width, uint8_t* target) const {
+        expand(stored, width / sizeof(float), target);
     }
 };
 
 template <class Value>
-uint8_t* write_values(const Table& table, std::span<const uint64_t> keys, uint8_t* target,
+uint8_t* write_values(Value as, const Table& table, std::span<const uint64_t> keys, uint8_t* target,
                       size_t& missing_count) {
-    const size_t width = Value::width(table);
+    const size_t width = as.width(table);
     const FoundHead head(width);
     const size_t head_size = head.size;
     size_t missing = 0;
@@ -48,34 +49,35 @@ uint8_t* write_values(const Table& table, std::span<const uint64_t> keys, uint8_
             return;
         }
         std::memcpy(target, head.bytes, FoundHead::kBytesMax);
-        Value::write(value, width, target + head_size);
+        as.write(value, width, target + head_size);
         target += head_size + width;
     });
     missing_count = missing;
     return target;
 }
 
-using WriteValues = uint8_t* (*)(const Table&, std::span<const uint64_t>, uint8_t*, size_t&);
-
-// Widths of 1, 8, 10, 16, 32 and 64 float32, where a copy of known length is a few instructions.
-WriteValues values_writer(const TableHeader& header) {
-    if (header.value_kind == ValueKind::kFp16) return write_values<Expand<expand_fp16>>;
-    if (header.value_kind == ValueKind::kInt8) return write_values<Expand<expand_int8>>;
-    switch (header.value_bytes) {
+uint8_t* write_all_values(const Table& table, std::span<const uint64_t> keys, uint8_t* target,
+                          size_t& missing_count) {
+    const auto write = [&](auto as) {
+        return write_values(as, table, keys, target, missing_count);
+    };
+    if (table.row_expander() != nullptr) return write(Expand{table.row_expander()});
+    // 1, 8, 10, 16, 32 and 64 float32, where a copy of known length is a few instructions.
+    switch (table.value_bytes()) {
         case 4:
-            return write_values<Copy<4>>;
+            return write(Copy<4>());
         case 32:
-            return write_values<Copy<32>>;
+            return write(Copy<32>());
         case 40:
-            return write_values<Copy<40>>;
+            return write(Copy<40>());
         case 64:
-            return write_values<Copy<64>>;
+            return write(Copy<64>());
         case 128:
-            return write_values<Copy<128>>;
+            return write(Copy<128>());
         case 256:
-            return write_values<Copy<256>>;
+            return write(Copy<256>());
         default:
-            return write_values<Copy<0>>;
+            return write(Copy<0>());
     }
 }
 
@@ -100,7 +102,7 @@ size_t seek_response_size_max(size_t key_count, size_t value_bytes, std::string_
 SeekResponse write_seek_response(const Table& table, std::span<const uint64_t> keys,
                                  std::string_view version, uint8_t* target) {
     SeekResponse response;
-    uint8_t* end = values_writer(table.header())(table, keys, target, response.missing_count);
+    uint8_t* end = write_all_values(table, keys, target, response.missing_count);
     if (!version.empty()) end = write_version(end, version);
     response.bytes = static_cast<size_t>(end - target);
     return response;

@@ -87,6 +87,7 @@ Table::Table(const std::string& path, TableHeader header, Memory memory)
     rows_ = memory_.data() + layout.rows.offset;
     heap_ = memory_.data() + layout.heap.offset;
     stride_ = static_cast<size_t>(header_.row_stride());
+    row_expander_ = cube::row_expander(header_.value_kind, cpu_level());
 }
 
 namespace {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/delta_filter.hpp"
+#include "kernels/expand.hpp"
 #include "kernels/memory.hpp"
 #include "kernels/row_inputs.hpp"
 #include "kernels/table_format.hpp"
@@ -84,6 +85,8 @@ class Table {
     size_t served_size(const uint8_t* stored) const {
         return is_variable() ? ValuePlace::load(stored).bytes : value_bytes();
     }
+    // What writes the float32 of a row; nullptr when rows are served as they are stored.
+    ExpandRow row_expander() const { return row_expander_; }
     // Writes them.
     void serve_value(const uint8_t* stored, uint8_t* target) const;
     // Of a table of variable width: the value whose place is stored.
@@ -156,6 +159,7 @@ class Table {
     const uint8_t* rows_;
     const uint8_t* heap_;
     size_t stride_;
+    ExpandRow row_expander_ = nullptr;
     std::unique_ptr<const Over> over_;
 };
 
@@ -165,10 +169,8 @@ inline void Table::serve_value(const uint8_t* stored, uint8_t* target) const {
             std::memcpy(target, stored, header_.value_bytes);
             return;
         case ValueKind::kFp16:
-            expand_fp16(stored, value_bytes() / 4, target);
-            return;
         case ValueKind::kInt8:
-            expand_int8(stored, value_bytes() / 4, target);
+            row_expander_(stored, value_bytes() / 4, target);
             return;
         case ValueKind::kVariable: {
             const std::span<const uint8_t> value = heap_value(stored);

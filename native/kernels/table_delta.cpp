@@ -105,7 +105,8 @@ Table::Table(std::shared_ptr<const Table> base, std::shared_ptr<const Table> del
       deleted_(base->deleted_),
       rows_(base->rows_),
       heap_(base->heap_),
-      stride_(base->stride_) {
+      stride_(base->stride_),
+      row_expander_(base->row_expander_) {
     header_.version = delta->header_.version;
     header_.value_bytes_max = std::max(header_.value_bytes_max, delta->header_.value_bytes_max);
     const uint64_t key_count = count_keys(*base, *delta);

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -53,36 +52,6 @@ inline size_t served_bytes(ValueKind kind, size_t stored_bytes) {
             return 0;
     }
     return 0;
-}
-
-inline float float_of_half(uint16_t half) {
-    const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
-    const uint32_t magnitude = static_cast<uint32_t>(half & 0x7fffu) << 13;
-    if (magnitude >= 0x0f800000u)  // infinities and NaN
-        return std::bit_cast<float>(sign | 0x7f800000u | magnitude);
-    // The exponents' biases differ by 112; a product takes denormals along.
-    return std::bit_cast<float>(
-        sign | std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112f));
-}
-
-// Writes `count` float32 to `target` from the row of one value.
-inline void expand_fp16(const uint8_t* stored, size_t count, uint8_t* target) {
-    for (size_t i = 0; i < count; ++i) {
-        uint16_t half;
-        std::memcpy(&half, stored + 2 * i, sizeof half);
-        const float value = float_of_half(half);
-        std::memcpy(target + 4 * i, &value, sizeof value);
-    }
-}
-
-inline void expand_int8(const uint8_t* stored, size_t count, uint8_t* target) {
-    float ends[2];
-    std::memcpy(ends, stored, sizeof ends);
-    const float step = (ends[1] - ends[0]) / 255.0f;
-    for (size_t i = 0; i < count; ++i) {
-        const float value = ends[0] + static_cast<float>(stored[kInt8HeadBytes + i]) * step;
-        std::memcpy(target + 4 * i, &value, sizeof value);
-    }
 }
 
 }  // namespace cube

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cube_core._native import Seeker, encode_request_frame, parse_frames
+from cube_core._native import Seeker, cpu_level, encode_request_frame, parse_frames
 from cube_core.wire.connections import Connections
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.prpc_protocol import PrpcProtocol
@@ -142,6 +142,7 @@ def test_many_idle_connections_do_not_keep_others_out(impatient: Role) -> None:
         with ServerClient(impatient) as client:
             assert client.status()["counters"]["connections_idle"] >= 40
             assert client.status()["limits"]["idle_timeout_ms"] == 600
+            assert client.status()["cpu"] == cpu_level()
     finally:
         for connection in idle:
             connection.close()
