@@ -161,16 +161,17 @@ class CachedSource:
         self._counts.hits += len(keys) - len(unknown)
         if not len(unknown):
             return SeekResult(rows, status, version)
-        if len(unknown) < len(keys):
-            unsigned = unsigned[unknown]
         found = await self._source.seek(
-            dict_name, unsigned, version=version, dim=dim, on_failure=on_failure
+            dict_name,
+            unsigned[unknown] if len(unknown) < len(keys) else unsigned,
+            version=version,
+            dim=dim,
+            on_failure=on_failure,
         )
-        cached.cache.put(unsigned, found.rows, found.status)
         if len(unknown) == len(keys):
+            cached.cache.put(unsigned, found.rows, found.status)
             return found
-        rows[unknown] = found.rows
-        status[unknown] = found.status
+        cached.cache.fill(unsigned, unknown, found.rows, found.status, rows, status)
         return SeekResult(rows, status, version, found.errors)
 
     async def prepare(self, dict_name: str, version: str, dim: int) -> CachedVersion:

@@ -588,6 +588,21 @@ class RowCache:
         self, keys: NDArray[np.uint64], rows: NDArray[np.float32], status: NDArray[np.int32]
     ) -> None:
         """Takes rows that are STATUS_FOUND and notes keys that are STATUS_MISSING."""
+    def fill(
+        self,
+        keys: NDArray[np.uint64],
+        places: NDArray[np.uint32],
+        found: NDArray[np.float32],
+        found_status: NDArray[np.int32],
+        rows: NDArray[np.float32],
+        status: NDArray[np.int32],
+    ) -> None:
+        """Takes found float32[m, dim] and found_status int32[m] of the keys at the places that
+        `get` returned, as `put` does, and writes them to these places of rows and status.
+
+        Raises:
+            ValueError: a place beyond the keys.
+        """
     def hot_keys(self, count_max: int) -> NDArray[np.uint64]:
         """Keys that have a row, those asked for again first."""
 

@@ -54,6 +54,22 @@ void put(RowCache& cache, const InputArray<uint64_t>& keys, const InputArray<flo
     cache.put(taken, rows.data(), status.data());
 }
 
+void fill(RowCache& cache, const InputArray<uint64_t>& keys, const InputArray<uint32_t>& places,
+          const InputArray<float>& found, const InputArray<int32_t>& found_status,
+          const OutputArray<float>& rows, const OutputArray<int32_t>& status) {
+    const auto wanted = items_of(keys, "keys");
+    const auto filled = items_of(places, "places");
+    expect_shapes(cache, filled.size(), found, found_status);
+    expect_shapes(cache, wanted.size(), rows, status);
+    for (const uint32_t place : filled)
+        if (place >= wanted.size())
+            throw std::invalid_argument("place " + std::to_string(place) + " is not below " +
+                                        std::to_string(wanted.size()) + " keys");
+    std::optional<nb::gil_scoped_release> released;
+    if (filled.size() >= kReleaseKeysMin) released.emplace();
+    cache.fill(wanted, filled, found.data(), found_status.data(), rows.data(), status.data());
+}
+
 }  // namespace
 
 void bind_row_cache(nb::module_& m) {
@@ -70,6 +86,9 @@ void bind_row_cache(nb::module_& m) {
              nb::arg("status").noconvert())
         .def("put", &put, nb::arg("keys").noconvert(), nb::arg("rows").noconvert(),
              nb::arg("status").noconvert())
+        .def("fill", &fill, nb::arg("keys").noconvert(), nb::arg("places").noconvert(),
+             nb::arg("found").noconvert(), nb::arg("found_status").noconvert(),
+             nb::arg("rows").noconvert(), nb::arg("status").noconvert())
         .def(
             "hot_keys",
             [](const RowCache& cache, size_t count_max) {

@@ -95,26 +95,43 @@ std::vector<uint32_t> RowCache::get(std::span<const uint64_t> keys, float* rows,
     return unknown;
 }
 
+void RowCache::put_one(uint64_t key, const float* found, int32_t status) {
+    if (status != kStatusFound && status != kStatusMissing) return;
+    const size_t place = line_of(key);
+    Line& line = lines_[place];
+    if (find(line, key) != kWays) return;
+    const size_t way = take_way(line);
+    const auto bit = static_cast<uint8_t>(1U << way);
+    line.keys[way] = key;
+    line.used = static_cast<uint8_t>(line.used | bit);
+    line.referenced = static_cast<uint8_t>(line.referenced & ~bit);
+    line.absent = static_cast<uint8_t>(line.absent & ~bit);
+    if (status == kStatusMissing) {
+        line.absent = static_cast<uint8_t>(line.absent | bit);
+    } else {
+        std::memcpy(row(place, way), found, row_bytes());
+    }
+}
+
 void RowCache::put(std::span<const uint64_t> keys, const float* rows, const int32_t* status) {
     std::lock_guard lock(mutex_);
     for (size_t i = 0; i < keys.size(); ++i) {
         if (i + kLinesAhead < keys.size())
             __builtin_prefetch(&lines_[line_of(keys[i + kLinesAhead])], 1);
-        if (status[i] != kStatusFound && status[i] != kStatusMissing) continue;
-        const size_t place = line_of(keys[i]);
-        Line& line = lines_[place];
-        if (find(line, keys[i]) != kWays) continue;
-        const size_t way = take_way(line);
-        const auto bit = static_cast<uint8_t>(1U << way);
-        line.keys[way] = keys[i];
-        line.used = static_cast<uint8_t>(line.used | bit);
-        line.referenced = static_cast<uint8_t>(line.referenced & ~bit);
-        line.absent = static_cast<uint8_t>(line.absent & ~bit);
-        if (status[i] == kStatusMissing) {
-            line.absent = static_cast<uint8_t>(line.absent | bit);
-        } else {
-            std::memcpy(row(place, way), rows + i * dim_, row_bytes());
-        }
+        put_one(keys[i], rows + i * dim_, status[i]);
+    }
+}
+
+void RowCache::fill(std::span<const uint64_t> keys, std::span<const uint32_t> places,
+                    const float* found, const int32_t* found_status, float* rows, int32_t* status) {
+    std::lock_guard lock(mutex_);
+    for (size_t i = 0; i < places.size(); ++i, found += dim_) {
+        if (i + kLinesAhead < places.size())
+            __builtin_prefetch(&lines_[line_of(keys[places[i + kLinesAhead]])], 1);
+        const size_t place = places[i];
+        put_one(keys[place], found, found_status[i]);
+        std::memcpy(rows + place * dim_, found, row_bytes());
+        status[place] = found_status[i];
     }
 }
 

@@ -25,6 +25,10 @@ class RowCache {
     // Takes the rows of those keys that are kStatusFound, and notes those that are kStatusMissing;
     // `rows` is [keys, dim].
     void put(std::span<const uint64_t> keys, const float* rows, const int32_t* status);
+    // The same of the keys at `places` of a batch, of which `get` had none: their rows go to the
+    // cache and to their places in `rows` and `status` of the batch. Places are below keys.size().
+    void fill(std::span<const uint64_t> keys, std::span<const uint32_t> places, const float* found,
+              const int32_t* found_status, float* rows, int32_t* status);
     // The keys that have a row here, at most `count_max`, those asked for again first.
     std::vector<uint64_t> hot_keys(size_t count_max) const;
 
@@ -51,6 +55,7 @@ class RowCache {
     float* row(size_t line, size_t way) const { return rows_.get() + (line * kWays + way) * dim_; }
     static size_t find(const Line& line, uint64_t key);
     size_t take_way(Line& line);
+    void put_one(uint64_t key, const float* found, int32_t status);
 
     const size_t dim_;
     std::vector<Line> lines_;

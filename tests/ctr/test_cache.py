@@ -56,6 +56,10 @@ def test_a_full_cache_forgets_keys_but_never_mixes_them(
         known = np.setdiff1d(np.arange(len(keys)), unknown)
         np.testing.assert_array_equal(rows[known], rows_of(keys[known]))
         np.testing.assert_array_equal(status[known], status_of(keys[known]))
+        asked = keys[unknown]
+        cache.fill(keys, unknown, rows_of(asked), status_of(asked), rows, status)
+        np.testing.assert_array_equal(rows, rows_of(keys))
+        np.testing.assert_array_equal(status, status_of(keys))
         cache.put(keys, rows_of(keys), status_of(keys))
     assert len(cache) <= cache.capacity
     hot = cache.hot_keys(1000)
@@ -93,6 +97,12 @@ def test_arrays_of_other_shapes_are_refused() -> None:
         cache.get(keys, np.empty((4, DIM + 1), np.float32), np.empty(4, np.int32))
     with pytest.raises(ValueError, match="rows must be float32"):
         cache.put(keys, np.empty((4, DIM), np.float32), np.empty(3, np.int32))
+    arrays = np.empty((4, DIM), np.float32), np.empty(4, np.int32)
+    one = np.empty((1, DIM), np.float32), np.empty(1, np.int32)
+    with pytest.raises(ValueError, match="place 4 is not below 4 keys"):
+        cache.fill(keys, np.array([4], np.uint32), *one, *arrays)
+    with pytest.raises(ValueError, match="rows must be float32"):
+        cache.fill(keys, np.array([0, 1], np.uint32), *one, *arrays)
     with pytest.raises(ValueError, match="dim must be"):
         RowCache(MB, 0)
 
