@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from ctr_serving.manifest import Manifest
-from ctr_serving.weights import check_weights
+from ctr_serving.weights import check_parameter_files, check_weights
 from cube_core.errors import ModelError
 from cube_proto.paddle_tensor_pb2 import ProgramDesc
 
@@ -117,7 +117,7 @@ def create_native(directory: Path, stem: str, *, onednn: bool) -> Any:
     """
     inference = import_paddle()
     program, weights = _files(directory, stem)
-    _check_program(program)
+    _check_program(program, weights)
     if weights is not None:
         check_weights(weights)
     try:
@@ -143,18 +143,23 @@ def create_native(directory: Path, stem: str, *, onednn: bool) -> Any:
         raise ModelError(f"{program} and {beside}: {first_line(error)}") from error
 
 
-def _check_program(program: Path) -> None:
-    """Refuses what is no program at all: Paddle ends the process over it."""
+def _check_program(program: Path, weights: Path | None) -> None:
+    """Refuses what is no program at all: Paddle ends the process over it. Looks over its
+    parameters when each has a file of its own."""
     try:
         content = program.read_bytes()
         if program.suffix == ".json":
             json.loads(content)
-        elif not ProgramDesc.FromString(content).blocks:
+            return
+        description = ProgramDesc.FromString(content)
+        if not description.blocks:
             raise DecodeError("it has no block")
     except OSError as error:
         raise ModelError(f"{program}: cannot be read: {error.strerror}") from error
     except (ValueError, DecodeError) as error:
         raise ModelError(f"{program}: is no program of Paddle: {error}") from error
+    if weights is None:
+        check_parameter_files(program.parent, description)
 
 
 def _files(directory: Path, stem: str) -> tuple[Path, Path | None]:

@@ -115,12 +115,12 @@ WHOLE = variable([7, 3], ROWS.tobytes())
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "ends inside the variable's header"),
+        (b"", "ends inside the header of a tensor"),
         (b"\x01" + WHOLE[1:], r"version 1 \(offset 0\)"),
         (WHOLE[:4] + b"\xff" * 8 + WHOLE[12:], "levels of detail"),
         (WHOLE[:12] + b"\x02" + WHOLE[13:], r"version 2 \(offset 12\)"),
         (WHOLE[:16] + b"\xff" * 4 + WHOLE[20:], "a description of -1 bytes"),
-        (WHOLE[:20] + b"\xff" * 6 + WHOLE[26:], "description does not parse"),
+        (WHOLE[:20] + b"\xff" * 6 + WHOLE[26:], "description at offset 20 does not parse"),
         (variable([7, 3], ROWS.tobytes(), data_type=6), "data type 6; only float32"),
         (variable([7, 0], b""), "dimension below 1"),
         (variable([21], ROWS.tobytes()), r"float32\[21\] is no float32 matrix"),

@@ -109,8 +109,9 @@ def test_sequences_of_any_length_are_pooled_by_the_model(
         ("__model__", None, "__model__: is missing"),
         ("__model__", b"no program", "__model__: is no program of Paddle: "),
         ("__model__", b"", "__model__: is no program of Paddle: it has no block"),
-        ("fc_0.w_0", None, "__model__ and its parameters: "),
-        ("fc_0.w_0", b"\0" * 20, "__model__ and its parameters: "),
+        ("fc_0.w_0", None, "fc_0.w_0: is missing"),
+        ("fc_0.w_0", b"", "fc_0.w_0: is not one tensor"),
+        ("fc_0.w_0", b"\0" * 20, "fc_0.w_0: a description of 0 bytes"),
     ],
 )
 def test_a_damaged_fluid_model_is_refused(
@@ -122,6 +123,14 @@ def test_a_damaged_fluid_model_is_refused(
     else:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ModelError, match=message):
+        Engine.load(tmp_path)
+
+
+def test_a_parameter_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    make_criteo(tmp_path)
+    parameter = tmp_path / "fc_0.w_0"
+    parameter.write_bytes(parameter.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"fc_0.w_0: is cut off: .* and 2183 are left"):
         Engine.load(tmp_path)
 
 

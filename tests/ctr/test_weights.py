@@ -15,8 +15,10 @@ def weights(models: dict[int, Path]) -> Path:
     return models[1] / "model.pdiparams"
 
 
-def test_whole_files_pass(weights: Path) -> None:
-    check_weights(weights)
+def test_whole_files_pass(weights: Path, tmp_path: Path) -> None:
+    assert check_weights(weights) > 2
+    (tmp_path / "none").touch()
+    assert check_weights(tmp_path / "none") == 0
 
 
 def problem_of(path: Path) -> str:
@@ -42,7 +44,12 @@ def test_every_cut_within_a_tensor_is_refused(weights: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("offset", "problem"),
-    [(0, "no tensor of Paddle begins"), (4, "no tensor"), (12, "no description"), (16, "no desc")],
+    [
+        (0, "only 0 is supported"),
+        (4, "levels of detail"),
+        (12, "only 0 is supported"),
+        (16, "a description of 213"),
+    ],
 )
 def test_what_is_no_tensor_is_told(
     weights: Path, tmp_path: Path, offset: int, problem: str
