@@ -13,7 +13,7 @@ from ctr_serving.http_predict import add_predict_route
 from ctr_serving.http_schema import Shape
 from ctr_serving.plane import Plane
 from cube_core.access import Access
-from cube_core.errors import PredictionError
+from cube_core.errors import NotServingError
 from cube_core.wire.http import readers_only, service_router
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.service import Service
@@ -57,12 +57,12 @@ def shape_of_instances(assembly: Assembly) -> Shape | None:
     which each may take another part of it.
 
     Raises:
-        PredictionError: an engine has no model.
+        NotServingError: an engine has no model.
     """
     models: list[Any] = [each.slot.engine for each in assembly.engines]
     if None in models:
         problem = assembly.engines[models.index(None)].slot.problem
-        raise PredictionError(f"no model is loaded yet: {problem}")
+        raise NotServingError(f"no model is loaded yet: {problem}")
     if len(models) > 1:
         return None
     manifest = models[0].manifest

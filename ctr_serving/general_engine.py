@@ -12,7 +12,7 @@ from ctr_serving.network_manifest import NetworkManifest
 from ctr_serving.ops._op import ServedEngine
 from ctr_serving.run_queue import RunQueue
 from ctr_serving.sources import Source
-from cube_core.errors import ModelError, PredictionError
+from cube_core.errors import ModelError, NotServingError
 
 
 class GeneralEngine:
@@ -36,11 +36,11 @@ class GeneralEngine:
         """What a request that begins now is answered by.
 
         Raises:
-            PredictionError: no model is loaded.
+            NotServingError: no model is loaded.
         """
         network = self.slot.engine
         if network is None:
-            raise PredictionError(
+            raise NotServingError(
                 f"engine {self.conf.name}: no model is loaded yet: {self.slot.problem}"
             )
         return ServedEngine(self.conf.name, network, self._source, self._queue, self.conf.degrades)

@@ -14,7 +14,7 @@ from ctr_serving.counters import Counters
 from ctr_serving.engine import Engine
 from ctr_serving.trace import Trace
 from cube_core._native import CtrFrames, encode_ctr_response, encode_response_frame
-from cube_core.errors import CubeError, LimitError, RpcTimeoutError, WireError
+from cube_core.errors import CubeError, LimitError, NotServingError, RpcTimeoutError, WireError
 from cube_core.wire.batch_path import Caller
 from cube_core.wire.service import RpcContext
 
@@ -182,6 +182,8 @@ def outcome_of(error: Exception) -> str:
 
 def is_told_in_response(error: Exception) -> bool:
     """Whether it is told by err_code of a Response, not as an error of the wire."""
+    if isinstance(error, NotServingError):
+        return False
     return isinstance(error, CubeError) and outcome_of(error) == "failed"
 
 

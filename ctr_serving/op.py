@@ -19,7 +19,7 @@ from ctr_serving.model_slot import ModelSlot
 from ctr_serving.sources import Source
 from ctr_serving.trace import Trace
 from cube_core._native import encode_ctr_response, parse_ctr_request
-from cube_core.errors import ModelError, PredictionError
+from cube_core.errors import ModelError, NotServingError
 from cube_core.wire.service import RpcContext
 
 # About 0.2 ms of parsing; larger requests are parsed in a thread.
@@ -61,11 +61,12 @@ class CtrOp:
             LimitError: more than `rows_per_request_max` instances, or it waited too long.
             RpcTimeoutError: the caller's timeout passed.
             SeekError, VersionNotLoadedError: the embedding could not be asked.
-            PredictionError: no model is loaded, a value is of another width, or Paddle failed.
+            NotServingError: no model is loaded.
+            PredictionError: a value is of another width, or Paddle failed.
         """
         engine = self._slot.engine
         if engine is None:
-            raise PredictionError(f"no model is loaded yet: {self._slot.problem}")
+            raise NotServingError(f"no model is loaded yet: {self._slot.problem}")
         trace.version = engine.manifest.version
         start_s = time.perf_counter()
         if len(payload) <= _PARSE_ON_LOOP_BYTES_MAX:

@@ -24,6 +24,7 @@
     │   └── SeekTimeoutError     the seek's own deadline passed
     ├── ModelError               a dense model cannot be loaded or does not fit its manifest
     └── PredictionError          a prediction cannot be answered
+        └── NotServingError      not by this server, which has no model yet; others may
 
 The kernels raise FormatError's children, LimitError and VersionNotLoadedError by importing them
 from here, so this module imports nothing of the package.
@@ -165,3 +166,7 @@ class PredictionError(CubeError):
     def __init__(self, message: str, err_code: int = -1) -> None:
         self.err_code = err_code
         super().__init__(message)
+
+
+class NotServingError(PredictionError):
+    """A server has no model yet; another one may answer the same request."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError, RpcError, RpcTimeoutError
+from cube_core.wire.faults import Code
 
 PAUSE_MIN_S = 0.1
 PAUSE_MAX_S = 3.0
@@ -45,13 +46,17 @@ class Outages:
 
     @contextlib.contextmanager
     def watched(self, server: Endpoint) -> Iterator[None]:
-        """Learns from how a request to the server ends."""
+        """Learns from how a request to the server ends. One that has no model yet, or ends, counts
+        as if it could not be reached: another one is to be asked."""
         try:
             yield
         except (ConnectError, RpcTimeoutError):
             self.failed(server, time.monotonic())
             raise
-        except RpcError:
+        except RpcError as error:
+            if error.code == Code.NOT_SERVING:
+                self.failed(server, time.monotonic())
+                raise ConnectError(str(error), error.code) from error
             # It refused the request, so it is there.
             self.answered(server)
             raise

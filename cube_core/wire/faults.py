@@ -12,6 +12,7 @@ from cube_core.errors import (
     CubeError,
     FormatError,
     LimitError,
+    NotServingError,
     RoleError,
     RpcError,
     RpcTimeoutError,
@@ -30,6 +31,8 @@ class Code(IntEnum):
     NO_ACCESS = 1004
     TIMED_OUT = 1008
     INTERNAL = 2001
+    NOT_SERVING = 2003
+    """brpc's ELOGOFF, with which its clients, too, turn to another server."""
     LIMIT = 2004
 
 
@@ -52,6 +55,7 @@ _FAULTS: tuple[tuple[type[CubeError], Code, int, str], ...] = (
     (LimitError, Code.LIMIT, 413, "RESOURCE_EXHAUSTED"),
     (VersionNotLoadedError, Code.INTERNAL, 409, "FAILED_PRECONDITION"),
     (RpcTimeoutError, Code.TIMED_OUT, 504, "DEADLINE_EXCEEDED"),
+    (NotServingError, Code.NOT_SERVING, 503, "UNAVAILABLE"),
     (ControlError, Code.INTERNAL, 500, "FAILED_PRECONDITION"),
     (RoleError, Code.NO_ACCESS, 403, "PERMISSION_DENIED"),
     (AccessError, Code.NO_ACCESS, 401, "UNAUTHENTICATED"),
