@@ -64,6 +64,9 @@ def test_starts_without_a_model_and_takes_it_when_it_comes(
         with pytest.raises(ConnectError, match="no model is loaded yet: ") as raised:
             client.predict(*requests_of(ROWS))
         assert raised.value.code == 2003, "brpc's clients turn to another server, too"
+        for protocol in ("grpc", "http"):
+            with ctr.client(protocol) as other, pytest.raises(ConnectError, match="no model is"):
+                other.predict(*requests_of(ROWS))
         wait_until(lambda: "model/current" in ctr.status()["problem"], what="the reason")
         assert ctr.get("/health").status_code == 200
         assert ctr.get("/ready").status_code == 503
