@@ -4,15 +4,19 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CXX_SOURCES = $(shell find native benchmarks -name '*.hpp' -o -name '*.cpp')
-# What the demo needs; what tests and checks need on top.
-BUILD_REQUIRES := 'scikit-build-core>=0.11' 'nanobind>=2.7' grpcio-tools==1.85.1 cmake ninja
+# What the demo needs (serve.txt), and with what tests and checks need (dev.txt): every file by its hash.
+LOCKED := $(PIP) install --require-hashes --requirement
+EDITABLE := $(PIP) install --no-build-isolation --no-deps --editable .
+
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes $(if $(UPGRADE),--upgrade) \
+  --custom-compile-command 'make lock' pyproject.toml requirements/build.in
 
 FUZZ_TARGETS := frame seek_request seek_response table sequence_file ctr_request snappy
 # Of the whole campaign, split over its targets.
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs asan aarch64 fuzz native bench format clean
+.PHONY: help demo test check docs asan aarch64 fuzz native bench format lock clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +28,7 @@ test: $(VENV)/.dev ## Runs the test suite
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 check: docs $(VENV)/.dev ## ruff, mypy --strict, stubtest, clang-format, and the docs
+	$(BIN)/python -m release.locks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -39,7 +44,7 @@ format: $(VENV)/.dev ## Formats Python and C++
 	$(BIN)/clang-format -i $(CXX_SOURCES)
 
 native: $(VENV)/.dev ## Rebuilds the kernels and the generated contracts in place
-	flock $(VENV)/.lock $(PIP) install --no-build-isolation --no-deps --editable .
+	flock $(VENV)/.lock $(EDITABLE)
 
 asan: $(VENV)/.dev ## Builds and runs the kernel tests under AddressSanitizer and UBSan
 	$(BIN)/cmake -S . -B build/asan -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
@@ -68,6 +73,11 @@ fuzz: $(VENV)/.dev ## Fuzzes frames, messages and files under ASan and UBSan (SE
 	    -artifact_prefix=build/fuzz/findings/$${target}_ build/fuzz/corpus/$$target; \
 	done
 
+lock: $(VENV)/.created ## Locks the dependencies of pyproject.toml in requirements/ (UPGRADE=1: the newest there are)
+	$(PIP) install 'uv>=0.9'
+	$(LOCK) --extra paddle --extra dev --output-file requirements/dev.txt
+	$(LOCK) --extra paddle --constraint requirements/dev.txt --output-file requirements/serve.txt
+
 bench: $(VENV)/.dev ## Measures servers, kernel and client against their peers
 	$(BIN)/cmake -S . -B build/bench -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	  -DCUBE_BUILD_BENCHMARKS=ON -DCMAKE_BUILD_TYPE=Release
@@ -81,14 +91,13 @@ clean: ## Removes what was built
 
 $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --upgrade pip
 	touch $@
 
-$(VENV)/.demo: $(VENV)/.created pyproject.toml CMakeLists.txt $(wildcard proto/*.proto) $(CXX_SOURCES)
-	test -e $(VENV)/.dev || $(PIP) install --editable '.[paddle]'
+$(VENV)/.demo: $(VENV)/.created requirements/serve.txt pyproject.toml CMakeLists.txt $(wildcard proto/*.proto) $(CXX_SOURCES)
+	test -e $(VENV)/.dev || { $(LOCKED) requirements/serve.txt && $(EDITABLE); }
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.created pyproject.toml
-	$(PIP) install $(BUILD_REQUIRES)
-	$(PIP) install --no-build-isolation --editable '.[paddle,dev]'
+$(VENV)/.dev: $(VENV)/.created requirements/dev.txt pyproject.toml
+	$(LOCKED) requirements/dev.txt
+	$(EDITABLE)
 	touch $@

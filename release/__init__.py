@@ -1,0 +1,1 @@
+"""What is checked of a release beside its code: dependencies, their licences, packages."""
