@@ -158,6 +158,9 @@ def _add_answer(status: RoleStatus, role: Role, answer: _Answer) -> None:
         status.version = str(answer.status.get("serving") or "")
         places = (answer.status, answer.status.get("deploying"), answer.status.get("donefile"))
         errors = [str(each["error"]) for each in places if each and each.get("error")]
+        newest: Mapping[str, Any] = next(iter(answer.status.get("passes") or ()), {})
+        if newest.get("stage") == "failed" and not answer.status.get("deploying"):
+            errors.insert(0, f"{newest.get('id')} failed: {newest.get('error')}")
         status.problem = status.problem or "; ".join(errors)
     elif role.kind == "ctr_serving":
         status.version = str((answer.status.get("model") or {}).get("version", ""))

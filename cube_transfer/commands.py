@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any
@@ -113,12 +114,7 @@ def status(
     deploying = answer["deploying"]
     if deploying is not None:
         print(f"deploying {deploying['id']} ({deploying['version']}): {deploying['step']}")
-    problems = [answer["error"], answer["donefile"]["error"], *answer["donefile"]["bad_lines"]]
-    problems.insert(0, deploying["error"] if deploying else "")
-    patch_file = answer["patch_file"] or {"error": "", "bad_lines": [], "waiting": []}
-    problems += [patch_file["error"], *patch_file["bad_lines"]]
-    problems += [f"{each['version']} waits for {each['for']}" for each in patch_file["waiting"]]
-    for problem in filter(None, problems):
+    for problem in filter(None, _problems(answer)):
         print(f"  {problem}")
     table = Table("server", "address", "serves", "background", "ready", "error")
     for name, replica in answer["replicas"].items():
@@ -126,6 +122,23 @@ def status(
         ready = "yes" if replica["ready"] else "no"
         table.add_row(name, replica["endpoint"], *versions, ready, replica["error"])
     Console().print(table)
+
+
+def _problems(answer: Any) -> Iterator[str]:
+    """What keeps passes from being served, in words."""
+    if answer["deploying"]:
+        yield answer["deploying"]["error"]
+    elif answer["passes"] and answer["passes"][0]["stage"] == "failed":
+        newest = answer["passes"][0]
+        yield f"{newest['id']} ({newest['version']}) failed: {newest['error']}"
+    yield answer["error"]
+    for file in filter(None, (answer["donefile"], answer["patch_file"])):
+        yield file["error"]
+        yield from file["bad_lines"]
+        if file["incomplete_line"]:
+            yield f"{file['incomplete_line']}: has no newline yet, and is not looked at before"
+    for each in (answer["patch_file"] or {}).get("waiting", ()):
+        yield f"{each['version']} waits for {each['for']}"
 
 
 def history(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 
+import yaml
+
 from cube_core import errors
 from cube_core.wire.faults import fault_of
 from docs_site.pages.errors import error_tree
 from docs_site.pages.messages import messages_page
-from tests.docs.pages import names, page, section, tables
+from tests.docs.pages import ROOT, names, page, section, tables
 
 
 def error_classes() -> dict[str, type[errors.CubeError]]:
@@ -47,3 +49,14 @@ def test_every_message_of_the_wire_is_told() -> None:
         assert f"### {name}\n" in text
     assert "| 4 | `dict_name` | optional `string` |" in text
     assert "| `DictService.seek` | `DictRequest` | `DictResponse` |" in text
+
+
+def test_every_alert_has_a_section() -> None:
+    text = page("operating/troubleshooting.md")
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/cube.rules.yml").read_text(encoding="utf-8"))
+    alerts = [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
+    assert len(alerts) > 10
+    for rule in alerts:
+        assert f"\n### {rule['alert']}\n" in text
+        runbook = rule["annotations"]["runbook"]
+        assert runbook == f"docs/operating/troubleshooting.md#{rule['alert'].lower()}"

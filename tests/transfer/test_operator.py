@@ -155,6 +155,19 @@ def test_a_paused_daemon_takes_no_new_pass(site: Site) -> None:
         site.require_served("2")
 
 
+def test_status_says_why_a_pass_is_not_served(site: Site) -> None:
+    trainer = site.trainer
+    with site.transfer():
+        _deploy(site, "1")
+        trainer.announce({"id": "2", "key": "2", "input": "../gone"}, '{"id": "3"', end="")
+        site.await_stage("2", "failed")
+        wait_until(lambda: site.status()["donefile"]["incomplete_line"])
+        shown = _command(site, "status")
+        assert "2 (2_2) failed: " in shown
+        assert "/gone: no such directory; the donefile names it" in shown
+        assert f"{trainer.donefile}:3: has no newline yet" in shown
+
+
 def test_commands_need_the_token(site: Site, tmp_path: Path) -> None:
     token_file = tmp_path / "token"
     token_file.write_text("a-secret-of-the-site\n")
