@@ -717,13 +717,21 @@ def cpu_level() -> str:
 def cpu_levels() -> list[str]:
     """The levels that this CPU has, the baseline first; there are others on x86-64 only."""
 
-# ---------------------------------------------------------------------------------- checksums
+# ----------------------------------------------------------------------- checksums and files
 
 def crc32c(data: Buffer, value: int = 0) -> int:
     """CRC32C (Castagnoli) of `data`, continuing from `value`."""
 
 def crc32c_file(path: str) -> int:
     """CRC32C of a whole file, read in blocks, GIL released."""
+
+def replace_file(path: str, temporary: str, data: Buffer) -> None:
+    """Writes `data` to the file `temporary`, fsyncs it, and renames it to `path`, in the same
+    directory, which is fsynced too; all of it with the GIL released.
+
+    Raises:
+        OSError: names the file.
+    """
 
 # -------------------------------------------------------------------------------- compression
 

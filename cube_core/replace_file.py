@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cube_core import _native
+
 
 def replace_file(path: Path, text: str) -> None:
     """Writes `text` beside `path`, fsyncs, and renames it into place."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_directory(path.parent)
+    _native.replace_file(str(path), str(temporary), text.encode())
 
 
 def replace_link(path: Path, destination: str) -> None:

@@ -5,16 +5,18 @@ Imports fastapi, so import it where a third of a second does not matter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from cube_core.access import Access, Asker
 from cube_core.wire.http import asker_of, error_response, read_body, readers_only, service_router
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.service import Service
+from cube_server.background import let_requests_pass
 
 
 class Plane(Protocol):
@@ -27,12 +29,34 @@ class Plane(Protocol):
     async def variables(self, names: str) -> str: ...
 
 
+COMMAND_PATHS = ("/ControlService/cmd", "/rec.mcube.ControlService/cmd")
+
+
+class ShardApp(FastAPI):
+    """Answers commands by itself: they come while seeks are answered by the same loop, and the
+    layers of a FastAPI route take it longer than a switch of versions.
+
+    Attributes:
+        command: the endpoint of `COMMAND_PATHS`, which is a route for the description only.
+    """
+
+    command: Callable[[Request], Awaitable[Response]]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] in COMMAND_PATHS and scope["method"] == "POST":
+            await let_requests_pass()
+            response = await self.command(Request(scope, receive))
+            await response(scope, receive, send)
+            return
+        await super().__call__(scope, receive, send)
+
+
 def make_app(
     plane: Plane, limits: WireLimits, services: Sequence[Service], access: Access
 ) -> FastAPI:
     """The app that answers HTTP on the server's port."""
     reading = [readers_only(access)]
-    app = FastAPI(title="cube-server", docs_url=None, redoc_url=None)
+    app = ShardApp(title="cube-server", docs_url=None, redoc_url=None)
 
     @app.get("/health", response_class=PlainTextResponse)
     async def health() -> str:
@@ -68,8 +92,8 @@ def make_app(
             return PlainTextResponse(f"Fail to find any bvar by `{names}`\n", status_code=404)
         return PlainTextResponse(text)
 
-    @app.post("/ControlService/cmd")
-    @app.post("/rec.mcube.ControlService/cmd", include_in_schema=False)
+    @app.post(COMMAND_PATHS[0])
+    @app.post(COMMAND_PATHS[1], include_in_schema=False)
     async def command(request: Request) -> Response:
         try:
             body = await read_body(request, limits)
@@ -79,5 +103,6 @@ def make_app(
         except Exception as error:
             return error_response(request, error)
 
+    app.command = command
     app.include_router(service_router(services, limits=limits))
     return app

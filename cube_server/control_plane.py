@@ -17,6 +17,7 @@ from cube_core._native import cpu_level
 from cube_core.access import Asker, Right, audit
 from cube_core.errors import ControlError
 from cube_core.log import fields as log_fields
+from cube_server.background import let_requests_pass
 from cube_server.control import READING_COMMANDS, Command, Control, parse_command
 from cube_server.counters import Counts
 from cube_server.dict_directories import check_new_dict, found_dicts
@@ -184,6 +185,7 @@ class ControlPlane:
         command = parse_command(body)
         right = Right.READ if command["cmd"] in READING_COMMANDS else Right.OPERATE
         what = " ".join(str(command[each])[:80] for each in _AUDITED if each in command)
+        await let_requests_pass()
         self._settings.access.require(asker, right, what)
         version = str(command.get("version") or command.get("version_path") or "").strip("/")[:80]
         with log_fields(dict=str(command.get("dict_name") or "")[:80], version=version):
@@ -194,6 +196,7 @@ class ControlPlane:
                 raise
             if right is Right.OPERATE:
                 audit(asker, what, "done")
+                await let_requests_pass()
         return json.dumps(reply, separators=(",", ":")).encode()
 
     async def ready(self) -> str:

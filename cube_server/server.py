@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import resource
 import signal
@@ -36,6 +37,7 @@ class Running(Protocol):
 
     async def start(self) -> None: ...
     def ready_line(self) -> str: ...
+    async def settled(self) -> None: ...
     async def drain(self) -> None: ...
 
 
@@ -55,7 +57,9 @@ async def _serve(settings: ServerSettings) -> None:
     server = _server_of(settings)
     await server.start()
     print(server.ready_line(), flush=True)
+    settling = asyncio.create_task(server.settled())
     await stop.wait()
+    settling.cancel()
     log.info("stops: answers what is under way")
     await server.drain()
 
@@ -105,6 +109,10 @@ class ShardServer:
 
     def ready_line(self) -> str:
         return ready_line(self._server.port, self._server.grpc_port, self._plane)
+
+    async def settled(self) -> None:
+        """Ends the start, HTTP counted."""
+        await freeze_when_started(self._server)
 
     async def drain(self) -> None:
         """Takes nothing more, answers what is under way, and closes all connections."""
@@ -173,6 +181,13 @@ def _stop_signal() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     return stop
+
+
+async def freeze_when_started(server: RpcServer) -> None:
+    """Keeps what was made at the start out of garbage collections, which would hold the event loop
+    for tens of milliseconds otherwise."""
+    await server.http_started()
+    gc.freeze()
 
 
 def allow_files(wanted: int) -> None:

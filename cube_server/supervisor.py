@@ -59,6 +59,9 @@ class Supervisor:
         grpc_port = self._grpc.port if self._grpc else None
         return f"{ready_line(self._port, grpc_port, self._plane)} workers={self._settings.workers}"
 
+    async def settled(self) -> None:
+        """Ends the start: nothing is left to be done here, workers do so by themselves."""
+
     async def drain(self) -> None:
         """Takes nothing more, answers what is under way, and ends the workers."""
         self._port_holder.close()

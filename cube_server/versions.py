@@ -12,7 +12,7 @@ from enum import IntEnum
 from cube_core._native import Table
 from cube_core.errors import ControlError, CubeError
 from cube_core.versions import Version
-from cube_server.background import in_background
+from cube_server.background import in_background, let_requests_pass
 from cube_server.folding import Fold, Folding
 from cube_server.loaded import LoadedTable
 from cube_server.opening import TableOpener
@@ -253,40 +253,49 @@ class DictVersions:
         background = self.background
         if background is not None and background.version == served[0].version:
             background = None
+        was_served = any(each.version == served[0].version for each in self.served)
+        await let_requests_pass()
         await self._replace(served, background)
         self.last_error = ""
         current = served[0]
+        await let_requests_pass()
         log.info("serves version %s: %d keys", current.version, current.table.key_count)
         wanted = self.wanted.version
         if wanted is not None and current.version.is_after(wanted):
             # Whoever switches on wants what it switches to.
             await self.wanted.set(current.version)
-        await asyncio.to_thread(self._record, current.version, self.in_use)
+        await let_requests_pass()
+        # Nothing on disk is unneeded for going to and fro between versions in memory.
+        unneeded_except = None if was_served else self.in_use
+        await asyncio.to_thread(self._record, current.version, unneeded_except)
         self._fold_if_due()
 
-    def _record(self, current: Version, in_use: set[Version]) -> None:
+    def _record(self, current: Version, unneeded_except: set[Version] | None) -> None:
         try:
             self.store.record_version(current)
         except OSError as error:
             raise ControlError(
                 f"version {current} is served, but cannot be recorded for the next start: {error}"
             ) from error
+        if unneeded_except is None:
+            return
         try:
-            self.store.prune(current, in_use, self._keep_versions)
+            self.store.prune(current, unneeded_except, self._keep_versions)
         except OSError as error:
             log.warning("tables that are not needed any more stay on disk: %s", error)
 
     async def _replace(self, served: list[LoadedTable], background: LoadedTable | None) -> None:
-        dropped = [*self.served, self.background]
+        kept = [*served, background]
+        dropped = [each for each in (*self.served, self.background) if each not in kept]
         self.served, self.background = served, background
         others = served[1:]
         if background is not None and background not in served:
             others.append(background)
         await self._publish(served[0] if served else None, others)
-        del others
         self.on_change()
-        # Giving back gigabytes takes a while.
-        await asyncio.to_thread(dropped.clear)
+        if dropped:
+            # Giving back gigabytes takes a while.
+            await asyncio.to_thread(dropped.clear)
 
     async def _load(self, version: Version, *, anew: bool = False) -> LoadedTable:
         with self._loading(version):

@@ -24,7 +24,7 @@ from cube_core.worker_channel import Channel
 from cube_server.control import control_service
 from cube_server.counters import added, seek_counts, wire_counts
 from cube_server.loop_seeks import LoopSeeks
-from cube_server.server import allow_files, dict_service
+from cube_server.server import allow_files, dict_service, freeze_when_started
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -85,6 +85,7 @@ class Worker:
             reuse_port=True,
         )
         await self._server.start()
+        self._settling = asyncio.create_task(freeze_when_started(self._server))
 
     async def _set_tables(
         self, tables: list[dict[str, Any]], dicts: list[dict[str, Any]], descriptors: list[int]
@@ -107,9 +108,11 @@ class Worker:
             self._seeker.set_tables(current, others, dict_name=each["name"])
         self._loop_seeks.fit(max((each.value_bytes_max for each in parts.values()), default=1))
         dropped: list[Any] = [self._parts, self._versions]
+        drops = bool(self._parts.keys() - parts.keys() or self._versions.keys() - versions.keys())
         self._parts, self._versions = parts, versions
-        # Giving back the mappings of gigabytes takes a while.
-        await asyncio.to_thread(dropped.clear)
+        if drops:
+            # Giving back the mappings of gigabytes takes a while.
+            await asyncio.to_thread(dropped.clear)
 
     async def _version_of(self, numbers: _Numbers, parts: dict[int, Table]) -> Table:
         """The whole table of the first number, with that of the second, if any, laid over it."""

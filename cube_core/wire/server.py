@@ -105,6 +105,10 @@ class RpcServer:
             self.grpc_port = self._grpc.port
         self._http_start = loop.create_task(self._start_http(loop))
 
+    async def http_started(self) -> None:
+        """Waits until HTTP is served, or cannot be."""
+        await asyncio.wait([self._http_start])
+
     def set_serving(self, serving: bool) -> None:
         """What the gRPC health service answers; false until the first call."""
         self._serving = serving

@@ -9,7 +9,7 @@ namespace nb = nanobind;
 // One function a concern, each in the file of its name; module.cpp calls them all.
 void bind_errors();
 void bind_cpu(nb::module_& m);
-void bind_checksum(nb::module_& m);
+void bind_files(nb::module_& m);
 void bind_snappy(nb::module_& m);
 void bind_table(nb::module_& m);
 void bind_byte_values(nb::module_& m);

@@ -6,7 +6,7 @@ NB_MODULE(_native, m) {
     cube::cpu_level();  // a wrong CUBE_CPU is told at once
     bind_errors();
     bind_cpu(m);
-    bind_checksum(m);
+    bind_files(m);
     bind_snappy(m);
     bind_table(m);
     bind_byte_values(m);

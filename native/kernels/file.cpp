@@ -31,6 +31,12 @@ std::string temporary_name(const std::string& path) {
     return path + ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(serial++);
 }
 
+int opened_to_write(const std::string& path, int how) {
+    const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | how, 0666);
+    if (descriptor < 0) throw OsError(errno, path);
+    return descriptor;
+}
+
 void sync_directory(const std::string& path) {
     const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (descriptor < 0) throw OsError(errno, path);
@@ -47,10 +53,10 @@ File File::open_to_read(const std::string& path) {
     return {descriptor, path};
 }
 
-File File::create(const std::string& path) {
-    const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (descriptor < 0) throw OsError(errno, path);
-    return {descriptor, path};
+File File::create(const std::string& path) { return {opened_to_write(path, O_EXCL), path}; }
+
+File File::create_or_empty(const std::string& path) {
+    return {opened_to_write(path, O_TRUNC), path};
 }
 
 File::File(File&& other) noexcept
@@ -112,6 +118,14 @@ void ReplacementFile::commit() {
     if (std::rename(temporary_path_.c_str(), path_.c_str()) != 0) throw OsError(errno, path_);
     committed_ = true;
     sync_directory(directory_of(path_));
+}
+
+void replace_file(const std::string& path, const std::string& temporary, std::string_view content) {
+    File file = File::create_or_empty(temporary);
+    file.write(content.data(), content.size());
+    file.sync_and_close();
+    if (std::rename(temporary.c_str(), path.c_str()) != 0) throw OsError(errno, path);
+    sync_directory(directory_of(path));
 }
 
 uint32_t crc32c_file(const std::string& path) {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace cube {
 
@@ -12,6 +13,8 @@ class File {
     static File open_to_read(const std::string& path);
     // Fails when `path` exists.
     static File create(const std::string& path);
+    // Empties the file when it exists.
+    static File create_or_empty(const std::string& path);
     File(File&& other) noexcept;
     File& operator=(File&&) = delete;
     ~File();
@@ -51,6 +54,10 @@ class ReplacementFile {
     File file_;
     bool committed_ = false;
 };
+
+// Writes a file under the name `temporary`, makes it durable and renames it to `path`, in whose
+// directory it is.
+void replace_file(const std::string& path, const std::string& temporary, std::string_view content);
 
 uint32_t crc32c_file(const std::string& path);
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cube_core._native import crc32c, crc32c_file
+from cube_core._native import crc32c, crc32c_file, replace_file
 
 
 def slow_crc32c(data: bytes) -> int:
@@ -42,3 +42,20 @@ def test_whole_file(tmp_path: Path) -> None:
         crc32c_file(str(tmp_path / "none"))
     with pytest.raises(IsADirectoryError):
         crc32c_file(str(tmp_path))
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path, temporary = tmp_path / "VERSION", tmp_path / ".VERSION.tmp"
+    temporary.write_text("left by a process that was killed")
+    for text in ("1_1\n", "2_2\n", ""):
+        replace_file(str(path), str(temporary), text.encode())
+        assert path.read_text() == text
+        assert not temporary.exists()
+    nowhere = tmp_path / "none" / "VERSION"
+    with pytest.raises(FileNotFoundError) as caught:
+        replace_file(str(nowhere), str(nowhere.with_name(".tmp")), b"3_3")
+    assert caught.value.filename == str(nowhere.with_name(".tmp"))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(IsADirectoryError, match="VERSION"):
+        replace_file(str(path), str(temporary), b"4_4")
