@@ -1,9 +1,9 @@
 """Builds the shard tables of a pass on one machine.
 
-The input is read once, batch by batch, and set aside per shard on the disk of the output; then
-one shard after the other is loaded and written as a table. So memory is bounded by the largest
-shard and one batch, whatever the size of the pass; a shard over the job's bound is refused as soon
-as its records are counted.
+The input is read once, batch by batch, and set aside per shard: in memory as far as the job's
+bound goes, on the disk of the output beyond that; then one shard after the other is written as a
+table. So whatever the size of the pass, memory needs to hold the largest shard and one batch only;
+a shard over the bound is refused as soon as its records are counted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 from cube_builder.base import check_like_base, width_without_values
 from cube_builder.job import REPORT_NAME, BuildJob, BuildReport, ShardReport
 from cube_builder.manifest import check_against_manifest
-from cube_builder.memory import MemoryBound, machine_memory_mb
+from cube_builder.memory import MemoryBound
 from cube_builder.pass_rows import pass_rows, row_bytes
 from cube_builder.quantize import Quantizer
 from cube_builder.shard_table import write_shard_table
@@ -64,15 +64,14 @@ def build(job: BuildJob, on_progress: OnProgress | None = None) -> BuildReport:
         sources = (open_source(path, deletions=job.delta) for path in files)
         value_bytes = common_width(sources, default=width_without_values(job, base))
     check_like_base(job, value_bytes, base)
-    memory_mb = machine_memory_mb() if job.memory_mb is None else job.memory_mb
     quantizer = Quantizer(job.quant, value_bytes, files[0])
     spilled_bytes = row_bytes(job, quantizer)
-    memory = MemoryBound(memory_mb, job.shard_num, spilled_bytes)
+    memory = MemoryBound(job.memory_mb, job.shard_num, spilled_bytes)
     with staged_directory(job.directory, _check_replaceable(job)) as staging:
         spill_directory = staging / _SPILL_NAME
         spill_directory.mkdir()
-        spill = ShardSpill(spill_directory, job.shard_num, spilled_bytes)
-        record_count = _spill_all(job, files, spill, quantizer, memory, report_progress)
+        spill = ShardSpill(spill_directory, job.shard_num, spilled_bytes, memory)
+        record_count = _spill_all(job, files, spill, quantizer, report_progress)
         shards = _write_tables(job, staging, spill, record_count, report_progress)
         shutil.rmtree(spill_directory)
         report = BuildReport(
@@ -122,7 +121,6 @@ def _spill_all(
     files: list[Path],
     spill: ShardSpill,
     quantizer: Quantizer,
-    memory: MemoryBound,
     report_progress: OnProgress,
 ) -> int:
     bytes_total = sum(open_source(path, deletions=job.delta).input_bytes for path in files)
@@ -132,8 +130,6 @@ def _spill_all(
         source = open_source(path, deletions=job.delta)
         for (keys, rows), offset in pass_rows(job, source, quantizer):
             spill.add(keys, rows)
-            for size in spill.largest_shards():
-                memory.require(*size)
             record_count += len(keys)
             report_progress(Progress("read", bytes_before + offset, bytes_total, record_count))
         bytes_before += source.input_bytes

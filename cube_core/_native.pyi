@@ -742,3 +742,44 @@ def snappy_decompress(data: Buffer, bytes_max: int) -> bytes:
         WireError: `data` is no Snappy (offset named).
         LimitError: it would be more than `bytes_max`; nothing is expanded.
     """
+
+# --------------------------------------------------------------------------- pairs cut over shards
+
+@final
+class ShardPairs:
+    """The pairs of a pass, cut over shards by `key % shard_num`, in the order they came: in memory,
+    and in files of `directory` beyond what `keep_in_memory` lets stay there. Thread-safe; the GIL
+    is released.
+
+    Args:
+        directory: exists; files of it are open no longer than a write takes, and those of a shard
+            that is not taken are left to the caller.
+        value_bytes: of every value; 0 when they have a width each.
+
+    Raises:
+        OSError: a file cannot be written, or read back as it was written.
+        MemoryError: there is not that much.
+    """
+
+    def __init__(self, directory: str, shard_num: int, value_bytes: int) -> None: ...
+    def add(
+        self,
+        keys: NDArray[np.uint64],
+        values: NDArray[np.uint8],
+        offsets: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Adds uint64[n] keys and uint8[n, value_bytes] values; or uint8[b] values end to end, of
+        up to 65,535 bytes, which int64[n + 1] offsets cut."""
+
+    def largest(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """The shard with the most pairs so far, and the one with the most bytes of values: each as
+        shard, pairs, bytes of values (0 where they have one width)."""
+
+    def keep_in_memory(self, bytes_max: int) -> None:
+        """When more is in memory, writes out the largest shards until half of it is free."""
+
+    def take(
+        self, shard: int
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.uint16] | None]:
+        """Gives all pairs of a shard away, and forgets them: keys uint64[n] and values
+        uint8[n, value_bytes]; or values uint8[b] end to end and their widths uint16[n]."""

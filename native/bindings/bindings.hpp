@@ -20,3 +20,4 @@ void bind_ctr_codec(nb::module_& m);
 void bind_ctr_frames(nb::module_& m);
 void bind_row_cache(nb::module_& m);
 void bind_sequence_file(nb::module_& m);
+void bind_shard_pairs(nb::module_& m);

@@ -17,4 +17,5 @@ NB_MODULE(_native, m) {
     bind_ctr_frames(m);
     bind_row_cache(m);
     bind_sequence_file(m);
+    bind_shard_pairs(m);
 }

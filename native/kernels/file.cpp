@@ -19,6 +19,7 @@ namespace cube {
 namespace {
 
 constexpr size_t kReadBlockBytes = size_t{1} << 20;
+constexpr size_t kReadOnceBytes = size_t{8} << 20;
 
 std::string directory_of(const std::string& path) {
     const size_t slash = path.rfind('/');
@@ -59,6 +60,10 @@ File File::create_or_empty(const std::string& path) {
     return {opened_to_write(path, O_TRUNC), path};
 }
 
+File File::open_to_append(const std::string& path) {
+    return {opened_to_write(path, O_APPEND), path};
+}
+
 File::File(File&& other) noexcept
     : descriptor_(std::exchange(other.descriptor_, -1)), path_(std::move(other.path_)) {}
 
@@ -88,6 +93,19 @@ size_t File::read_at(uint64_t offset, void* target, size_t size) const {
     return done;
 }
 
+size_t File::read_once(uint64_t offset, void* target, size_t size) const {
+    size_t done = 0;
+    while (done < size) {
+        const size_t wanted = std::min(size - done, kReadOnceBytes);
+        const size_t count = read_at(offset + done, static_cast<uint8_t*>(target) + done, wanted);
+        ::posix_fadvise(descriptor_, static_cast<off_t>(offset + done), static_cast<off_t>(count),
+                        POSIX_FADV_DONTNEED);
+        done += count;
+        if (count < wanted) break;
+    }
+    return done;
+}
+
 void File::write(const void* source, size_t size) {
     const uint8_t* at = static_cast<const uint8_t*>(source);
     while (size > 0) {
@@ -104,6 +122,26 @@ void File::write(const void* source, size_t size) {
 void File::sync_and_close() {
     if (::fsync(descriptor_) != 0) throw OsError(errno, path_);
     if (::close(std::exchange(descriptor_, -1)) != 0) throw OsError(errno, path_);
+}
+
+void WriteBehind::wrote(const File& file, size_t size) {
+    end_ += size;
+    if (end_ - started_ < kStepBytes) return;
+    const int descriptor = file.descriptor();
+    // Advice, which not every filesystem takes; what fails on the disk `fsync` will say.
+    ::sync_file_range(descriptor, static_cast<off64_t>(started_),
+                      static_cast<off64_t>(end_ - started_), SYNC_FILE_RANGE_WRITE);
+    // The step before is on the disk by now, or nearly.
+    const uint64_t before = std::exchange(started_, end_);
+    if (end_ <= cached_bytes_max_ || before <= dropped_) return;
+    const off64_t length = static_cast<off64_t>(before - dropped_);
+    const int failed = ::sync_file_range(
+        descriptor, static_cast<off64_t>(dropped_), length,
+        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    if (failed != 0 && (errno == EIO || errno == ENOSPC)) throw OsError(errno, file.path());
+    ::posix_fadvise(descriptor, static_cast<off_t>(dropped_), static_cast<off_t>(length),
+                    POSIX_FADV_DONTNEED);
+    dropped_ = before;
 }
 
 ReplacementFile::ReplacementFile(const std::string& path)
@@ -126,6 +164,10 @@ void replace_file(const std::string& path, const std::string& temporary, std::st
     file.sync_and_close();
     if (std::rename(temporary.c_str(), path.c_str()) != 0) throw OsError(errno, path);
     sync_directory(directory_of(path));
+}
+
+void remove_file(const std::string& path) {
+    if (::unlink(path.c_str()) != 0) throw OsError(errno, path);
 }
 
 uint32_t crc32c_file(const std::string& path) {

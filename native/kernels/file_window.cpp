@@ -22,8 +22,13 @@ bool FileWindow::fill(size_t size) {
     at_ = block_.get();
     const uint64_t unread = remaining() - available_;
     const size_t wanted = static_cast<size_t>(std::min<uint64_t>(unread, kBlockBytes - available_));
-    available_ += file_.read_at(offset_ + available_, block_.get() + available_, wanted);
+    available_ += read_ahead(offset_ + available_, block_.get() + available_, wanted);
     return size <= available_;
+}
+
+size_t FileWindow::read_ahead(uint64_t offset, uint8_t* target, size_t size) const {
+    return file_bytes_ > kCachedBytesMax ? file_.read_once(offset, target, size)
+                                         : file_.read_at(offset, target, size);
 }
 
 bool FileWindow::take(uint8_t* target, size_t size) {
@@ -32,7 +37,7 @@ bool FileWindow::take(uint8_t* target, size_t size) {
     const size_t at_hand = std::min(size, available_);
     std::memcpy(target, at_, at_hand);
     const size_t rest = size - at_hand;
-    if (file_.read_at(offset_ + at_hand, target + at_hand, rest) != rest) return false;
+    if (read_ahead(offset_ + at_hand, target + at_hand, rest) != rest) return false;
     advance(at_hand);
     offset_ += rest;
     return true;

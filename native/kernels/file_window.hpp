@@ -44,6 +44,7 @@ class FileWindow {
 
   private:
     bool fill(size_t size);
+    size_t read_ahead(uint64_t offset, uint8_t* target, size_t size) const;
 
     File file_;
     uint64_t file_bytes_;
