@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+from ctr_serving.batches import JOINED_BATCHES_MAX
 from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
 from ctr_serving.model_slot import ModelSlot
@@ -13,6 +15,8 @@ from ctr_serving.ops._op import ServedEngine
 from ctr_serving.run_queue import RunQueue
 from ctr_serving.sources import Source
 from cube_core.errors import ModelError, NotServingError
+
+log = logging.getLogger(__name__)
 
 
 class GeneralEngine:
@@ -27,6 +31,14 @@ class GeneralEngine:
         *,
         queue_timeout_s: float,
     ) -> None:
+        if conf.runtime_thread_num > JOINED_BATCHES_MAX:
+            log.warning(
+                "engine %s: runtime_thread_num=%d does nothing here: in a workflow every request"
+                " asks the shards at once, and the runs of an engine come one after the other;"
+                " more cores are taken by --workers",
+                conf.name,
+                conf.runtime_thread_num,
+            )
         self.conf = conf
         self.slot = slot
         self._source = source

@@ -140,14 +140,15 @@ class Network:
 
     def _check_recorded_rows(self) -> None:
         """Compares what `check_rows.npz` holds, `input.<name>`, `input.<name>.offsets` and
-        `output.<name>`, with what the model answers."""
+        `output.<name>`, with what the model answers; see `check_recorded_rows` for the arrays of a
+        manifest of format 1."""
         path = self.directory / CHECK_ROWS_NAME
         if not path.is_file():
             return
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-                recorded = dict(content)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                recorded = _named_by_input(dict(content), self.manifest)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ModelError(f"{path}: is no file of recorded rows: {error}") from error
         outputs = [name for name in self.manifest.outputs if f"output.{name}" in recorded]
         if not outputs:
@@ -212,6 +213,29 @@ def _default_rows(
         row = defaults.row(lookup.slot, use.dim, use.mean_row, where)
         rows.append(row if row.any() else None)
     return rows
+
+
+def _named_by_input(
+    recorded: dict[str, NDArray[Any]], manifest: NetworkManifest
+) -> dict[str, NDArray[Any]]:
+    """Recorded rows as `input.<name>` and `output.<name>`, also those recorded for a manifest of
+    format 1: the vectors of all lookups side by side."""
+    if "embeddings" not in recorded:
+        return recorded
+    embeddings = recorded["embeddings"]
+    named = {
+        f"input.{manifest.dense_input}": recorded["dense"],
+        f"output.{manifest.outputs[0]}": recorded["probabilities"],
+    }
+    begin = 0
+    for lookup in manifest.lookups:
+        end = begin + manifest.dicts[lookup.dict_name].dim
+        key, vectors = f"input.{lookup.input}", embeddings[:, begin:end]
+        if lookup.pooling == "sequence":
+            named[f"{key}.offsets"] = np.arange(len(embeddings) + 1)
+        named[key] = np.concatenate([named[key], vectors], axis=1) if key in named else vectors
+        begin = end
+    return named
 
 
 def _recorded_feed(recorded: dict[str, NDArray[Any]]) -> Feed:

@@ -6,6 +6,7 @@ Format 2 says it slot by slot; format 1, of the 26-slot op, is read as one confi
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -126,6 +127,24 @@ class NetworkManifest(BaseModel):
             raise ValueError(f"input {twice!r}: is filled twice; only pooled lookups may share one")
         if bool(self.dense_input) != bool(self.dense_dim):
             raise ValueError("dense_input, dense_dim: one stands without the other")
+
+    @cached_property
+    def whole_inputs(self) -> dict[str, tuple[tuple[int, Lookup], ...]]:
+        """The numbered lookups of every dict whose vectors all go to one input that takes no
+        others."""
+        inputs = {
+            name: {each.input for each in self.lookups if each.dict_name == name}
+            for name in self.dicts
+        }
+        whole = {}
+        for name, names in inputs.items():
+            into = [each for each in enumerate(self.lookups) if each[1].input in names]
+            is_alone = all(
+                each.dict_name == name and each.pooling != "sequence" for _, each in into
+            )
+            if len(names) == 1 and is_alone:
+                whole[name] = tuple(into)
+        return whole
 
     def version_of(self, dict_name: str) -> str:
         """The version that seeks of a dict pin."""

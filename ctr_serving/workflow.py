@@ -77,6 +77,10 @@ class Workflow:
         results: dict[str, Any] = {}
         for group in self._groups:
             context.check_deadline()
+            if len(group) == 1:
+                node, op = group[0]
+                results[node.name] = await _run(node, op, request, results)
+                continue
             answers = await asyncio.gather(
                 *(_run(node, op, request, results) for node, op in group), return_exceptions=True
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -34,17 +35,27 @@ async def look_up(call: OpCall, engine: str = "") -> Feed:
     manifest = call.engine(engine).manifest
     instances = call.instances
     _check_shapes(instances, manifest)
-    slots = _by_slot(instances, _slots_of(manifest))
-    start_s = time.perf_counter()
-    found = await asyncio.gather(
-        *(_seek(call, engine, dict_name, slots) for dict_name in manifest.dicts)
-    )
-    call.request.counters.observe("seek", time.perf_counter() - start_s)
-    vectors = {index: each for of_dict in found for index, each in of_dict.items()}
     is_single = instances.is_single
+    whole = manifest.whole_inputs if is_single else {}
+    slots = _by_slot(instances, _slots_of(manifest, whole))
     feed: dict[str, NDArray[Any] | Ragged] = {}
+    vectors: dict[int, Ragged] = {}
+    seeks = [
+        _seek_whole(call, engine, dict_name, feed)
+        if dict_name in whole
+        else _seek(call, engine, dict_name, slots, vectors)
+        for dict_name in manifest.dicts
+    ]
+    start_s = time.perf_counter()
+    if len(seeks) == 1:
+        await seeks[0]
+    else:
+        await asyncio.gather(*seeks)
+    call.request.counters.observe("seek", time.perf_counter() - start_s)
     side_by_side: dict[str, list[NDArray[np.float32]]] = {}
-    for index, lookup in enumerate(manifest.lookups):
+    for index, lookup in enumerate(manifest.lookups if vectors else ()):
+        if lookup.dict_name in whole:
+            continue
         if lookup.pooling == "sequence":
             feed[lookup.input] = vectors[index]
         else:
@@ -60,19 +71,46 @@ async def look_up(call: OpCall, engine: str = "") -> Feed:
     return feed
 
 
+async def _seek_whole(
+    call: OpCall, engine: str, dict_name: str, feed: dict[str, NDArray[Any] | Ragged]
+) -> None:
+    """Fills the input that all vectors of a dict go to, one id a slot, and no others: they are
+    asked for as they lie in it."""
+    manifest, instances = call.engine(engine).manifest, call.instances
+    lookups = manifest.whole_inputs[dict_name]
+    slots = [lookup.slot for _, lookup in lookups]
+    ids = instances.ids.reshape(instances.rows, -1)
+    if slots != list(range(instances.slots)):
+        ids = ids[:, slots]
+    found = await call.engine(engine).seek(dict_name, ids.reshape(-1))
+    if found.status.any():
+        by_slot = found.rows.reshape(*ids.shape, -1)
+        status = found.status.reshape(ids.shape)
+        one_each = np.arange(instances.rows + 1)
+        for place, (index, lookup) in enumerate(lookups):
+            default_row = call.engine(engine).served.network.default_rows[index]
+            of_slot = Ragged(ids[:, place], one_each)
+            _fill(call, lookup, of_slot, by_slot[:, place], status[:, place], default_row)
+        _tell_degraded(call, int((status == STATUS_FAILED).sum()), found)
+    feed[lookups[0][1].input] = found.rows.reshape(instances.rows, -1)
+
+
 async def _seek(
-    call: OpCall, engine: str, dict_name: str, slots: dict[int, Ragged]
-) -> dict[int, Ragged]:
-    """The vectors of all lookups in one dict, by number of the lookup."""
+    call: OpCall,
+    engine: str,
+    dict_name: str,
+    slots: dict[int, Ragged],
+    vectors: dict[int, Ragged],
+) -> None:
+    """Puts down the vectors of all lookups in one dict, by number of the lookup."""
     manifest = call.engine(engine).manifest
     lookups = [
         (index, each) for index, each in enumerate(manifest.lookups) if each.dict_name == dict_name
     ]
     if not lookups:
-        return {}
+        return
     ids = np.concatenate([slots[lookup.slot].values for _, lookup in lookups])
     found = await call.engine(engine).seek(dict_name, ids)
-    vectors: dict[int, Ragged] = {}
     is_whole = not found.status.any()
     begin = 0
     degraded = 0
@@ -86,9 +124,7 @@ async def _seek(
             degraded += int((status == STATUS_FAILED).sum())
         vectors[index] = Ragged(rows, offsets)
         begin = end
-    if degraded:
-        _tell_degraded(call, degraded, found)
-    return vectors
+    _tell_degraded(call, degraded, found)
 
 
 def _fill(
@@ -126,6 +162,8 @@ def _fill(
 
 
 def _tell_degraded(call: OpCall, keys_num: int, found: SeekResult) -> None:
+    if not keys_num:
+        return
     reasons = "; ".join(str(error) for error in found.errors)
     text = f"degraded: {keys_num} keys have the default vector, for their shards failed: {reasons}"
     trace = call.request.trace
@@ -136,13 +174,19 @@ def _by_slot(instances: Instances, wanted: set[int]) -> dict[int, Ragged]:
     """The ids of each slot."""
     if not instances.is_single:
         return {slot: instances.slot(slot) for slot in wanted}
+    if not wanted:
+        return {}
     ids = np.ascontiguousarray(instances.ids.reshape(instances.rows, -1).T)
     one_each = np.arange(instances.rows + 1)
     return {slot: Ragged(ids[slot], one_each) for slot in wanted}
 
 
-def _slots_of(manifest: NetworkManifest) -> set[int]:
-    return {each.slot for each in manifest.lookups} | {each.slot for each in manifest.ids}
+def _slots_of(manifest: NetworkManifest, whole: Collection[str]) -> set[int]:
+    """Those whose ids are needed slot by slot."""
+    if len(whole) == len(manifest.dicts) and not manifest.ids:
+        return set()
+    lookups = [each.slot for each in manifest.lookups if each.dict_name not in whole]
+    return {*lookups, *(each.slot for each in manifest.ids)}
 
 
 def _check_shapes(instances: Instances, manifest: NetworkManifest) -> None:

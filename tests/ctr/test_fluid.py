@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ctr_serving.check_rows import CHECK_ROWS_NAME
 from ctr_serving.engine import Engine
 from ctr_serving.feeds import Ragged
 from ctr_serving.network import Network
@@ -53,6 +54,8 @@ def test_the_criteo_network_is_run_with_one_vector_a_slot(
     ids, dense = requests_of(rows_num)
     rows = embedding(ids, seed=1).reshape(rows_num, -1)
     wanted = fluid_probabilities(SEED, np.concatenate([rows, dense], axis=1))
+    np.savez(tmp_path / CHECK_ROWS_NAME, embeddings=rows, dense=dense, probabilities=wanted)
+    assert Network.load(tmp_path).manifest.version == "1_1"
     for engine.onednn_rows_min in (1, 256):
         np.testing.assert_allclose(engine.predict(rows, dense), wanted, atol=1e-6, rtol=0)
 

@@ -11,6 +11,7 @@ import pytest
 
 from ctr_serving.check_rows import CHECK_ROWS_NAME
 from ctr_serving.engine import Engine
+from ctr_serving.network import Network
 from cube_core.errors import ModelError
 from tests.ctr.models import (
     direct_probabilities,
@@ -93,6 +94,19 @@ def record(model: Path, **changes: Any) -> None:
 def test_recorded_rows_let_the_right_model_through(fused: Path) -> None:
     record(fused)
     assert Engine.load(fused).manifest.version == "1_1"
+    assert Network.load(fused).manifest.version == "1_1"
+
+
+def test_recorded_rows_are_those_of_general_ops_too(fused: Path) -> None:
+    write_manifest(fused, "1_1")
+    record(fused)
+    assert Network.load(fused).manifest.version == "1_1"
+    record(fused, probabilities=np.full((4, 2), 0.25, np.float32))
+    with pytest.raises(ModelError, match="answers another output"):
+        Network.load(fused)
+    record(fused, dense=np.zeros((4, 12), np.float32))
+    with pytest.raises(ModelError, match="cannot be run"):
+        Network.load(fused)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,14 @@ from tests.ctr.op_bench import (
     DEEP,
     DENSE_DIM,
     FAILED_ID,
+    LOOKUPS,
     WIDE,
     WRONG_ID,
     Bench,
     Counts,
     confs_of,
     feed_of,
+    manifest,
     request_of,
 )
 
@@ -56,10 +60,39 @@ async def test_slots_dicts_and_pooling_as_the_manifest_says(
     assert sorted(bench.tables.asked) == [(DEEP, "7_7", ids_num), (WIDE, "7_8", ids_num)]
 
 
-async def test_missing_ids_get_the_default_of_their_slot(two_dicts: Path, tmp_path: Path) -> None:
+async def test_an_input_of_some_slots_in_another_order(two_dicts: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(two_dicts, model)
+    order = [2, 0, 2]
+    lookups = [each for each in LOOKUPS if each["dict"] == DEEP]
+    lookups += [{"slot": slot, "dict": WIDE, "input": "wide"} for slot in order]
+    write_network_manifest(model, "7_7", **{**manifest(), "lookups": lookups})
+    bench = Bench(confs_of(tmp_path), {"slots": SlotsOp}, model)
+    payload, by_slot, dense = request_of([[1, 1, 1]] * 5, ids=[99, 3, 4, 99, 5])
+    feed = feed_of(by_slot, dense)
+    feed["wide"] = feed["wide"][:, order]
+    found, _, _ = await bench.ask(payload)
+    np.testing.assert_allclose(found, run_directly(two_dicts, feed), atol=1e-6, rtol=0)
+    assert bench.counters.missing_by_slot.tolist() == [4, 0, 0]
+
+
+def test_a_setting_without_effect_is_told(
+    two_dicts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (conf,) = confs_of(tmp_path)
+    Bench([conf], {"slots": SlotsOp}, two_dicts)
+    assert "runtime_thread_num" not in caplog.text
+    Bench([replace(conf, runtime_thread_num=4)], {"slots": SlotsOp}, two_dicts)
+    assert "engine main: runtime_thread_num=4 does nothing here" in caplog.text
+
+
+@pytest.mark.parametrize("counts", [[[2, 1, 1], [1, 1, 1]], [[1, 1, 1], [1, 1, 1]]])
+async def test_missing_ids_get_the_default_of_their_slot(
+    two_dicts: Path, tmp_path: Path, counts: Counts
+) -> None:
     extra = "default_embeddings { slot: 0 values: 0.25 }"
     bench = Bench(confs_of(tmp_path, extra), {"slots": SlotsOp}, two_dicts)
-    payload, by_slot, dense = request_of([[2, 1, 1], [1, 1, 1]], ids=[99, 3])
+    payload, by_slot, dense = request_of(counts, ids=[99, 3])
     found, _, _ = await bench.ask(payload)
     feed = feed_of(by_slot, dense)
     feed["deep_0"][0] += 0.25
