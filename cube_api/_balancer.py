@@ -43,16 +43,29 @@ class Replicas:
     def __init__(self, replicas: list[Replica], load_balancer: str) -> None:
         self._replicas = replicas
         self._order = _order_named(load_balancer, replicas)
+        self._version: str | None = None
 
     def in_order(self, first_key: int) -> list[Replica]:
         """All of them, the one to ask first in front, those that are put aside at the end."""
         if len(self._replicas) == 1:
             return self._replicas
         live = [replica for replica in self._replicas if not replica.health.is_aside]
-        if len(live) == len(self._replicas):
-            return self._order(live, first_key)
+        if len(live) in (0, len(self._replicas)):
+            return self._order(self._replicas, first_key)
         aside = [replica for replica in self._replicas if replica.health.is_aside]
         return (self._order(live, first_key) if len(live) > 1 else live) + aside
+
+    def answered_from(self, version: str | None) -> None:
+        """Takes note of the version that one of them serves: while it changes from answer to
+        answer, some of them may be late."""
+        if version == self._version:
+            return
+        before, self._version = self._version, version
+        if before is None or len(self._replicas) == 1:
+            return
+        now_s = time.monotonic()
+        for replica in self._replicas:
+            replica.health.doubt(now_s)
 
 
 def _order_named(load_balancer: str, replicas: Sequence[Replica]) -> Order:

@@ -172,6 +172,8 @@ class SeekCall(Generic[R]):
         self._settle(shard, ask)
         shard.version = self._decode(shard, outcome)
         shard.answer = outcome
+        if shard.pin is None:
+            self._dict.shards[shard.number].answered_from(shard.version)
         if self._version is not None and shard.version != self._version:
             raise VersionNotLoadedError(
                 f"{self._name(shard)}: answered from version {shard.version!r} although"

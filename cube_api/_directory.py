@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cube_api._conf_source import ConfSource
 from cube_api._health import EndpointHealth, HealthBoard
-from cube_api._probe import answers
+from cube_api._probe import answers, is_late
 from cube_api._topology import Topology
 from cube_core.conf.cube_conf import DictConf
 from cube_core.errors import ConfError
@@ -38,7 +38,7 @@ class Directory:
 
     def __init__(self, conf: Path | str | Mapping[str, DictConf]) -> None:
         me = weakref.ref(self)
-        self._board = HealthBoard(lambda health: _put_aside(me, health))
+        self._board = HealthBoard(lambda health: _put_aside(me, health), lambda: _wake(me))
         self._source = ConfSource(conf, self._board)
         self._topology = self._source.read()
         self._tenders: dict[int, _Tender] = {}
@@ -58,7 +58,7 @@ class Directory:
             tender.wake()
 
     def wake(self) -> None:
-        """A server was put aside: the thread has to probe it."""
+        """A server was put aside, or may be late: the thread has to probe it."""
         if not self._closed:
             self._tender().wake()
 
@@ -72,8 +72,10 @@ class Directory:
             return None
         if self._source.is_watched and self._source.may_have_changed():
             self._reload()
-        aside = self._board.aside()
-        for health in aside:
+        for health in self._board.doubted():
+            if not self._closed:
+                self._ask_whether_late(health)
+        for health in self._board.aside():
             if not self._closed and time.monotonic() >= health.probe_due_s:
                 self._probe(health)
         waits_s = [health.probe_due_s - time.monotonic() for health in self._board.aside()]
@@ -102,6 +104,11 @@ class Directory:
         self._board.keep_only(topology.endpoints())
         log.info("%s: took over a changed topology", self._source.origin)
 
+    def _ask_whether_late(self, health: EndpointHealth) -> None:
+        tls = self._topology.tls_of(health.endpoint)
+        within_s = self._topology.connect_timeout_s
+        health.asked_whether_late(is_late(health.endpoint, within_s=within_s, tls=tls))
+
     def _probe(self, health: EndpointHealth) -> None:
         limit_s = health.answer_limit_s or self._topology.connect_timeout_s
         tls = self._topology.tls_of(health.endpoint)
@@ -112,9 +119,13 @@ class Directory:
 
 
 def _put_aside(directory: weakref.ref[Directory], health: EndpointHealth) -> None:
+    log.warning("%s is put aside: it failed, was too slow, or is late", health.endpoint)
+    _wake(directory)
+
+
+def _wake(directory: weakref.ref[Directory]) -> None:
     found = directory()
     if found is not None:
-        log.warning("%s is put aside: it failed or was too slow several times", health.endpoint)
         found.wake()
 
 

@@ -1,4 +1,4 @@
-"""Asks a server that was put aside whether it may be used again."""
+"""Asks a server whether it may be used."""
 
 from __future__ import annotations
 
@@ -30,8 +30,23 @@ def answers(endpoint: Endpoint, *, within_s: float, tls: ClientTls | None = None
         connection.close()
 
 
+def is_late(endpoint: Endpoint, *, within_s: float, tls: ClientTls | None = None) -> bool:
+    """Whether it says that it is not ready. One that cannot be asked is not late: that is for
+    seeks to find out."""
+    try:
+        connection = BlockingConnection(endpoint, connect_timeout_s=within_s, tls=tls)
+    except RpcError:
+        return False
+    try:
+        return not _is_ready(connection, within_s)
+    except RpcError:
+        return False
+    finally:
+        connection.close()
+
+
 def _is_ready(connection: BlockingConnection, within_s: float) -> bool:
-    """Of a server that was away while others switched: whether it has caught up. Servers of the
+    """Whether it serves the version that it was told to, if it was told any. Servers of the
     original, and those that do not tell everybody, are taken for ready."""
     frame = connection.call(
         "rec.mcube.ControlService", "cmd", b"", timeout_s=within_s, attachment=_STATUS

@@ -15,7 +15,7 @@ BALANCERS = ["rr", "random", "wr", "la", "c_murmurhash", ""]
 
 
 def new_replicas(count: int) -> list[Replica]:
-    board = HealthBoard(lambda _: None)
+    board = HealthBoard(lambda _: None, lambda: None)
     endpoints = [Endpoint(f"h{number}", 1) for number in range(count)]
     return [Replica(endpoint, 1, board.of(endpoint)) for endpoint in endpoints]
 

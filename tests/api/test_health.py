@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 
 from cube_api import SeekTimeoutError
-from cube_api._health import FAILURES_MAX, PROBE_INTERVAL_MAX_S, EndpointHealth, HealthBoard
+from cube_api._health import (
+    DOUBT_INTERVAL_S,
+    FAILURES_MAX,
+    PROBE_INTERVAL_MAX_S,
+    EndpointHealth,
+    HealthBoard,
+)
 from cube_core._native import encode_error_frame
 from cube_core.endpoint import Endpoint
 from tests.api.conftest import NewClient, NewPeer
@@ -28,6 +34,7 @@ from tests.api.peers import (
 from tests.api.shard_servers import endpoint_of, new_shard, shard_server
 from tests.processes import Role
 from tests.prpc_peer import Peer
+from tests.server.client import ServerClient
 from tests.waiting import wait_until
 
 KEYS = np.arange(10, dtype=np.uint64)
@@ -35,7 +42,7 @@ KEYS = np.arange(10, dtype=np.uint64)
 
 def new_health() -> tuple[EndpointHealth, list[EndpointHealth]]:
     put_aside: list[EndpointHealth] = []
-    return EndpointHealth(Endpoint("h", 1), put_aside.append), put_aside
+    return EndpointHealth(Endpoint("h", 1), put_aside.append, lambda: None), put_aside
 
 
 def test_failures_in_a_row_put_a_server_aside() -> None:
@@ -74,7 +81,7 @@ def test_probes_grow_rarer_up_to_a_bound() -> None:
 
 
 def test_requests_in_flight_end_however_they_end() -> None:
-    health = HealthBoard(lambda _: None).of(Endpoint("h", 1))
+    health = HealthBoard(lambda _: None, lambda: None).of(Endpoint("h", 1))
     for number in range(4):
         health.sent(number, 0.0)
     health.answered(0)
@@ -192,6 +199,47 @@ def test_a_killed_replica_fails_no_seek_and_is_used_again(
         revived = start_server("a", endpoints[0].port)
         wait_until(lambda: _requests_of(revived) > 100 or load.failures, 15.0, "seeks to it")
     assert load.failures == []
+
+
+def test_a_late_replica_is_left_out_until_it_has_caught_up(
+    new_client: NewClient, start_server: Callable[..., Role], tmp_path: Path
+) -> None:
+    """It failed no seek, and says itself that it should serve another version."""
+    for name in ("a", "b"):
+        new_shard(tmp_path / name, 0, shard_num=1)
+    first, late = start_server("a"), start_server("b")
+    client = new_client(conf_of([[endpoint_of(first), endpoint_of(late)]], timeout=10_000))
+    with ServerClient(first) as operator:
+        operator.state("enable", version="2_2")
+
+    def versions() -> set[str | None]:
+        return {client.seek("d", KEYS).version for _ in range(10)}
+
+    assert versions() == {"1_1", "2_2"}
+    with ServerClient(late) as operator:
+        assert versions() == {"1_1", "2_2"}, "it was told nothing, and may be the one that is right"
+        operator.state("want", version="2_2")
+        wait_until(lambda: versions() == {"2_2"}, 60.0, "the late one to be left out")
+        requests_num = _requests_of(late)
+        operator.state("enable", version="2_2")
+        wait_until(lambda: versions() and _requests_of(late) > requests_num + 10, 60.0, "its seeks")
+    assert versions() == {"2_2"}
+
+
+def test_one_that_is_doubted_is_asked_now_and_then() -> None:
+    asked: list[None] = []
+    board = HealthBoard(lambda _: None, lambda: asked.append(None))
+    health = board.of(Endpoint("h", 1))
+    for now_s in (10.0, 10.1, 10 + DOUBT_INTERVAL_S / 2):
+        health.doubt(now_s)
+    assert board.doubted() == [health]
+    health.asked_whether_late(False)
+    assert (board.doubted(), health.is_aside, len(asked)) == ([], False, 1)
+    health.doubt(10 + DOUBT_INTERVAL_S)
+    health.asked_whether_late(True)
+    assert (board.doubted(), health.is_aside, len(asked)) == ([], True, 2)
+    health.doubt(10 + 3 * DOUBT_INTERVAL_S)
+    assert len(asked) == 2, "probes are for those that are aside"
 
 
 def _requests_of(role: Role) -> int:
