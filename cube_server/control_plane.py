@@ -20,7 +20,7 @@ from cube_core.log import fields as log_fields
 from cube_server.background import let_requests_pass
 from cube_server.control import READING_COMMANDS, Command, Control, parse_command
 from cube_server.counters import Counts
-from cube_server.dict_directories import check_new_dict, found_dicts
+from cube_server.dict_directories import check_new_dict, found_dicts, holds_dict
 from cube_server.download import Downloads
 from cube_server.loaded import LoadedTable
 from cube_server.opening import TableOpener
@@ -131,6 +131,7 @@ class ControlPlane:
         self._publish = publish
         self._on_change: Callable[[bool], object] = lambda _: None
         self._arriving: dict[str, ServedDict] = {}
+        self._taking_in = asyncio.Lock()
         if settings.dict_names:
             self.dicts = [ServedDict(settings, name, publish) for name in settings.dict_names]
         else:
@@ -272,11 +273,26 @@ class ControlPlane:
         self.dicts.append(dict_)
         log.info("dict %s is new and will be served", dict_.name)
 
+    async def _take_in_copied(self, name: str) -> None:
+        """A dict whose directory was put there since the start is served from its first command
+        on."""
+        if self._settings.dict_names or name in self._arriving:
+            return
+        async with self._taking_in:
+            if any(each.shown_name == name for each in self.dicts):
+                return
+            if await asyncio.to_thread(holds_dict, self._settings.data_dir, name):
+                copied = self._arriving[name] = self._found(name)
+                await asyncio.to_thread(copied.store.open)
+                await self._take_in(copied)
+
     async def _dict_of(self, command: Command) -> ServedDict | None:
         """The dict that a command is for; None for the download of a new one."""
         name = command.get("dict_name")
         if name in (None, ""):
             return self.dicts[0]
+        if command["cmd"] not in READING_COMMANDS:
+            await self._take_in_copied(str(name))
         for each in self.dicts:
             if await each.takes(name):
                 return each

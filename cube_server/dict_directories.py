@@ -20,6 +20,15 @@ def found_dicts(data_dir: Path) -> tuple[str, ...]:
     return ("", *named) if not named or _holds_versions(DataDirectory(data_dir)) else named
 
 
+def holds_dict(data_dir: Path, name: str) -> bool:
+    """Whether there is a dict of this name beside versions, served or not.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    return _is_name(name) and _holds_versions(DataDirectory(data_dir / name, name))
+
+
 def check_new_dict(data_dir: Path, name: str) -> None:
     """Checks that a dict of this name can have a directory beside versions.
 
@@ -39,8 +48,7 @@ def _named_dicts(data_dir: Path) -> Iterator[str]:
         return
     for each in data_dir.iterdir():
         # A version's directory has tables; a dict's has directories of them.
-        named = each.is_dir() and _is_name(each.name)
-        if named and _holds_versions(DataDirectory(each, each.name)):
+        if each.is_dir() and holds_dict(data_dir, each.name):
             yield each.name
 
 

@@ -80,6 +80,27 @@ def test_dicts_found_in_the_directory_and_new_ones(tmp_path: Path, url: Url, wor
         assert first_value(client, "fresh") == 7e6
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_dict_that_was_copied_there_needs_no_restart(tmp_path: Path, workers: int) -> None:
+    def copy(name: str, base: int) -> None:
+        path = tmp_path / "data" / name / f"{base}_{base}" / f"{name}_part0.table"
+        make_table(path, base, dict_name=name)
+
+    copy("users", 1)
+    (tmp_path / "data" / "users" / "VERSION").write_text("1_1")
+    arguments = ["--port=0", "--grpc_port=-1", "--data_dir=data", f"--workers={workers}"]
+    with running("cube_server.main", arguments, cwd=tmp_path) as role, ServerClient(role) as client:
+        copy("items", 2)
+        assert "is not served; served: users" in client.command("status", dict_name="items").text
+        assert client.state("bg_load_base", dict_name="items", version="2") == ("", "2_2", 2)
+        client.state("bg_switch", dict_name="items")
+        assert first_value(client, "items") == 2e6
+        assert first_value(client, "users") == first_value(client, None) == 1e6
+        assert set(client.status()["dicts"]) == {"items", "users"}
+        for name in ("nothing", "../users", "1_1"):
+            assert "is not served" in client.command("enable", dict_name=name, version="1").text
+
+
 def test_a_dict_beside_that_of_an_unnamed_server(tmp_path: Path, url: Url) -> None:
     """The first dict that comes has the data directory to itself, others have one in it."""
     arguments = ["--port=0", "--grpc_port=-1", "--data_dir=data"]
