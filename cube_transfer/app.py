@@ -18,6 +18,8 @@ from cube_transfer.control_routes import control_router
 from cube_transfer.daemon import Daemon
 from cube_transfer.metrics import TransferMetrics
 from cube_transfer.original_routes import original_router
+from cube_transfer.page.listeners import Listeners
+from cube_transfer.page.routes import page_router
 from cube_transfer.status import history_of, status_of
 
 FILES_PATH = "/files"
@@ -28,12 +30,16 @@ class _TableResponse(FileResponse):
     chunk_size = 1 << 20
 
 
-def create_app(daemon: Daemon, access: Access | None = None) -> FastAPI:
+def create_app(
+    daemon: Daemon, access: Access | None = None, listeners: Listeners | None = None
+) -> FastAPI:
     """`GET /files/<version>/<dict_name>_part<shard>.table`, `/status`, `/history`, `/metrics`,
-    `/health`; the commands of `control_routes`, the original's answers of `original_routes`.
+    `/health`; the commands of `control_routes`, the original's answers of `original_routes`; the
+    page.
 
     Args:
         access: who may ask what; without it, commands are taken from this machine only.
+        listeners: those of the page.
     """
     access = access or Access()
     reading = [readers_only(access)]
@@ -70,6 +76,7 @@ def create_app(daemon: Daemon, access: Access | None = None) -> FastAPI:
     async def health() -> PlainTextResponse:
         return PlainTextResponse("OK")
 
+    app.include_router(page_router(listeners or Listeners(), access))
     app.include_router(control_router(daemon, access))
     app.include_router(original_router(daemon, daemon.settings.files_url), dependencies=reading)
     return app

@@ -18,10 +18,10 @@ _TEXT_MAX = 500
 
 
 class ServersHttp:
-    """HTTP to the shard servers, which are never behind the proxy of the environment.
+    """HTTP to the servers, which are never behind the proxy of the environment.
 
     Args:
-        token: that comes with every command; "" for none.
+        token: that comes with every request; "" for none.
         tls: what the servers speak; None for plain HTTP.
     """
 
@@ -36,13 +36,22 @@ class ServersHttp:
         self, endpoint: Endpoint, path: str, body: dict[str, Any], timeout: httpx.Timeout
     ) -> httpx.Response:
         """Raises httpx.RequestError: there is no answer."""
+        return await self._current().post(self._url(endpoint, path), json=body, timeout=timeout)
+
+    async def get(self, endpoint: Endpoint, path: str, timeout: httpx.Timeout) -> httpx.Response:
+        """Raises httpx.RequestError: there is no answer."""
+        return await self._current().get(self._url(endpoint, path), timeout=timeout)
+
+    def _url(self, endpoint: Endpoint, path: str) -> str:
+        return f"{'https' if self._tls else 'http'}://{endpoint}{path}"
+
+    def _current(self) -> httpx.AsyncClient:
         if self._tls is not None and self._tls.context() is not self._context:
             # Its files were replaced. Requests under way end on the client they began with.
             self._retired.append(self._client)
             self._context = self._tls.context()
             self._client = self._open()
-        scheme = "https" if self._tls else "http"
-        return await self._client.post(f"{scheme}://{endpoint}{path}", json=body, timeout=timeout)
+        return self._client
 
     async def __aenter__(self) -> ServersHttp:
         return self

@@ -12,7 +12,7 @@ from cube_core.access import Access
 from cube_core.conf.transfer_conf import read_transfer_conf
 from cube_core.tls import TlsFiles
 from cube_transfer.commands import CONFIG_DEFAULT, Root, add_commands
-from cube_transfer.limits import REPLICA_DEADLINE_S
+from cube_transfer.limits import REPLICA_DEADLINE_S, SAMPLE_INTERVAL_S
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -55,6 +55,14 @@ def transfer(
             help="A server that fails for so long is left behind when its shard has another.",
         ),
     ] = REPLICA_DEADLINE_S,
+    sample_interval_s: Annotated[
+        float,
+        typer.Option(
+            "--sample_interval_s",
+            min=1,
+            help="How often the page looks at what every server counts.",
+        ),
+    ] = SAMPLE_INTERVAL_S,
     read_token_file: command_line.ReadTokenFile = "",
     operate_token_file: command_line.OperateTokenFile = "",
     tls_cert_file: command_line.TlsCertFile = "",
@@ -66,7 +74,7 @@ def transfer(
 
     Without a command: watches the donefile of transfer.conf, pulls every new pass, has it built
     into shard tables, ships them to every server, loads them everywhere, switches all servers, then
-    publishes the dense model. GET /status tells how far it is.
+    publishes the dense model. Its page, http://<host>:<port>/, shows all that.
 
     Example: cube-transfer --config=conf/transfer.conf
     """
@@ -89,6 +97,7 @@ def transfer(
         port=conf.wget_port if port is None else port,
         state_dir=Path(state_dir or Path(conf.tmp_address) / "state"),
         replica_deadline_s=replica_deadline_s,
+        sample_interval_s=sample_interval_s,
         access=access,
         tls=tls,
     )

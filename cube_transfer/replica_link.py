@@ -23,6 +23,8 @@ class ReplicaLink:
         self.replica = replica
         self.versions: ReplicaVersions | None = None
         """As last seen; None = never reached."""
+        self.seen_at_s = 0.0
+        """`time.monotonic()` of that."""
         self.error = ""
         """Why the last attempt failed; "" after a success."""
         self.attempts = 0
@@ -38,6 +40,7 @@ class ReplicaLink:
 
     async def refresh(self) -> ReplicaVersions:
         self.versions = await self._client.status()
+        self.seen_at_s = time.monotonic()
         return self.versions
 
     async def ensure_shipped(self, tables: TableStack) -> None:

@@ -21,7 +21,9 @@ from cube_core.tls import ClientTls, ServerTls, TlsFiles
 from cube_transfer.app import FILES_PATH, create_app
 from cube_transfer.control_client import ServersHttp
 from cube_transfer.daemon import Daemon
-from cube_transfer.limits import REPLICA_DEADLINE_S
+from cube_transfer.limits import REPLICA_DEADLINE_S, SAMPLE_INTERVAL_S
+from cube_transfer.page.page import Page
+from cube_transfer.page.sampling import Sampler
 from cube_transfer.settings import Settings
 from cube_transfer.state import State
 from cube_transfer.together import all_together
@@ -39,6 +41,7 @@ def run(
     port: int,
     state_dir: Path,
     replica_deadline_s: float = REPLICA_DEADLINE_S,
+    sample_interval_s: float = SAMPLE_INTERVAL_S,
     access: Access,
     tls: TlsFiles,
 ) -> None:
@@ -57,7 +60,7 @@ def run(
             port = listener.getsockname()[1]
             scheme = "https" if tls.cert_file else "http"
             files_url = f"{scheme}://{conf.transfer_address}:{port}{FILES_PATH}"
-            settings = Settings(conf, files_url, replica_deadline_s)
+            settings = Settings(conf, files_url, replica_deadline_s, sample_interval_s)
             asyncio.run(_serve(settings, listener, state, access, tls))
 
 
@@ -66,14 +69,18 @@ async def _serve(
 ) -> None:
     conf, port = settings.conf, listener.getsockname()[1]
     _warn_of(conf, listener.getsockname()[0])
+    client_tls = ClientTls(tls) if tls != TlsFiles() else None
     async with (
         httpx.AsyncClient(timeout=_SOURCE_TIMEOUT, follow_redirects=True) as source_http,
-        ServersHttp(access.operate_token, ClientTls(tls) if tls != TlsFiles() else None) as servers,
+        ServersHttp(access.operate_token, client_tls) as servers,
+        # Who only looks shows the lesser token.
+        ServersHttp(access.read_token or access.operate_token, client_tls) as looking,
     ):
         daemon = Daemon(settings, state, source_http, servers)
+        page = Page(daemon, Sampler(conf, looking, settings.sample_interval_s))
         server = _HttpServer(
             uvicorn.Config(
-                create_app(daemon, access),
+                create_app(daemon, access, page.listeners),
                 log_config=None,
                 log_level=logging.WARNING,
                 access_log=False,
@@ -84,7 +91,7 @@ async def _serve(
             on_started=lambda: print(f"cube-transfer ready: port={port}", flush=True),
         )
         work = asyncio.ensure_future(
-            all_together([server.serve_until_cancelled(listener), daemon.run()])
+            all_together([server.serve_until_cancelled(listener), daemon.run(), page.run()])
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

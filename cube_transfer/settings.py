@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cube_core.conf.transfer_conf import TransferConf
-from cube_transfer.limits import REPLICA_DEADLINE_S
+from cube_transfer.limits import REPLICA_DEADLINE_S, SAMPLE_INTERVAL_S
 from cube_transfer.source import PulledPass
 
 POLLS_PER_RECONCILE = 3
@@ -17,12 +17,14 @@ class Settings:
     """The configuration and what follows from it.
 
     `files_url` is where the shard servers fetch tables: the daemon's own HTTP port. A replica that
-    fails for `replica_deadline_s` holds up no deployment any more.
+    fails for `replica_deadline_s` holds up no deployment any more. The page looks at every server
+    each `sample_interval_s`.
     """
 
     conf: TransferConf
     files_url: str
     replica_deadline_s: float = REPLICA_DEADLINE_S
+    sample_interval_s: float = SAMPLE_INTERVAL_S
 
     @property
     def reconcile_interval_s(self) -> float:

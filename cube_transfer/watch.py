@@ -49,6 +49,8 @@ class DonefileWatch:
         self.reading = DonefileReading()
         self.error = ""
         """Why the donefile cannot be read at present."""
+        self.is_missing = False
+        """That reason is that nobody has written one yet."""
         self.changed = changed or asyncio.Event()
         self._interval_ms = poll_interval_ms
         self._parse = functools.partial(parse_donefile, address=address, of_patches=of_patches)
@@ -62,11 +64,12 @@ class DonefileWatch:
             try:
                 data = await until_done(self._source.read, on_failure=self._note_failure)
             except _NotThereYetError:
+                self.is_missing = True
                 # No fault before the first pass, so the next look is not put off.
                 self.error = f"{shown(self.address)}: no such file yet"
                 self._log_once(logging.INFO, self.error)
                 continue
-            self.error = ""
+            self.error, self.is_missing = "", False
             if data is not None and data != self._data:
                 self._data = data
                 self._take(await asyncio.to_thread(self._parse, data))

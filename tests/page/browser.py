@@ -1,0 +1,164 @@
+"""A headless Chromium that looks at the page."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.waiting import wait_until
+
+TIMEOUT_S = 60.0
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--no-default-browser-check",
+    "--no-proxy-server",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--lang=en",
+)
+
+
+class Browser:
+    """One tab.
+
+    Attributes:
+        driver: of selenium.
+    """
+
+    def __init__(self, driver: Chrome) -> None:
+        self.driver = driver
+
+    def open(self, url: str) -> None:
+        """Opens the page of a daemon, without what an earlier one left, and awaits its state."""
+        self.look(width=1280, height=900, dark=False)
+        self.driver.get("about:blank")
+        for kind in ("performance", "browser"):
+            self.driver.get_log(kind)  # type: ignore[no-untyped-call]
+        self.driver.get(f"{url}/")
+        self.driver.execute_script("sessionStorage.clear()")
+
+    def look(self, *, width: int, height: int, dark: bool = False) -> None:
+        """Changes the size of the window, and the scheme that is preferred."""
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    def text(self, selector: str = "body") -> str:
+        """What is to be read in the first element."""
+        shown: str = self.driver.execute_script(
+            "return document.querySelector(arguments[0])?.innerText ?? ''", selector
+        )
+        return shown
+
+    def texts(self, selector: str) -> list[str]:
+        """What is to be read in each element."""
+        shown: list[str] = self.driver.execute_script(
+            "return [...document.querySelectorAll(arguments[0])].map((each) => each.innerText)",
+            selector,
+        )
+        return shown
+
+    def await_text(self, words: str, selector: str = "body") -> str:
+        """Returns the text of the element once it has the words."""
+
+        def found() -> str:
+            text = self.text(selector)
+            return text if words in text else ""
+
+        try:
+            return wait_until(found, TIMEOUT_S, f"{words!r} in {selector}")
+        except TimeoutError as error:
+            raise AssertionError(f"{error}; it has: {self.text(selector)!r}") from error
+
+    def await_no_text(self, words: str, selector: str = "body") -> None:
+        wait_until(
+            lambda: words not in self.text(selector), TIMEOUT_S, f"no {words!r} in {selector}"
+        )
+
+    def find(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def click(self, selector: str) -> None:
+        wait_until(lambda: self.find(selector).is_enabled(), TIMEOUT_S, f"{selector} enabled")
+        self.find(selector).click()
+
+    def press(self, *keys: str) -> None:
+        """Presses keys where the focus is."""
+        for key in keys:
+            self.driver.switch_to.active_element.send_keys(key)
+
+    def tab_to(self, element_id: str, tabs_max: int = 30) -> None:
+        """Presses Tab until the element has the focus."""
+        for _ in range(tabs_max):
+            if self.focused() == element_id:
+                return
+            self.press(Keys.TAB)
+        raise AssertionError(f"{tabs_max} tabs do not lead to {element_id}")
+
+    def focused(self) -> str:
+        """Id of the element that has the focus."""
+        found: str = self.driver.execute_script("return document.activeElement.id")
+        return found
+
+    def is_open(self, selector: str) -> bool:
+        return bool(self.find(selector).get_property("open"))
+
+    def requested(self) -> list[str]:
+        """Addresses that were asked since the page was opened."""
+        entries: list[dict[str, Any]] = self.driver.get_log("performance")  # type: ignore[no-untyped-call]
+        messages = [json.loads(entry["message"])["message"] for entry in entries]
+        return [
+            message["params"]["request"]["url"]
+            for message in messages
+            if message["method"] == "Network.requestWillBeSent"
+        ]
+
+    def complaints(self) -> list[str]:
+        """Errors and warnings of the console since the page was opened."""
+        entries: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [entry["message"] for entry in entries]
+
+    def save_image(self, path: Path, *, width: int, dark: bool = False) -> None:
+        """Writes a picture of the whole page."""
+        self.look(width=width, height=900, dark=dark)
+        height = self.driver.execute_script("return document.documentElement.scrollHeight")
+        self.look(width=width, height=height, dark=dark)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.driver.save_screenshot(str(path))
+
+
+@contextlib.contextmanager
+def browsing(profile: Path) -> Iterator[Browser]:
+    """Runs Chromium with a new profile."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("chromium or chromedriver is missing: apt-get install chromium chromium-driver")
+    options = ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*_FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    running = Chrome(options=options, service=Service(driver))
+    try:
+        yield Browser(running)
+    finally:
+        running.quit()
