@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -116,7 +117,7 @@ class Sampler:
             except httpx.TimeoutException:
                 server.fail(f"no answer within {_TIMEOUT.read:g} s")
             except (httpx.RequestError, RpcError) as error:
-                server.fail(str(error) or type(error).__name__)
+                server.fail(_reason(error))
             except Exception as error:
                 # One server that answers strangely must not hide the others.
                 log.exception("%s (%s): /status", server.name, server.endpoint)
@@ -147,6 +148,17 @@ class Sampler:
                 count = "keys" if each.read is server_reading else "rows"
                 figures[f"of {each.name}"] = each.rates.a_second.get(count)
         return figures
+
+
+def _reason(error: BaseException) -> str:
+    """Of what the system says, where that is below it: "All connection attempts failed" says less
+    than "connection refused"."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and below.errno:
+            return os.strerror(below.errno).lower()
+        below = below.__cause__ or below.__context__
+    return str(error) or type(error).__name__
 
 
 def _json(response: httpx.Response) -> object:

@@ -24,6 +24,7 @@ _FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
+    "--hide-scrollbars",
     "--disable-dev-shm-usage",
     "--no-first-run",
     "--no-default-browser-check",
@@ -61,6 +62,17 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        size = "return [innerWidth, innerHeight].join()"
+        wait_until(
+            lambda: self.driver.execute_script(size) == f"{width},{height}", TIMEOUT_S, "the size"
+        )
+
+    def require_no_sideways_scrolling(self) -> None:
+        """At no width of the window is the page wider than that."""
+        for width in (320, 375, 600, 761, 1000, 1151, 1280, 1600):
+            self.look(width=width, height=800)
+            found = self.driver.execute_script("return document.documentElement.scrollWidth")
+            assert found <= width
 
     def text(self, selector: str = "body") -> str:
         """What is to be read in the first element."""

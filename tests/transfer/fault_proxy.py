@@ -14,7 +14,7 @@ Command = dict[str, Any]
 
 
 class FaultProxy:
-    """Forwards `POST /ControlService/cmd`; the test sets faults."""
+    """Forwards `POST /ControlService/cmd`, for which the test sets faults, and `GET`."""
 
     def __init__(self, target: str) -> None:
         self.target = target
@@ -60,6 +60,18 @@ class FaultProxy:
         finally:
             connection.close()
 
+    def look(self, path: str) -> tuple[int, bytes]:
+        """Forwards a GET as it is."""
+        connection = http.client.HTTPConnection(self.target, timeout=30)
+        try:
+            connection.request("GET", path)
+            reply = connection.getresponse()
+            return reply.status, reply.read()
+        except (OSError, http.client.HTTPException) as error:
+            return 502, str(error).encode()
+        finally:
+            connection.close()
+
 
 class _Server(ThreadingHTTPServer):
     proxy: FaultProxy
@@ -78,7 +90,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
-        status, reply = self.server.proxy.answer(body)
+        self._reply(*self.server.proxy.answer(body))
+
+    def do_GET(self) -> None:
+        self._reply(*self.server.proxy.look(self.path))
+
+    def _reply(self, status: int, reply: bytes) -> None:
         with contextlib.suppress(OSError):
             self.send_response(status)
             self.send_header("content-length", str(len(reply)))

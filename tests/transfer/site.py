@@ -60,9 +60,9 @@ class Site:
         self._topology += 1
         self.start()
 
-    def start_server(self, name: str) -> Role:
+    def start_server(self, name: str, port: int = 0) -> Role:
         """Starts a server, behind its proxy if it has one already."""
-        arguments = ["--port=0", "--grpc_port=-1", f"--data_dir={self.data_dir(name)}"]
+        arguments = [f"--port={port}", "--grpc_port=-1", f"--data_dir={self.data_dir(name)}"]
         arguments.append(f"--dict_name={DICT_NAME}")
         server = self._stack.enter_context(
             running("cube_server.main", arguments, cwd=self.root, preloaded=True)

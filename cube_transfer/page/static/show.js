@@ -95,7 +95,7 @@ const CHARTS = [
 function makeChart(chart) {
   const head = element('figcaption', {}, element('span', {}, chart.name), element('span', {class: 'values'}));
   const drawing = drawn('svg', {viewBox: '0 0 300 64', preserveAspectRatio: 'none', role: 'img'});
-  const foot = element('p', {class: 'axis', 'aria-hidden': 'true'}, element('span'), element('span'), element('span', {}, 'now'));
+  const foot = element('p', {class: 'axis', 'aria-hidden': 'true'}, element('span'), element('span'));
   return element('figure', {}, head, drawing, foot);
 }
 
@@ -114,9 +114,9 @@ function updateChart(figure, chart, told) {
     drawn('path', {class: 'ground', d: 'M0 63.5H300'}),
     ...all.map(([, points], place) => drawn('path', {class: `line line-${place}`, d: line(told.times_s, points, top, 300, 64)})));
   const ago = told.times_s.length ? told.times_s.at(-1) - told.times_s[0] : 0;
-  const [left, middle] = figure.querySelectorAll('.axis span');
+  const [left, right] = figure.querySelectorAll('.axis span');
   say(left, `${seconds(Math.min(ago, WINDOW_S))} ago`);
-  say(middle, values.length ? `highest ${highest}` : 'nothing yet');
+  say(right, values.length ? `max ${highest}` : 'nothing yet');
 }
 
 export function showCharts(told) {
@@ -165,14 +165,14 @@ const CTR_COLUMNS = [
   ['Server', (cell, each) => nameCell(cell, each.name, ''), 'name'],
   ['State', (cell, each) => stateCell(cell, each.state)],
   ['Dense part', plain((each) => each.dense || '–')],
-  ['Sparse part', plain((each) => (each.dense ? `${each.dense}, on ${each.sparse_shards} of ${each.shards} shards` : '–'))],
+  ['Sparse part', plain((each) => (each.dense ? `${each.dense}, ${each.sparse_shards} of ${each.shards} shards` : '–'))],
   ['Rows/s', plain((each) => number(each.rows_s)), 'number'],
   ['Requests/s', plain((each) => number(each.requests_s)), 'number'],
   ['Failed', plain((each) => percent(each.failed_share)), 'number'],
   ['Seek p50 / p99', plain(latency('seek_p50_s', 'seek_p99_s')), 'number'],
   ['Infer p50 / p99', plain(latency('infer_p50_s', 'infer_p99_s')), 'number'],
   ['Cache hits', plain((each) => (each.has_cache ? percent(each.cache_hit_share) : 'no cache')), 'number'],
-  ['Missing keys by slot', slotsCell, 'slots'],
+  ['Missing of 100 rows, by slot', slotsCell, 'slots'],
   ['Rows/s, 15 min', (cell, each) => { cell.dataset.load = each.name; }, 'load'],
 ];
 
@@ -186,7 +186,7 @@ function slotsCell(cell, each) {
   const slots = each.missing_by_slot;
   if (!slots.length) { cell.replaceChildren('–'); return; }
   const top = Math.max(...slots, 1e-9), worst = slots.indexOf(Math.max(...slots));
-  const words = Math.max(...slots) > 0 ? `most: slot ${worst}, ${number(slots[worst])} for 100 rows` : 'none';
+  const words = Math.max(...slots) > 0 ? `most: slot ${worst}, ${number(slots[worst])}` : 'none';
   if (cell.dataset.told === JSON.stringify(slots)) return;
   cell.dataset.told = JSON.stringify(slots);
   const width = 100 / slots.length;
@@ -197,7 +197,7 @@ function slotsCell(cell, each) {
   }));
   const list = element('ol', {start: '0'}, ...slots.map((value) => element('li', {}, number(value))));
   const wasOpen = cell.querySelector('details')?.open ?? false;
-  const more = element('details', {}, element('summary', {}, words), element('p', {class: 'quiet'}, 'For 100 rows, by slot:'), list);
+  const more = element('details', {}, element('summary', {}, words), element('p', {class: 'quiet'}, 'Missing keys of 100 rows:'), list);
   more.open = wasOpen;
   cell.replaceChildren(drawing, more);
 }
@@ -254,7 +254,7 @@ function updateDeployment(item, each) {
   say(item.querySelector('.late'), each.late.length ? `Went on without ${each.late.join(', ')}.` : '');
   sync(item.querySelector('.bar'), each.steps, (step) => step.name, (step) => element('span', {class: `step-${step.name}`, title: step.name}),
     (node, step) => {
-      node.style.flexGrow = String(Math.max(step.took_s ?? 0, 0.001));
+      node.style.flexGrow = String(Math.max((step.took_s ?? 0) * 1000, 1));
       node.dataset.state = step.state;
     });
   const [steps, shards] = item.querySelectorAll('tbody');
