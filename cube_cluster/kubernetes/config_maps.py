@@ -61,11 +61,12 @@ class RoleConf:
 
     def config_maps(self) -> list[Object]:
         """All of them, but that of `clients`."""
-        servers: dict[str, str] = {}
-        for shard in names.shards(self._cluster):
-            servers |= self.shard(shard)
-        maps = [self._config_map(names.SERVER, names.SERVER, servers)]
+        maps = []
         for conf in self._cluster.dicts:
+            servers: dict[str, str] = {}
+            for number in range(conf.shards):
+                servers |= self.shard(names.Shard(conf, number))
+            maps.append(self._config_map(names.SERVER, names.servers_conf_name(conf), servers))
             name = names.transfer_name(conf)
             maps.append(self._config_map(names.TRANSFER, name, self.transfer(conf)))
         if self._cluster.ctr is not None:

@@ -44,6 +44,11 @@ def shards(cluster: Cluster) -> list[Shard]:
     return [Shard(conf, number) for conf in cluster.dicts for number in range(conf.shards)]
 
 
+def servers_conf_name(conf: Dict) -> str:
+    """Of the ConfigMap of a dict's servers. Those of another number of shards keep theirs."""
+    return f"cube-{slug(conf.name)}-of-{conf.shards}"
+
+
 def transfer_name(conf: Dict) -> str:
     return f"{TRANSFER}-{slug(conf.name)}"
 

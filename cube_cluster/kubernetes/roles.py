@@ -38,7 +38,7 @@ def shard_objects(
         ports={"http": server_port(shard.dict), **({"grpc": grpc_port} if grpc_port > 0 else {})},
         mounts=[
             Mount("data", names.DATA_DIR, {}, read_only=False),
-            pods.conf_mount(names.SERVER),
+            pods.conf_mount(names.servers_conf_name(shard.dict)),
             *pods.secret_mounts(section, operates=True),
         ],
         resources=own.resources,
