@@ -22,6 +22,7 @@ from cube_server.control import READING_COMMANDS, Command, Control, parse_comman
 from cube_server.counters import Counts
 from cube_server.dict_directories import check_new_dict, found_dicts, holds_dict
 from cube_server.download import Downloads
+from cube_server.history import SAMPLE_INTERVAL_S, History
 from cube_server.loaded import LoadedTable
 from cube_server.opening import TableOpener
 from cube_server.settings import ServerSettings
@@ -132,6 +133,8 @@ class ControlPlane:
         self._on_change: Callable[[bool], object] = lambda _: None
         self._arriving: dict[str, ServedDict] = {}
         self._taking_in = asyncio.Lock()
+        self._history = History()
+        self._sampling: asyncio.Task[None] | None = None
         if settings.dict_names:
             self.dicts = [ServedDict(settings, name, publish) for name in settings.dict_names]
         else:
@@ -151,6 +154,7 @@ class ControlPlane:
         for each in self.dicts:
             with log_fields(dict=each.name):
                 await each.versions.start()
+        self._sampling = asyncio.create_task(self._keep_history())
 
     def on_change(self, callback: Callable[[bool], object]) -> None:
         """Calls back after every change of versions, with whether all dicts are served."""
@@ -170,6 +174,8 @@ class ControlPlane:
 
     async def stop(self) -> None:
         """Lets the downloads under way fail, and ends folds."""
+        if self._sampling is not None:
+            self._sampling.cancel()
         for each in (*self.dicts, *self._arriving.values()):
             each.downloads.stop()
         timeout_s = self._settings.drain_timeout_s
@@ -234,7 +240,12 @@ class ControlPlane:
         """
         uptime_s = time.monotonic() - self._started_s
         current = [each.versions.current for each in self.dicts]
-        return variables_text(await self._counts(), current, uptime_s, names)
+        return variables_text(await self._counts(), self._history, current, uptime_s, names)
+
+    async def _keep_history(self) -> None:
+        while True:
+            await asyncio.sleep(SAMPLE_INTERVAL_S)
+            self._history.add(await self._counts())
 
     def _metrics_text(self, counts: Counts) -> bytes:
         # prometheus_client takes a while to import, which a server that nobody scrapes need not.

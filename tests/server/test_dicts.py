@@ -80,6 +80,8 @@ def test_variables_have_the_names_of_the_original(role: Role) -> None:
         found = {name: int(number) for name, number in (line.split(" : ") for line in lines)}
         assert found["request_num"] >= 1
         assert found["unfound_key_num"] >= 1
+        for name in ("request_num", "total_key_num", "unfound_key_num"):
+            assert found[f"{name}_minute"] <= found[name]
         assert 1 <= found["keys_per_request_num"] <= 3
         assert found["data_size"] > KEY_COUNT * DIM * 4
         assert "data_load_time" in found
