@@ -16,7 +16,7 @@ FUZZ_TARGETS := frame seek_request seek_response table sequence_file ctr_request
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs asan aarch64 fuzz native bench format lock clean
+.PHONY: help demo test check docs asan aarch64 fuzz native bench format packages lock clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ fuzz: $(VENV)/.dev ## Fuzzes frames, messages and files under ASan and UBSan (SE
 	    -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 \
 	    -artifact_prefix=build/fuzz/findings/$${target}_ build/fuzz/corpus/$$target; \
 	done
+
+packages: $(VENV)/.dev ## Builds sdist, and the wheel from it, into build/dist; serves from the wheel in a new environment
+	$(BIN)/python -m release.packages build/dist
+	$(BIN)/python -m release.installed build/dist/cube_serving-*.whl
 
 lock: $(VENV)/.created ## Locks the dependencies of pyproject.toml in requirements/ (UPGRADE=1: the newest there are)
 	$(PIP) install 'uv>=0.9'
