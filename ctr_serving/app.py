@@ -16,6 +16,7 @@ from cube_core.access import Access
 from cube_core.errors import NotServingError
 from cube_core.wire.http import readers_only, service_router
 from cube_core.wire.limits import WireLimits
+from cube_core.wire.request_ids import RequestIds
 from cube_core.wire.service import Service
 
 
@@ -25,6 +26,7 @@ def create_app(
     """The ASGI app of one predictor."""
     reading = [readers_only(access)]
     app = FastAPI(title="ctr-serving", docs_url=None, redoc_url=None)
+    app.add_middleware(RequestIds)
 
     @app.get("/health", response_class=PlainTextResponse)
     async def health() -> str:

@@ -24,6 +24,7 @@ from ctr_serving.http_schema import (
 )
 from cube_core._native import parse_ctr_response
 from cube_core.errors import PredictionError
+from cube_core.request_log import request_log
 from cube_core.wire.faults import fault_of
 from cube_core.wire.http import peer_address, read_body
 from cube_core.wire.limits import WireLimits
@@ -98,18 +99,26 @@ def add_predict_route(
             )
             answer = await method.handler(payload, context)
         except ValidationError as error:
+            _tell(request, "a field of the body is wrong")
             return _invalid(_problems(error))
         except FieldError as error:
+            _tell(request, error.problem)
             return _invalid([_problem(error.loc, error.problem, "model_mismatch")])
         except PredictionError as error:
+            _tell(request, error)
             return JSONResponse({"detail": str(error)}, status_code=503)
         except Exception as error:
             fault = fault_of(error)
+            _tell(request, fault.text)
             return JSONResponse({"detail": fault.text}, status_code=fault.http_status)
         return await _inline_or_thread(len(answer) <= _ON_LOOP_ANSWER_BYTES_MAX, _response, answer)
 
     app.include_router(router)
     _add_request_schema(app)
+
+
+def _tell(request: Request, problem: object) -> None:
+    request_log.failed(f"POST {PATH}", problem, peer=peer_address(request))
 
 
 async def _inline_or_thread(inline: bool, function: Callable[..., T], *arguments: Any) -> T:

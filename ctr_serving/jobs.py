@@ -15,11 +15,15 @@ from ctr_serving.engine import Engine
 from ctr_serving.trace import Trace
 from cube_core._native import CtrFrames, encode_ctr_response, encode_response_frame
 from cube_core.errors import CubeError, LimitError, NotServingError, RpcTimeoutError, WireError
+from cube_core.request_log import request_log
 from cube_core.wire.batch_path import Caller
-from cube_core.wire.service import RpcContext
+from cube_core.wire.service import RpcContext, prpc_request_id
 
 FAILED_CODE = -1
 """err_code of a Response without predictions."""
+
+METHOD = "CTRPredictionService.inference"
+"""As it stands in the log."""
 
 _NO_PREDICTIONS = np.empty((0, 2), np.float32)
 
@@ -136,6 +140,8 @@ class FramesJob(Job):
     def fail(self, error: Exception) -> None:
         if not self._settled:
             ids = self._frames.correlation_ids
+            for request_id in self._request_ids():
+                request_log.failed(METHOD, error, peer=self._caller.peer, request_id=request_id)
             self._settle(outcome_of(error), b"".join(self._failure(each, error) for each in ids))
 
     def parts(self) -> list[Job]:
@@ -158,6 +164,10 @@ class FramesJob(Job):
             self._counters.pending -= self.requests
             self._counters.requests["dropped"] += self.requests
 
+    def _request_ids(self) -> list[str]:
+        ids = zip(self._frames.log_ids, self._frames.correlation_ids, strict=True)
+        return [prpc_request_id(log_id, self._caller.peer, number) for log_id, number in ids]
+
     def _failure(self, correlation_id: int, error: Exception) -> bytes:
         if is_told_in_response(error):
             return encode_response_frame(correlation_id, failed_response(error))
@@ -167,7 +177,11 @@ class FramesJob(Job):
         self._settled = True
         self._counters.pending -= self.requests
         self._counters.requests[outcome] += self.requests
-        self._counters.request_seconds.add(time.monotonic() - self.queued_s, self.requests)
+        took_s = time.monotonic() - self.queued_s
+        self._counters.request_seconds.add(took_s, self.requests)
+        if took_s > request_log.slow_s:
+            for request_id in self._request_ids():
+                request_log.slow(METHOD, took_s, peer=self._caller.peer, request_id=request_id)
         self._caller.answer(frames, self.requests)
 
 

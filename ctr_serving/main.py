@@ -13,6 +13,7 @@ from cube_core import log
 from cube_core.command_line import (
     LogFormat,
     ReadTokenFile,
+    SlowRequestMs,
     TlsCaFile,
     TlsCertFile,
     TlsKeyFile,
@@ -20,6 +21,7 @@ from cube_core.command_line import (
 )
 from cube_core.errors import ConfError
 from cube_core.tls import TlsFiles
+from cube_core.wire.limits import WireLimits
 
 if TYPE_CHECKING:
     from ctr_serving.options import Options
@@ -82,6 +84,7 @@ def serve(
         int,
         typer.Option("--queue_timeout_ms", min=1, help="waiting longer for a run is refused"),
     ] = 500,
+    slow_request_ms: SlowRequestMs = WireLimits.slow_request_ms,
     drain_timeout_s: Annotated[
         float, typer.Option("--drain_timeout_s", min=0, help="for requests under way at SIGTERM")
     ] = 10.0,
@@ -114,6 +117,7 @@ def serve(
         drain_timeout_s=drain_timeout_s,
         tls=TlsFiles(tls_cert_file, tls_key_file, tls_ca_file),
         read_token_file=read_token_file,
+        slow_request_ms=slow_request_ms,
     )
     workflow = file_of_flags(workflow_path, workflow_file, "workflow.prototxt")
     services = file_of_flags(inferservice_path, inferservice_file, "service.prototxt")

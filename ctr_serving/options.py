@@ -10,6 +10,7 @@ from typing import Any
 from ctr_serving.conf import EngineConf, read_engine_confs
 from ctr_serving.workflow_conf import Node, read_workflow
 from cube_core.tls import TlsFiles
+from cube_core.wire.limits import WireLimits
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class ServerConf:
     drain_timeout_s: float
     tls: TlsFiles = field(default_factory=TlsFiles)
     read_token_file: str = ""
+    slow_request_ms: int = WireLimits.slow_request_ms
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,8 @@ class CtrServer:
         # One connection may have more under way than are admitted: what is too much is to be
         # refused at once, and not to wait unread while its time passes.
         limits = WireLimits(
-            in_flight_max=self._server_conf.requests_pending_max + _REFUSED_AT_ONCE_MAX
+            in_flight_max=self._server_conf.requests_pending_max + _REFUSED_AT_ONCE_MAX,
+            slow_request_ms=self._server_conf.slow_request_ms,
         )
         service = PredictionService(
             assembly.op,

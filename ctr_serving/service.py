@@ -14,10 +14,11 @@ from google.protobuf.message import DecodeError
 
 from ctr_serving.assembly import Predicts
 from ctr_serving.counters import Counters
-from ctr_serving.jobs import failed_response, is_told_in_response, outcome_of
+from ctr_serving.jobs import METHOD, failed_response, is_told_in_response, outcome_of
 from ctr_serving.trace import Trace
 from cube_core._native import encode_ctr_response, parse_ctr_response
 from cube_core.errors import CubeError, LimitError, WireError
+from cube_core.request_log import request_log
 from cube_core.wire.service import RpcContext, Service
 from cube_proto import ctr_prediction_pb2
 
@@ -77,12 +78,14 @@ class PredictionService:
             self._counters.requests[outcome_of(error)] += 1
             if not await _is_well_formed(payload):
                 raise
+            request_log.failed(METHOD, error, peer=context.peer)
             return failed_response(error)
         except CubeError as error:
             outcome = outcome_of(error)
             if not is_told_in_response(error):
                 self._counters.requests[outcome] += 1
                 raise
+            request_log.failed(METHOD, error, peer=context.peer)
             response = failed_response(error)
         self._counters.requests[outcome] += 1
         self._counters.rows += trace.rows if outcome != "failed" else 0

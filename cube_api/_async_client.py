@@ -82,14 +82,16 @@ class AsyncCubeClient:
         timeout_ms: int | None = None,
         on_missing: OnMissing = "zeros",
         on_failure: OnFailure = "raise",
+        log_id: int = 0,
     ) -> SeekResult:
         """As `CubeClient.seek`; cancelling it drops what is in flight."""
         target = self._dict_named(dict_name)
         is_small = 0 < np.size(keys) <= KEYS_ON_LOOP_MAX
-        if version and dim and is_small and isinstance(on_missing, str) and on_missing == "zeros":
+        is_plain = isinstance(on_missing, str) and on_missing == "zeros" and not log_id
+        if version and dim and is_small and is_plain:
             options = _pinned_options(version, dim, timeout_ms, on_failure)
             return await PlainSeek(target, keys, options, self._channel, self._alarm).run()
-        options = SeekOptions(version, dim, timeout_ms, on_missing, on_failure)
+        options = SeekOptions(version, dim, timeout_ms, on_missing, on_failure, log_id)
         begin = partial(rows_call, target, keys, options)
         return await self._run(begin, np.size(keys))
 
@@ -102,9 +104,11 @@ class AsyncCubeClient:
         timeout_ms: int | None = None,
         on_missing: OnMissingBytes = "empty",
         on_failure: OnFailure = "raise",
+        log_id: int = 0,
     ) -> SeekBytesResult:
         """As `CubeClient.seek_bytes`; cancelling it drops what is in flight."""
-        options = SeekOptions(version, None, timeout_ms, policy_of_bytes(on_missing), on_failure)
+        policy = policy_of_bytes(on_missing)
+        options = SeekOptions(version, None, timeout_ms, policy, on_failure, log_id)
         begin = partial(bytes_call, self._dict_named(dict_name), keys, options)
         return await self._run(begin, np.size(keys))
 

@@ -254,6 +254,7 @@ class SeekCall(Generic[R]):
             version_required=True,
             timeout_ms=max(1, round((self.deadline_s - now_s) * 1000)),
             dict_name=self._dict.name,
+            log_id=self._options.log_id,
         )
         ask = Ask(shard.number, shard.replica, correlation_id, frame)
         shard.asks.append(ask)

@@ -53,6 +53,7 @@ class CubeClient:
         timeout_ms: int | None = None,
         on_missing: OnMissing = "zeros",
         on_failure: OnFailure = "raise",
+        log_id: int = 0,
     ) -> SeekResult:
         """Looks up a batch of keys: `rows, status = client.seek(…)`.
 
@@ -70,6 +71,7 @@ class CubeClient:
             on_failure: "raise", or "status": the keys of a shard that fails, or is too late, get
                 status -3 and zeros, and `errors` of the result says why. Versions that are not
                 loaded, or not agreed upon, are raised all the same.
+            log_id: number of the seek, by which the servers' logs name it; 0 for none.
 
         Returns:
             rows float32[n, dim] and status int32[n] (0 found, -1 missing, -2 of another width, -3
@@ -84,7 +86,7 @@ class CubeClient:
             VersionNotLoadedError: the pinned version, or any, is not loaded.
             SeekError: the shards do not come to one version; or the client is closed.
         """
-        options = SeekOptions(version, dim, timeout_ms, on_missing, on_failure)
+        options = SeekOptions(version, dim, timeout_ms, on_missing, on_failure, log_id)
         return run(rows_call(self._dict_named(dict_name), keys, options), self._pool)
 
     def seek_bytes(
@@ -96,6 +98,7 @@ class CubeClient:
         timeout_ms: int | None = None,
         on_missing: OnMissingBytes = "empty",
         on_failure: OnFailure = "raise",
+        log_id: int = 0,
     ) -> SeekBytesResult:
         """As `seek`, for values of any width: `offsets, values, status = client.seek_bytes(…)`.
 
@@ -109,7 +112,8 @@ class CubeClient:
         Raises:
             As `seek`.
         """
-        options = SeekOptions(version, None, timeout_ms, policy_of_bytes(on_missing), on_failure)
+        policy = policy_of_bytes(on_missing)
+        options = SeekOptions(version, None, timeout_ms, policy, on_failure, log_id)
         return run(bytes_call(self._dict_named(dict_name), keys, options), self._pool)
 
     def close(self) -> None:

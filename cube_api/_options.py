@@ -27,6 +27,7 @@ class SeekOptions:
     timeout_ms: int | None = None
     on_missing: OnMissing = "zeros"
     on_failure: OnFailure = "raise"
+    log_id: int = 0
 
     def __post_init__(self) -> None:
         dim, timeout_ms = self.dim, self.timeout_ms

@@ -372,6 +372,10 @@ class Seeker:
     @property
     def error_count(self) -> int: ...
     @property
+    def last_failure(self) -> tuple[int, int, int, str]:
+        """Of `serve` alone: how many seeks it answered with an error, and of the last one log_id,
+        correlation_id and what was wrong."""
+    @property
     def request_bytes(self) -> int:
         """Of all DictRequests."""
     @property
@@ -416,6 +420,7 @@ class SeekPlan:
         version_required: bool = False,
         timeout_ms: int = 0,
         dict_name: str | None = None,
+        log_id: int = 0,
     ) -> bytes:
         """The same as one baidu_std frame to rec.mcube.DictService.seek."""
     def frames(
@@ -513,6 +518,9 @@ class CtrFrames:
         """The smallest timeout of those that set one; 0 when none did."""
     @property
     def correlation_ids(self) -> list[int]: ...
+    @property
+    def log_ids(self) -> list[int]:
+        """0 for those that set none."""
     @property
     def keys(self) -> NDArray[np.int64]:
         """int64[rows * slots], instance by instance; read-only, as long as this lives."""

@@ -43,6 +43,13 @@ LogFormat = Annotated[
     ),
 ]
 
+SlowRequestMs = Annotated[
+    int,
+    typer.Option(
+        "--slow_request_ms", min=0, help="Requests that take longer are logged; 0: none are"
+    ),
+]
+
 USAGE_EXIT_CODE = 2
 _TRUE = frozenset({"true", "t", "yes", "y", "1"})
 _FALSE = frozenset({"false", "f", "no", "n", "0"})

@@ -136,7 +136,7 @@ class _Lines(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  name of logging
         line = super().formatMessage(record)
         # What else is known is in the text, where it matters to people.
-        request = request_id()
+        request = fields_of(record).get("request_id")
         return f"{line} [request_id={request}]" if request else line
 
 

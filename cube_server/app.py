@@ -13,8 +13,10 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from cube_core.access import Access, Asker
+from cube_core.log import set_request_id
 from cube_core.wire.http import asker_of, error_response, read_body, readers_only, service_router
 from cube_core.wire.limits import WireLimits
+from cube_core.wire.request_ids import HEADER, RequestIds, request_id_of
 from cube_core.wire.service import Service
 from cube_server.background import let_requests_pass
 
@@ -45,7 +47,11 @@ class ShardApp(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] in COMMAND_PATHS and scope["method"] == "POST":
             await let_requests_pass()
-            response = await self.command(Request(scope, receive))
+            request = Request(scope, receive)
+            request_id = request_id_of(request.headers.get(HEADER, ""))
+            set_request_id(request_id)
+            response = await self.command(request)
+            response.headers[HEADER] = request_id
             await response(scope, receive, send)
             return
         await super().__call__(scope, receive, send)
@@ -57,6 +63,7 @@ def make_app(
     """The app that answers HTTP on the server's port."""
     reading = [readers_only(access)]
     app = ShardApp(title="cube-server", docs_url=None, redoc_url=None)
+    app.add_middleware(RequestIds)
 
     @app.get("/health", response_class=PlainTextResponse)
     async def health() -> str:

@@ -160,6 +160,7 @@ def serve(
             "--write_timeout_ms", min=0, help="For a peer to read its answers; 0: any time"
         ),
     ] = WireLimits.write_timeout_ms,
+    slow_request_ms: command_line.SlowRequestMs = WireLimits.slow_request_ms,
     drain_timeout_s: Annotated[
         float,
         typer.Option(
@@ -228,6 +229,7 @@ def serve(
                 write_buffer_bytes_max=write_buffer_bytes_max,
                 unread_bytes_max=unread_bytes_max,
                 write_timeout_ms=write_timeout_ms,
+                slow_request_ms=slow_request_ms,
             ),
         )
     )

@@ -22,6 +22,7 @@ from cube_server.control_plane import ControlPlane
 from cube_server.counters import added, seek_counts, wire_counts
 from cube_server.loaded import LoadedTable
 from cube_server.loop_seeks import LoopSeeks
+from cube_server.seek_failures import SeekFailures
 from cube_server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class ShardServer:
         self._settings = settings
         self._seeker = Seeker(settings.keys_per_request_max, settings.limits.frame_bytes_max)
         self._loop_seeks = LoopSeeks(self._seeker)
+        self._failures = SeekFailures(self._seeker)
         self._plane = ControlPlane(settings, self._publish, self._counts)
         self._widths: dict[str, int] = {}
         for each in self._plane.dicts:
@@ -105,6 +107,7 @@ class ShardServer:
         """
         await self._plane.open()
         await self._server.start()
+        self._failures.start()
         await self._plane.start()
 
     def ready_line(self) -> str:
@@ -118,6 +121,7 @@ class ShardServer:
         """Takes nothing more, answers what is under way, and closes all connections."""
         drained = self._server.drain(self._settings.drain_timeout_s)
         await asyncio.gather(self._plane.stop(), drained)
+        self._failures.stop()
 
     async def _publish(
         self, dict_name: str, current: LoadedTable | None, others: Sequence[LoadedTable]

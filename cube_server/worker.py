@@ -24,6 +24,7 @@ from cube_core.worker_channel import Channel
 from cube_server.control import control_service
 from cube_server.counters import added, seek_counts, wire_counts
 from cube_server.loop_seeks import LoopSeeks
+from cube_server.seek_failures import SeekFailures
 from cube_server.server import allow_files, dict_service, freeze_when_started
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Worker:
             return added([seek_counts(self._seeker), wire_counts(self._server)])
         if what == "drain":
             await self._server.drain(body["timeout_s"])
+            self._failures.stop()
             self.done.set()
             return None
         raise ValueError(f"nobody asks a worker for {what!r}")
@@ -73,6 +75,7 @@ class Worker:
         allow_files(self._limits.connections_max + _OTHER_FILES)
         self._seeker = Seeker(keys_per_request_max, self._limits.frame_bytes_max)
         self._loop_seeks = LoopSeeks(self._seeker)
+        self._failures = SeekFailures(self._seeker)
         self._dict_service = dict_service(self._seeker)
         self._server = RpcServer(
             [self._dict_service, control_service(self.command)],
@@ -86,6 +89,7 @@ class Worker:
         )
         await self._server.start()
         self._settling = asyncio.create_task(freeze_when_started(self._server))
+        self._failures.start()
 
     async def _set_tables(
         self, tables: list[dict[str, Any]], dicts: list[dict[str, Any]], descriptors: list[int]

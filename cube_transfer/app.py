@@ -14,6 +14,7 @@ from cube_core.access import Access
 from cube_core.errors import ControlError
 from cube_core.versions import Version
 from cube_core.wire.http import readers_only
+from cube_core.wire.request_ids import RequestIds
 from cube_transfer.control_routes import control_router
 from cube_transfer.daemon import Daemon
 from cube_transfer.metrics import TransferMetrics
@@ -45,6 +46,7 @@ def create_app(
     reading = [readers_only(access)]
     exposed = TransferMetrics(daemon)
     app = FastAPI(title="cube-transfer", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(RequestIds)
     table_name = re.compile(rf"{re.escape(daemon.settings.conf.dict_name)}_part\d{{1,5}}\.table")
 
     @app.get(FILES_PATH + "/{version}/{name}")

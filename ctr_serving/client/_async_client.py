@@ -114,9 +114,12 @@ class AsyncCtrClient:
         dense: NDArray[np.float32],
         *,
         ids_per_slot: NDArray[np.integer[Any]] | None = None,
+        log_id: int = 0,
     ) -> NDArray[np.float32]:
         """As `CtrClient.predict`; cancelling it drops what is in flight."""
-        return (await self.ask(sparse_ids, dense, ids_per_slot=ids_per_slot)).probabilities
+        return (
+            await self.ask(sparse_ids, dense, ids_per_slot=ids_per_slot, log_id=log_id)
+        ).probabilities
 
     async def ask(
         self,
@@ -125,6 +128,7 @@ class AsyncCtrClient:
         *,
         variant: str | None = None,
         ids_per_slot: NDArray[np.integer[Any]] | None = None,
+        log_id: int = 0,
     ) -> Answer:
         """As `CtrClient.ask`."""
         chosen = self._routes.pick(variant)
@@ -133,10 +137,12 @@ class AsyncCtrClient:
             payload = await asyncio.to_thread(request_bytes, sparse_ids, dense, ids_per_slot)
         else:
             payload = request_bytes(sparse_ids, dense, ids_per_slot)
-        endpoint, response = await self.send(chosen, payload)
+        endpoint, response = await self.send(chosen, payload, log_id)
         return answer_of(response, rows, chosen.tag, endpoint)
 
-    async def send(self, variant: Variant, payload: bytes) -> tuple[Endpoint, bytes | memoryview]:
+    async def send(
+        self, variant: Variant, payload: bytes, log_id: int
+    ) -> tuple[Endpoint, bytes | memoryview]:
         """Request bytes to Response bytes, and the server that answered.
 
         Raises:
@@ -144,11 +150,11 @@ class AsyncCtrClient:
         """
         attempts = Attempts(variant, time.monotonic())
         if attempts.can_hedge:
-            return await self._send_hedged(variant, payload, attempts)
+            return await self._send_hedged(variant, payload, log_id, attempts)
         endpoint: Endpoint | None = attempts.first()
         while endpoint is not None:
             try:
-                return await self._call(variant, payload, attempts, endpoint)
+                return await self._call(variant, payload, log_id, attempts, endpoint)
             except ConnectError as error:
                 failure = error
                 endpoint = attempts.retry()
@@ -160,14 +166,14 @@ class AsyncCtrClient:
             await self._transports.popitem()[1].close()
 
     async def _send_hedged(
-        self, variant: Variant, payload: bytes, attempts: Attempts
+        self, variant: Variant, payload: bytes, log_id: int, attempts: Attempts
     ) -> tuple[Endpoint, bytes | memoryview]:
         pending: set[asyncio.Task[tuple[Endpoint, bytes | memoryview]]] = set()
 
         def begin(endpoint: Endpoint | None) -> None:
             if endpoint is None:
                 return
-            task = asyncio.ensure_future(self._call(variant, payload, attempts, endpoint))
+            task = asyncio.ensure_future(self._call(variant, payload, log_id, attempts, endpoint))
             task.add_done_callback(_forget_error)
             pending.add(task)
 
@@ -194,12 +200,12 @@ class AsyncCtrClient:
         raise failure or ConnectError(f"variant {variant.tag!r}: nothing was tried")
 
     async def _call(
-        self, variant: Variant, payload: bytes, attempts: Attempts, endpoint: Endpoint
+        self, variant: Variant, payload: bytes, log_id: int, attempts: Attempts, endpoint: Endpoint
     ) -> tuple[Endpoint, bytes | memoryview]:
         remaining_s = attempts.remaining_s(endpoint, time.monotonic())
         transport = self._transport(endpoint, variant.options.connect_timeout_ms)
         with variant.outages.watched(endpoint):
-            return endpoint, await transport.call(payload, remaining_s)
+            return endpoint, await transport.call(payload, remaining_s, log_id)
 
     def _transport(self, endpoint: Endpoint, connect_timeout_ms: int) -> AsyncTransport:
         key = endpoint, connect_timeout_ms

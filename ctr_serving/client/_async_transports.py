@@ -11,6 +11,7 @@ from ctr_serving.client._transports import (
     HttpWire,
     grpc_failure,
     grpc_security,
+    named,
 )
 from cube_core.endpoint import Endpoint
 from cube_core.tls import ClientTls
@@ -20,7 +21,7 @@ from cube_core.wire.prpc_channel import AsyncChannel
 class AsyncTransport(Interface):
     """One endpoint over one wire."""
 
-    async def call(self, payload: bytes, timeout_s: float) -> bytes | memoryview:
+    async def call(self, payload: bytes, timeout_s: float, log_id: int = 0) -> bytes | memoryview:
         """As `Transport.call`."""
         ...
 
@@ -35,8 +36,10 @@ class AsyncPrpcTransport:
     ) -> None:
         self._channel = AsyncChannel(endpoint, connect_timeout_s=connect_timeout_s, tls=tls)
 
-    async def call(self, payload: bytes, timeout_s: float) -> bytes | memoryview:
-        answer = await self._channel.call(SERVICE, METHOD, payload, timeout_s=timeout_s)
+    async def call(self, payload: bytes, timeout_s: float, log_id: int = 0) -> bytes | memoryview:
+        answer = await self._channel.call(
+            SERVICE, METHOD, payload, timeout_s=timeout_s, log_id=log_id
+        )
         return answer.payload
 
     async def close(self) -> None:
@@ -54,10 +57,12 @@ class AsyncHttpTransport:
         self._wire = HttpWire(endpoint, connect_timeout_s, tls)
         self._client = httpx.AsyncClient(**self._wire.client_options)
 
-    async def call(self, payload: bytes, timeout_s: float) -> bytes:
+    async def call(self, payload: bytes, timeout_s: float, log_id: int = 0) -> bytes:
         timeout = self._wire.timeout(timeout_s)
         try:
-            answer = await self._client.post(self._wire.url, content=payload, timeout=timeout)
+            answer = await self._client.post(
+                self._wire.url, content=payload, timeout=timeout, headers=named(log_id)
+            )
         except Exception as error:
             raise self._wire.failure(error, timeout_s) from error
         return self._wire.content(answer)
@@ -84,9 +89,11 @@ class AsyncGrpcTransport:
             f"/{SERVICE}/{METHOD}", request_serializer=None, response_deserializer=None
         )
 
-    async def call(self, payload: bytes, timeout_s: float) -> bytes:
+    async def call(self, payload: bytes, timeout_s: float, log_id: int = 0) -> bytes:
         try:
-            answer: bytes = await self._inference(payload, timeout=timeout_s)
+            answer: bytes = await self._inference(
+                payload, timeout=timeout_s, metadata=tuple(named(log_id).items())
+            )
         except self._error_class as error:
             raise grpc_failure(error, self._endpoint, timeout_s) from error
         return answer

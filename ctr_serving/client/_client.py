@@ -127,6 +127,7 @@ class CtrClient:
         dense: NDArray[np.float32],
         *,
         ids_per_slot: NDArray[np.integer[Any]] | None = None,
+        log_id: int = 0,
     ) -> NDArray[np.float32]:
         """Predicts n instances.
 
@@ -135,6 +136,7 @@ class CtrClient:
             dense: float32[n, 13].
             ids_per_slot: int[n, slots], for ops that take several ids a slot; sparse_ids is then
                 int64[m], instance by instance, slot by slot.
+            log_id: number of the request, by which the server's log names it; 0 for none.
 
         Returns:
             probabilities float32[n, 2]: of no click, of a click.
@@ -147,7 +149,7 @@ class CtrClient:
             RpcError: the server refused the request.
             WireError: the server's answer is malformed.
         """
-        return self.ask(sparse_ids, dense, ids_per_slot=ids_per_slot).probabilities
+        return self.ask(sparse_ids, dense, ids_per_slot=ids_per_slot, log_id=log_id).probabilities
 
     def ask(
         self,
@@ -156,6 +158,7 @@ class CtrClient:
         *,
         variant: str | None = None,
         ids_per_slot: NDArray[np.integer[Any]] | None = None,
+        log_id: int = 0,
     ) -> Answer:
         """As `predict`, with which variant and server answered, and the server's message.
 
@@ -167,7 +170,7 @@ class CtrClient:
         """
         payload = request_bytes(sparse_ids, dense, ids_per_slot)
         chosen = self._routes.pick(variant)
-        endpoint, response = self._send(chosen, payload)
+        endpoint, response = self._send(chosen, payload, log_id)
         return answer_of(response, len(dense), chosen.tag, endpoint)
 
     def close(self) -> None:
@@ -179,16 +182,20 @@ class CtrClient:
         if hedging is not None:
             hedging.close()
 
-    def _send(self, variant: Variant, payload: bytes) -> tuple[Endpoint, bytes | memoryview]:
+    def _send(
+        self, variant: Variant, payload: bytes, log_id: int
+    ) -> tuple[Endpoint, bytes | memoryview]:
         if variant.can_hedge:
-            return self._hedging_sender().send(variant, payload)
+            return self._hedging_sender().send(variant, payload, log_id)
         attempts = Attempts(variant, time.monotonic())
         endpoint: Endpoint | None = attempts.first()
         while endpoint is not None:
             remaining_s = attempts.remaining_s(endpoint, time.monotonic())
             try:
                 with variant.outages.watched(endpoint):
-                    return endpoint, self._transport(endpoint, variant).call(payload, remaining_s)
+                    return endpoint, self._transport(endpoint, variant).call(
+                        payload, remaining_s, log_id
+                    )
             except ConnectError as error:
                 failure = error
                 endpoint = attempts.retry()
@@ -233,8 +240,10 @@ class _HedgingSender:
         self._thread = LoopThread()
         self._client = AsyncCtrClient.from_routes(routes, protocol)
 
-    def send(self, variant: Variant, payload: bytes) -> tuple[Endpoint, bytes | memoryview]:
-        return self._thread.run(self._client.send(variant, payload))
+    def send(
+        self, variant: Variant, payload: bytes, log_id: int
+    ) -> tuple[Endpoint, bytes | memoryview]:
+        return self._thread.run(self._client.send(variant, payload, log_id))
 
     def close(self) -> None:
         self._thread.run(self._client.close())

@@ -33,8 +33,11 @@ _CODES = {"INVALID_ARGUMENT": 1003, "NOT_FOUND": 1002, "RESOURCE_EXHAUSTED": 200
 class Transport(Interface):
     """One endpoint over one wire."""
 
-    def call(self, payload: bytes, timeout_s: float) -> bytes | memoryview:
+    def call(self, payload: bytes, timeout_s: float, log_id: int = 0) -> bytes | memoryview:
         """Calls the service.
+
+        Args:
+            log_id: number of the request in the logs of both sides; 0 for none.
 
         Raises:
             ConnectError, RpcTimeoutError, RpcError: with the endpoint in the text.
@@ -55,10 +58,10 @@ class PrpcTransport:
         self._tls = tls
         self._idle: deque[BlockingConnection] = deque(maxlen=_IDLE_MAX)
 
-    def call(self, payload: bytes, timeout_s: float) -> bytes | memoryview:
+    def call(self, payload: bytes, timeout_s: float, log_id: int = 0) -> bytes | memoryview:
         connection = self._take(timeout_s)
         try:
-            answer = connection.call(SERVICE, METHOD, payload, timeout_s=timeout_s)
+            answer = connection.call(SERVICE, METHOD, payload, timeout_s=timeout_s, log_id=log_id)
         except RpcError as error:
             # An error that the peer told leaves the connection in order; any other does not.
             if isinstance(error, (ConnectError, RpcTimeoutError)):
@@ -102,10 +105,12 @@ class HttpTransport:
         self._wire = HttpWire(endpoint, connect_timeout_s, tls)
         self._client = httpx.Client(**self._wire.client_options)
 
-    def call(self, payload: bytes, timeout_s: float) -> bytes:
+    def call(self, payload: bytes, timeout_s: float, log_id: int = 0) -> bytes:
         timeout = self._wire.timeout(timeout_s)
         try:
-            answer = self._client.post(self._wire.url, content=payload, timeout=timeout)
+            answer = self._client.post(
+                self._wire.url, content=payload, timeout=timeout, headers=named(log_id)
+            )
         except Exception as error:
             raise self._wire.failure(error, timeout_s) from error
         return self._wire.content(answer)
@@ -179,9 +184,11 @@ class GrpcTransport:
             f"/{SERVICE}/{METHOD}", request_serializer=None, response_deserializer=None
         )
 
-    def call(self, payload: bytes, timeout_s: float) -> bytes:
+    def call(self, payload: bytes, timeout_s: float, log_id: int = 0) -> bytes:
         try:
-            answer: bytes = self._inference(payload, timeout=timeout_s)
+            answer: bytes = self._inference(
+                payload, timeout=timeout_s, metadata=tuple(named(log_id).items())
+            )
         except self._grpc.RpcError as error:
             raise grpc_failure(error, self._endpoint, timeout_s) from error
         return answer
@@ -213,6 +220,11 @@ def grpc_failure(error: Exception, endpoint: Endpoint, timeout_s: float) -> RpcE
     if status == "UNAVAILABLE":
         return ConnectError(f"{endpoint}: {details}")
     return RpcError(f"{endpoint}: {status}: {details}", _CODES.get(status, _INTERNAL_CODE))
+
+
+def named(log_id: int) -> dict[str, str]:
+    """The header, or metadata, that tells it where frames do not."""
+    return {"x-request-id": str(log_id)} if log_id else {}
 
 
 def no_answer(endpoint: Endpoint, timeout_s: float) -> RpcTimeoutError:

@@ -9,7 +9,13 @@ from cube_core._native import Frame
 
 
 class Caller(Protocol):
-    """The connection that requests came on."""
+    """The connection that requests came on.
+
+    Attributes:
+        peer: address of the caller, "host:port".
+    """
+
+    peer: str
 
     @property
     def is_open(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import time
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ from grpc_reflection.v1alpha import reflection
 
 from cube_core.access import token_of
 from cube_core.errors import ConfError, RpcTimeoutError
+from cube_core.log import set_request_id
+from cube_core.request_log import request_log
 from cube_core.tls import ServerTls
 from cube_core.wire.faults import fault_of
 from cube_core.wire.limits import WireLimits
+from cube_core.wire.request_ids import HEADER, request_id_of
 from cube_core.wire.service import Method, RpcContext, Service
 
 _NO_DEADLINE_S = 86_400.0
@@ -105,44 +109,63 @@ class GrpcServer:
         return grpc.method_handlers_generic_handler(
             service.full_name,
             {
-                name: grpc.unary_unary_rpc_method_handler(self._behavior(method))
+                name: grpc.unary_unary_rpc_method_handler(
+                    self._behavior(method, f"{service.name}.{name}")
+                )
                 for name, method in service.methods.items()
             },
         )
 
-    def _behavior(self, method: Method) -> Any:
+    def _behavior(self, method: Method, name: str) -> Any:
         def answer(payload: bytes, call: grpc.ServicerContext) -> bytes:
+            request_id = ""
             try:
                 if method.kernel is not None:
                     return method.kernel(payload)
-                return self._on_loop(method, payload, call)
+                request_id = _request_id_of(call)
+                return self._on_loop(_awaited(method, name, payload, call, request_id), call)
             except Exception as error:
                 fault = fault_of(error)
+                request_log.failed(
+                    name,
+                    fault.text,
+                    peer=_peer_of(call),
+                    request_id=request_id or _request_id_of(call),
+                )
                 call.abort(grpc.StatusCode[fault.grpc_status], fault.text)
                 raise
 
         return answer
 
-    def _on_loop(self, method: Method, payload: bytes, call: grpc.ServicerContext) -> bytes:
-        remaining_s: float | None = call.time_remaining()
-        # Without a deadline grpc counts from an instant in the far future.
-        if remaining_s is not None and remaining_s > _NO_DEADLINE_S:
-            remaining_s = None
-        deadline_s = None if remaining_s is None else time.monotonic() + remaining_s
-        context = RpcContext(
-            call.peer().partition(":")[2], deadline_s=deadline_s, token=_token_of(call)
-        )
-        answer = asyncio.run_coroutine_threadsafe(_awaited(method, payload, context), self._loop)
+    def _on_loop(self, answered: Coroutine[Any, Any, bytes], call: grpc.ServicerContext) -> bytes:
+        answer = asyncio.run_coroutine_threadsafe(answered, self._loop)
         try:
-            return answer.result(remaining_s)
+            return answer.result(_remaining_s(call))
         except concurrent.futures.TimeoutError as error:
             answer.cancel()
             raise RpcTimeoutError("no answer within the caller's timeout") from error
 
 
+def _remaining_s(call: grpc.ServicerContext) -> float | None:
+    remaining_s: float | None = call.time_remaining()
+    # Without a deadline grpc counts from an instant in the far future.
+    return None if remaining_s is None or remaining_s > _NO_DEADLINE_S else remaining_s
+
+
+def _peer_of(call: grpc.ServicerContext) -> str:
+    return str(call.peer().partition(":")[2])
+
+
+def _metadata_of(call: grpc.ServicerContext, name: str) -> str:
+    return str(dict(call.invocation_metadata() or ()).get(name, ""))
+
+
 def _token_of(call: grpc.ServicerContext) -> str:
-    metadata = dict(call.invocation_metadata() or ())
-    return token_of(str(metadata.get("authorization", "")))
+    return token_of(_metadata_of(call, "authorization"))
+
+
+def _request_id_of(call: grpc.ServicerContext) -> str:
+    return request_id_of(_metadata_of(call, HEADER))
 
 
 class _Certificates:
@@ -171,5 +194,16 @@ class _Certificates:
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=ca)
 
 
-async def _awaited(method: Method, payload: bytes, context: RpcContext) -> bytes:
-    return await method.handler(payload, context)
+async def _awaited(
+    method: Method, name: str, payload: bytes, call: grpc.ServicerContext, request_id: str
+) -> bytes:
+    set_request_id(request_id)
+    begin_s, remaining_s = time.monotonic(), _remaining_s(call)
+    deadline_s = None if remaining_s is None else begin_s + remaining_s
+    context = RpcContext(_peer_of(call), deadline_s=deadline_s, token=_token_of(call))
+    try:
+        return await method.handler(payload, context)
+    finally:
+        took_s = time.monotonic() - begin_s
+        if took_s > request_log.slow_s:
+            request_log.slow(name, took_s, peer=context.peer)

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
 from cube_core.access import Access, Asker, Right, token_of
 from cube_core.errors import AccessError, LimitError
+from cube_core.request_log import request_log
 from cube_core.wire.faults import fault_of, fault_text
 from cube_core.wire.json_mapping import request_from_json, response_to_json
 from cube_core.wire.limits import WireLimits
@@ -57,6 +58,7 @@ def service_router(
 def error_response(request: Request, error: Exception) -> Response:
     """The error as brpc answers it: status, `x-bd-error-code` and the text."""
     fault = fault_of(error)
+    request_log.failed(f"POST {request.url.path}", fault.text, peer=peer_address(request))
     return Response(
         fault_text(server_address(request), fault),
         status_code=fault.http_status,

@@ -30,6 +30,7 @@ class WireLimits:
             the peer with the most is cut off when they go over it.
         write_timeout_ms: a peer that does not read what waits for it, down to 64 KiB, within this
             is cut off; 0 for any time.
+        slow_request_ms: a request that takes longer has a line in the log; 0 for none.
         loop_payload_bytes_max: a larger seek is answered by a thread, off the event loop.
         http_head_bytes_max: request line and headers of one HTTP request.
         grpc_threads: gRPC requests worked on at the same time.
@@ -47,6 +48,7 @@ class WireLimits:
     write_buffer_bytes_max: int = 256 << 20
     unread_bytes_max: int = 1 << 30
     write_timeout_ms: int = 30_000
+    slow_request_ms: int = 1000
     loop_payload_bytes_max: int = 64 << 10
     http_head_bytes_max: int = 64 << 10
     grpc_threads: int = 16

@@ -16,13 +16,15 @@ from cube_core._native import (
     parse_frames,
 )
 from cube_core.errors import FormatError, WireError
+from cube_core.log import set_request_id
+from cube_core.request_log import request_log
 from cube_core.wire.batch_path import BatchPath
 from cube_core.wire.compression import expand_off_loop
 from cube_core.wire.connections import Connections
 from cube_core.wire.faults import fault_of, fault_text
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.peer_watch import PeerWatch
-from cube_core.wire.service import Method, RpcContext, ServiceTable
+from cube_core.wire.service import Method, RpcContext, ServiceTable, prpc_request_id
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ class PrpcProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._loop = asyncio.get_running_loop()
-        self._peer = address_text(transport.get_extra_info("peername"))
+        self.peer = address_text(transport.get_extra_info("peername"))
         self._address = address_text(transport.get_extra_info("sockname"))
         self._connections.replace(self._transport, self)
         self._watch = PeerWatch(self._limits, self._loop, self._close_idle, self._abort)
@@ -222,6 +224,8 @@ class PrpcProtocol(asyncio.Protocol):
                 raise FormatError(frame.fault)
         except Exception as error:
             self._write(self.error_frame(frame.correlation_id, error))
+            request_id = prpc_request_id(frame.log_id, self.peer, frame.correlation_id)
+            request_log.failed(_name_of(frame), error, peer=self.peer, request_id=request_id)
             return
         task = self._loop.create_task(self._answer(method, frame))
         self._in_flight.add(task)
@@ -233,10 +237,19 @@ class PrpcProtocol(asyncio.Protocol):
         self._gate_reading()
 
     async def _answer(self, method: Method, frame: Frame) -> None:
-        deadline_s = time.monotonic() + frame.timeout_ms / 1000 if frame.timeout_ms > 0 else None
+        begin_s = time.monotonic()
+        deadline_s = begin_s + frame.timeout_ms / 1000 if frame.timeout_ms > 0 else None
         # As brpc's clients do, a connection may show its credential once.
         self._token = frame.authentication or self._token
-        context = RpcContext(self._peer, frame.log_id, deadline_s, self._token, frame.attachment)
+        context = RpcContext(
+            self.peer,
+            frame.log_id,
+            deadline_s,
+            self._token,
+            frame.attachment,
+            correlation_id=frame.correlation_id,
+        )
+        set_request_id(context.request_id)
         try:
             request: memoryview | bytes = frame.payload
             if frame.compress_type:
@@ -246,6 +259,10 @@ class PrpcProtocol(asyncio.Protocol):
             reply = await _encoded(frame.correlation_id, payload, context.response_attachment)
         except Exception as error:
             reply = self.error_frame(frame.correlation_id, error)
+            request_log.failed(_name_of(frame), error, peer=self.peer)
+        took_s = time.monotonic() - begin_s
+        if took_s > request_log.slow_s:
+            request_log.slow(_name_of(frame), took_s, peer=self.peer)
         self._write(reply)
 
     def _leave_thread(self, _: asyncio.Task[None]) -> None:
@@ -332,19 +349,19 @@ class PrpcProtocol(asyncio.Protocol):
     def _cut_off(self, reason: str) -> None:
         """Closes the connection once what was answered before is sent."""
         self._connections.counters.peers_cut_off += 1
-        log.warning("%s is cut off: %s", self._peer, reason)
+        log.warning("%s is cut off: %s", self.peer, reason)
         self._hold(b"")
         self._transport.close()
 
     def _abort(self, reason: str) -> None:
         """Closes the connection to a peer that takes no more answers, or too slowly sends."""
         self._connections.counters.peers_cut_off += 1
-        log.warning("%s is cut off: %s", self._peer, reason)
+        log.warning("%s is cut off: %s", self.peer, reason)
         self._transport.abort()
 
     def _close_idle(self) -> None:
         self._connections.counters.connections_idle += 1
-        log.info("%s is closed: idle for %d ms", self._peer, self._limits.idle_timeout_ms)
+        log.info("%s is closed: idle for %d ms", self.peer, self._limits.idle_timeout_ms)
         # What a peer has left unread until now is lost on it.
         self._transport.abort()
 
@@ -356,6 +373,10 @@ class PrpcProtocol(asyncio.Protocol):
         if self._transport.can_write_eof():  # not over TLS
             self._transport.write_eof()
         self._loop.call_later(_LINGER_S, self._transport.close)
+
+
+def _name_of(frame: Frame) -> str:
+    return f"{frame.service.rpartition('.')[2]}.{frame.method}"
 
 
 def address_text(address: object) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cube_core.errors import ConfError
+from cube_core.request_log import request_log
 from cube_core.tls import ServerTls
 from cube_core.wire.batch_path import BatchPath
 from cube_core.wire.connections import Connections, WireCounters
@@ -67,6 +69,7 @@ class RpcServer:
         self._serving = False
         self.port = port
         self.grpc_port = grpc_port
+        request_log.slow_s = limits.slow_request_ms / 1000 or math.inf
 
     @property
     def counters(self) -> WireCounters:

@@ -34,6 +34,7 @@ class RpcContext:
             "" for none.
         attachment: bytes that came beside the payload (baidu_std only).
         response_attachment: bytes to send beside the answer (baidu_std only); the handler sets it.
+        correlation_id: number of the request on its connection (baidu_std only).
     """
 
     peer: str
@@ -42,6 +43,11 @@ class RpcContext:
     token: str = ""
     attachment: memoryview | bytes = b""
     response_attachment: bytes = b""
+    correlation_id: int = 0
+
+    def request_id(self) -> str:
+        """What the lines of a baidu_std request are found by."""
+        return prpc_request_id(self.log_id, self.peer, self.correlation_id)
 
     @property
     def asker(self) -> Asker:
@@ -52,6 +58,11 @@ class RpcContext:
         """Raises RpcTimeoutError when nobody waits any more, so that no work is spent on it."""
         if self.deadline_s is not None and time.monotonic() > self.deadline_s:
             raise RpcTimeoutError("the caller's timeout passed before the work began")
+
+
+def prpc_request_id(log_id: int, peer: str, correlation_id: int) -> str:
+    """The caller's `log_id`; where it set none, its address and the number on the connection."""
+    return str(log_id) if log_id else f"{peer}#{correlation_id}"
 
 
 Handler = Callable[["memoryview | bytes", RpcContext], Awaitable[bytes]]

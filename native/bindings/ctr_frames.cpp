@@ -81,10 +81,11 @@ CtrFrames part(const CtrFrames& frames, size_t first, size_t count) {
     return frames.part(first, count);
 }
 
-nb::list correlation_ids(const CtrFrames& frames) {
-    nb::list ids;
-    for (const auto& request : frames.requests()) ids.append(request.correlation_id);
-    return ids;
+template <int64_t CtrFrames::Request::* Id>
+nb::list ids(const CtrFrames& frames) {
+    nb::list all;
+    for (const auto& request : frames.requests()) all.append(request.*Id);
+    return all;
 }
 
 }  // namespace
@@ -94,8 +95,10 @@ void bind_ctr_frames(nb::module_& m) {
         .def("__len__", [](const CtrFrames& frames) { return frames.requests().size(); })
         .def_prop_ro("rows", &CtrFrames::rows)
         .def_prop_ro("timeout_ms_min", &CtrFrames::timeout_ms_min)
-        .def_prop_ro("correlation_ids", &correlation_ids,
+        .def_prop_ro("correlation_ids", &ids<&CtrFrames::Request::correlation_id>,
                      nb::sig("def correlation_ids(self) -> list[int]"))
+        .def_prop_ro("log_ids", &ids<&CtrFrames::Request::log_id>,
+                     nb::sig("def log_ids(self) -> list[int]"))
         .def_prop_ro(
             "keys",
             [](const CtrFrames& frames) {

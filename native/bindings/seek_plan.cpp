@@ -46,12 +46,12 @@ nb::bytes payload(const cube::SeekPlan& plan, uint32_t shard, const Text& versio
 
 nb::bytes frame(const cube::SeekPlan& plan, uint32_t shard, int64_t correlation_id,
                 const Text& version, bool version_required, int32_t timeout_ms,
-                const Text& dict_name) {
+                const Text& dict_name, int64_t log_id) {
     const cube::SeekOptions options = options_of(version, version_required, dict_name);
     const auto keys = plan.keys_of(shard);
     const size_t payload_size = cube::seek_request_size(keys, options);
     const std::string head = cube::encode_request_head(
-        {"rec.mcube.DictService", "seek", correlation_id, timeout_ms, 0}, payload_size, 0);
+        {"rec.mcube.DictService", "seek", correlation_id, timeout_ms, log_id}, payload_size, 0);
     OutputBytes output(head.size() + payload_size);
     cube::write_seek_request(std::copy(head.begin(), head.end(), output.data()), keys, options);
     return output.finish(head.size() + payload_size);
@@ -94,7 +94,7 @@ nb::list frames(const cube::SeekPlan& plan, const nb::list& correlation_ids,
     nb::list all;
     for (size_t i = 0; i < shards.size(); ++i)
         all.append(frame(plan, shards[i], nb::cast<int64_t>(correlation_ids[i]), version, true,
-                         timeout_ms, dict_name));
+                         timeout_ms, dict_name, 0));
     return all;
 }
 
@@ -191,7 +191,7 @@ void bind_seek_plan(nb::module_& m) {
              nb::arg("version_required") = false, nb::arg("dict_name") = nb::none())
         .def("frame", &frame, nb::arg("shard"), nb::arg("correlation_id"), nb::kw_only(),
              nb::arg("version") = nb::none(), nb::arg("version_required") = false,
-             nb::arg("timeout_ms") = 0, nb::arg("dict_name") = nb::none())
+             nb::arg("timeout_ms") = 0, nb::arg("dict_name") = nb::none(), nb::arg("log_id") = 0)
         .def(
             "value_bytes",
             [](const cube::SeekPlan& plan, uint32_t shard, const BufferView& body) {

@@ -14,6 +14,7 @@
 #include "bindings/output_bytes.hpp"
 #include "bindings/python_frame.hpp"
 #include "bindings/python_table.hpp"
+#include "bindings/text.hpp"
 #include "kernels/seek_response.hpp"
 
 namespace {
@@ -125,6 +126,7 @@ class Server {
         } catch (const cube::Error& error) {
             answer.error_frame =
                 cube::seek_error_frame(error, frame.correlation_id, frame.payload.size(), address_);
+            seeker_.note_failure(frame, error.what());
         }
         reply_size_max_ += answer.size_max();
     }
@@ -177,6 +179,12 @@ void set_tables(cube::Seeker& seeker, nb::handle current, nb::sequence others,
     seeker.set_tables(dict_name, std::move(current_table), std::move(tables));
 }
 
+nb::tuple last_failure(const cube::Seeker& seeker) {
+    const cube::Seeker::Failure failure = seeker.last_failure();
+    return nb::make_tuple(failure.number, failure.log_id, failure.correlation_id,
+                          text_of(failure.text));
+}
+
 std::vector<uint64_t> latency_counts(cube::Seeker& seeker) {
     std::vector<uint64_t> counts;
     for (size_t bucket = 0; bucket <= cube::LatencyHistogram::kBoundsUs.size(); ++bucket)
@@ -209,6 +217,8 @@ void bind_seeker(nb::module_& m) {
         .def_prop_ro("key_count", &cube::Seeker::key_count)
         .def_prop_ro("missing_count", &cube::Seeker::missing_count)
         .def_prop_ro("error_count", &cube::Seeker::error_count)
+        .def_prop_ro("last_failure", &last_failure,
+                     nb::sig("def last_failure(self) -> tuple[int, int, int, str]"))
         .def_prop_ro("request_bytes", &cube::Seeker::request_bytes)
         .def_prop_ro("response_bytes", &cube::Seeker::response_bytes)
         .def_prop_ro("latency_counts", &latency_counts)

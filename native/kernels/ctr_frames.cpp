@@ -31,7 +31,8 @@ CtrFrames::Added CtrFrames::add(const Frame& frame, size_t rows_max) {
         floats_.resize(end * columns_.dense);
         parse_ctr_request(frame.payload, columns_, ids_.data() + begin * columns_.slots,
                           floats_.data() + begin * columns_.dense);
-        requests_.push_back({frame.correlation_id, std::max(frame.timeout_ms, 0), end});
+        requests_.push_back(
+            {frame.correlation_id, frame.log_id, std::max(frame.timeout_ms, 0), end});
         return Added::kYes;
     } catch (const Error&) {
         ids_.resize(begin * columns_.slots);

@@ -18,6 +18,7 @@ class CtrFrames {
   public:
     struct Request {
         int64_t correlation_id;
+        int64_t log_id;      // 0 for none
         int32_t timeout_ms;  // 0 for none
         size_t rows_end;     // its rows end where those of the next begin
     };

@@ -134,6 +134,16 @@ PreparedSeek Seeker::prepare(Bytes payload, std::vector<uint64_t>& keys) {
     }
 }
 
+void Seeker::note_failure(const Frame& frame, std::string_view text) {
+    const std::scoped_lock lock(failure_mutex_);
+    failure_ = {failure_.number + 1, frame.log_id, frame.correlation_id, std::string(text)};
+}
+
+Seeker::Failure Seeker::last_failure() const {
+    const std::scoped_lock lock(failure_mutex_);
+    return failure_;
+}
+
 size_t Seeker::write_response(const PreparedSeek& seek, uint8_t* target) {
     const std::string_view version =
         seek.request.version_required ? seek.table->header().version : std::string_view();

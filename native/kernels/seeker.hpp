@@ -49,6 +49,16 @@ class Seeker {
     // kSeekResponseSlack, and returns its size.
     size_t write_response(const PreparedSeek& seek, uint8_t* target);
 
+    // A seek that came in a frame and was answered with an error frame.
+    struct Failure {
+        uint64_t number = 0;  // of those so far
+        int64_t log_id = 0;
+        int64_t correlation_id = 0;
+        std::string text;
+    };
+    void note_failure(const Frame& frame, std::string_view text);
+    Failure last_failure() const;
+
     size_t frame_bytes_max() const { return frame_bytes_max_; }
     uint64_t request_count() const { return requests_.load(std::memory_order_relaxed); }
     uint64_t key_count() const { return keys_.load(std::memory_order_relaxed); }
@@ -78,6 +88,8 @@ class Seeker {
     const size_t frame_bytes_max_;
     mutable std::mutex mutex_;  // of the pointer, not of the tables
     std::shared_ptr<const Dicts> dicts_ = std::make_shared<Dicts>();
+    mutable std::mutex failure_mutex_;
+    Failure failure_;
     std::atomic<bool> looks_up_early_{false};
     std::atomic<uint64_t> requests_{0};
     std::atomic<uint64_t> keys_{0};

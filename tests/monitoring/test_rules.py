@@ -30,6 +30,17 @@ def test_rules_and_configuration_are_valid() -> None:
     promtool("check", "config", PROMETHEUS / "prometheus.yml")
 
 
+def test_the_configuration_for_kubernetes_is_valid(tmp_path: Path) -> None:
+    conf = yaml.safe_load((PROMETHEUS / "kubernetes.yml").read_text(encoding="utf-8"))
+    # Debian's promtool is built without the discovery of pods.
+    (discovery,) = conf["scrape_configs"][0].pop("kubernetes_sd_configs")
+    assert discovery["role"] == "pod"
+    conf["rule_files"] = [str(PROMETHEUS / name) for name in conf["rule_files"]]
+    path = tmp_path / "kubernetes.yml"
+    path.write_text(yaml.safe_dump(conf))
+    promtool("check", "config", path)
+
+
 @pytest.mark.parametrize("path", UNIT_TESTS, ids=lambda path: path.stem)
 def test_alerts_fire_when_they_should_and_only_then(path: Path) -> None:
     promtool("test", "rules", path)
@@ -51,8 +62,6 @@ def test_every_alert_is_tested_both_ways() -> None:
 
 
 def test_every_alert_says_what_is_wrong_and_where_to_read_on() -> None:
-    if not TROUBLESHOOTING.is_file():
-        pytest.skip("the page is not written yet")
     anchors = {
         slug(line.lstrip("# "), "-")
         for line in TROUBLESHOOTING.read_text(encoding="utf-8").splitlines()
@@ -83,7 +92,8 @@ def test_targets_are_those_of_the_sample_cluster() -> None:
     cluster = read_cluster(ROOT / "conf" / "cluster.yml")
     expected = {
         "cube-server": {
-            (f"{each.host}:{each.port}", str(each.shard)) for each in layout.shard_servers(cluster)
+            (f"{each.host}:{each.port}", f"{each.dict_name}/{each.shard}")
+            for each in layout.shard_servers(cluster)
         },
         "cube-transfer": {(f"{each.host}:{each.port}", "") for each in layout.transfers(cluster)},
         "ctr-serving": {(f"{each.host}:{each.port}", "") for each in layout.ctr_servers(cluster)},
@@ -98,3 +108,48 @@ def test_targets_are_those_of_the_sample_cluster() -> None:
         for job in conf["scrape_configs"]
     }
     assert found == expected
+
+
+def test_pods_have_the_labels_that_targets_are_made_of() -> None:
+    (job,) = yaml.safe_load((PROMETHEUS / "kubernetes.yml").read_text(encoding="utf-8"))[
+        "scrape_configs"
+    ]
+    used = {name for rule in job["relabel_configs"] for name in rule["source_labels"]}
+    pods = pods_of(ROOT / "deploy" / "kubernetes" / "manifests")
+    of_servers = {"cube_dict", "cube_shard"}
+    found = set()
+    for pod in pods:
+        labels = {re.sub(r"\W", "_", name): value for name, value in pod["labels"].items()}
+        job_name = labels["app_kubernetes_io_name"]
+        found.add(job_name)
+        offered = {f"__meta_kubernetes_pod_label_{name}" for name in labels}
+        offered |= {"__meta_kubernetes_pod_name", "__meta_kubernetes_pod_container_port_name"}
+        needed = used - {f"__meta_kubernetes_pod_label_{name}" for name in of_servers}
+        assert needed <= offered, job_name
+        assert (job_name == "cube-server") == (of_servers <= set(labels)) == (used <= offered)
+        assert labels["app_kubernetes_io_part_of"] == "cube-serving"
+        assert pod["namespace"] == job["kubernetes_sd_configs"][0]["namespaces"]["names"][0]
+        assert "http" in pod["ports"]
+    assert found == {"cube-server", "cube-transfer", "ctr-serving"}
+
+
+def pods_of(manifests: Path) -> list[dict[str, Any]]:
+    """Labels, namespace and names of ports of every pod that is described there."""
+    documents = [
+        document
+        for path in sorted(manifests.glob("*.yaml"))
+        for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        if document and document["kind"] in ("StatefulSet", "Deployment")
+    ]
+    return [
+        {
+            "labels": document["spec"]["template"]["metadata"]["labels"],
+            "namespace": document["metadata"]["namespace"],
+            "ports": {
+                port["name"]
+                for container in document["spec"]["template"]["spec"]["containers"]
+                for port in container["ports"]
+            },
+        }
+        for document in documents
+    ]
