@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import gc
 import logging
@@ -170,6 +171,8 @@ class CtrServer:
         self._handle_signals()
         # What was imported stays: without it a full collection holds up requests for less long.
         gc.freeze()
+        # At the end it is collected after all, or the kernels tell on stderr what nobody gave back.
+        atexit.register(gc.unfreeze)
         log.info("paddle is imported, in %.2f s", time.monotonic() - start_s)
         reloaders = [
             Reloader(

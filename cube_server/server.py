@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import logging
 import resource
@@ -192,6 +193,8 @@ async def freeze_when_started(server: RpcServer) -> None:
     for tens of milliseconds otherwise."""
     await server.http_started()
     gc.freeze()
+    # At the end it is collected after all, or the kernels tell on stderr what nobody gave back.
+    atexit.register(gc.unfreeze)
 
 
 def allow_files(wanted: int) -> None:

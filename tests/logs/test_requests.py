@@ -105,6 +105,8 @@ def test_a_shard_server(tmp_path: Path, workers: int) -> None:
         assert "version '9_9' is not loaded" in lines["71"]["message"]
         assert lines["72"]["peer"].startswith("127.0.0.1:")
         assert lines["grpc-1"]["method"] == "DictService.seek"
+        role.stop()
+        json_lines(role, "cube-server")
         assert str(MISSING_KEY) not in role.log()
 
 
@@ -150,6 +152,8 @@ def test_a_predictor(tmp_path: Path) -> None:
             messages = [line["message"] for line in json_lines(ctr.role, "ctr-serving")]
             shard = f"127.0.0.1:{shards.ports[0]}"
             assert sum("failed" in text and shard in text for text in messages) >= 3
+            ctr.role.stop()
+            json_lines(ctr.role, "ctr-serving")
 
 
 def named(request_id: str) -> dict[str, str]:
