@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,65 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cube_core._native import STATUS_DELETED, Seeker, SeekPlan, Table, merge_tables, write_table
-from cube_core.errors import TableError
-
-WIDTH = 8
-Rows = Mapping[int, int | None]
-"""Key to the number that its value repeats; None: deleted."""
-
-
-def keys_of(keys: Iterable[int]) -> NDArray[np.uint64]:
-    return np.array(list(keys), dtype=np.uint64)
-
-
-def write(path: Path, rows: Rows, *, version: str = "10_10", **options: object) -> Table:
-    """A whole table, or a delta when a `base_version` is given."""
-    kept = {key: value for key, value in rows.items() if value is not None}
-    values = np.array(list(kept.values()), dtype=np.uint8).repeat(WIDTH).reshape(-1, WIDTH)
-    if "base_version" in options:
-        options["deletions"] = keys_of(key for key in rows if rows[key] is None)
-    names = {"dict_name": "d", "shard": 0, "shard_num": 1, **options}
-    write_table(str(path), keys_of(kept), values, version=version, **names)  # type: ignore[arg-type]
-    return Table.open(str(path))
-
-
-def delta(path: Path, rows: Rows, *, version: str = "10_11", **options: object) -> Table:
-    return write(path, rows, version=version, **{"base_version": "10_10", **options})
-
-
-def content(table: Table, slots: int = 7) -> dict[int, int | None]:
-    """What iterating over a table gives."""
-    rows: dict[int, int | None] = {}
-    slot = 0
-    while slot < table.slot_count:
-        keys, values, after = table.pairs(slot, slots)
-        deleted, same_after = table.deletions(slot, slots)
-        assert after == same_after == min(slot + slots, table.slot_count)
-        rows.update(zip(keys.tolist(), values[:, 0].tolist(), strict=True))
-        rows.update(dict.fromkeys(deleted.tolist()))
-        slot = after
-    return rows
-
-
-def laid(*layers: Rows) -> dict[int, int]:
-    """The rows that layers, oldest first, have together."""
-    merged: dict[int, int | None] = {}
-    for layer in layers:
-        merged.update(layer)
-    return {key: value for key, value in merged.items() if value is not None}
-
-
-def sought(table: Table, keys: NDArray[np.uint64]) -> list[int | None]:
-    """What a server answers from the table: the number in each value, None where it is missing."""
-    seeker = Seeker(keys_per_request_max=1 << 16, frame_bytes_max=1 << 22)
-    seeker.set_tables(table)
-    plan = SeekPlan(keys, 1)
-    rows = np.empty((len(keys), WIDTH // 4), dtype=np.float32)
-    status = np.empty(len(keys), dtype=np.int32)
-    plan.decode(0, seeker.seek(plan.payload(0)), rows, status)
-    numbers = rows.view(np.uint8)[:, 0].tolist()
-    return [number if ok == 0 else None for number, ok in zip(numbers, status, strict=True)]
-
+from tests.native.deltas import WIDTH, Rows, content, delta, keys_of, laid, sought, write
 
 numbers = st.integers(0, 255)
 keys = st.one_of(st.integers(0, 80), st.sampled_from([2**64 - 1, 2**63]))
@@ -347,67 +289,3 @@ def test_a_deletion_comes_after_every_pair(tmp_path: Path) -> None:
     )
     assert (report.key_count, report.deletion_count, report.duplicate_count) == (3, 2, 2)
     assert content(Table.open(str(tmp_path / "delta"))) == {4: None, 5: 1, 6: None}
-
-
-def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
-    base = write(tmp_path / "base", {1: 1})
-    good = delta(tmp_path / "good", {1: 2})
-    others = {
-        "base_version is '9_9', that of .*base '10_10'": delta(
-            tmp_path / "a", {1: 1}, base_version="9_9", version="9_10"
-        ),
-        "dict_name is 'e'": delta(tmp_path / "b", {1: 1}, dict_name="e"),
-        "shard_num is 2, that of .*base 1": delta(tmp_path / "c", {2: 1}, shard_num=2),
-        "is a whole table": write(tmp_path / "d", {1: 1}, version="10_11"),
-        "value_kind is 1": delta(tmp_path / "e", {1: 1}, value_kind="fp16"),
-    }
-    for problem, other in others.items():
-        with pytest.raises(TableError, match=problem) as caught:
-            base.with_delta(other)
-        assert str(caught.value).startswith(other.path)
-        with pytest.raises(TableError, match=problem):
-            merge_tables(str(tmp_path / "merged"), [base, other], version="10_11")
-    with pytest.raises(TableError, match="no whole table"):
-        good.with_delta(good)
-    with pytest.raises(TableError, match="no whole table"):
-        base.with_delta(good).with_delta(good)
-    with pytest.raises(TableError, match="laid over its base"):
-        merge_tables(str(tmp_path / "merged"), [base.with_delta(good)], version="10_11")
-    with pytest.raises(ValueError, match="tables must not be empty"):
-        merge_tables(str(tmp_path / "merged"), [], version="10_11")
-    with pytest.raises(ValueError, match="160 bytes together"):
-        merge_tables(str(tmp_path / "merged"), [good], version="1" * 158)
-    with pytest.raises(ValueError, match="deletions are for a delta"):
-        write_table(
-            str(tmp_path / "merged"),
-            keys_of([1]),
-            np.ones((1, 1), dtype=np.uint8),
-            dict_name="d",
-            version="1_1",
-            shard=0,
-            shard_num=1,
-            deletions=keys_of([1]),
-        )
-    with pytest.raises(ValueError, match=r"deletions\[1\] = 3 is of shard 1"):
-        delta(tmp_path / "merged", {2: None, 3: None}, shard_num=2)
-    assert not (tmp_path / "merged").exists()
-
-
-def test_a_delta_is_not_served_by_itself(tmp_path: Path) -> None:
-    change = delta(tmp_path / "delta", {1: None})
-    seeker = Seeker(10, 1000)
-    with pytest.raises(ValueError, match="is a delta, which answers together with its base"):
-        seeker.set_tables(change)
-    with pytest.raises(ValueError, match="is a delta"):
-        seeker.set_tables(None, [change])
-
-
-def test_damage_to_a_delta_is_refused(tmp_path: Path) -> None:
-    delta(tmp_path / "intact", {key: None if key % 3 else key for key in range(20)})
-    intact = (tmp_path / "intact").read_bytes()
-    for offset in range(len(intact)):
-        damaged = bytearray(intact)
-        damaged[offset] ^= 0x10
-        (tmp_path / "damaged").write_bytes(damaged)
-        with pytest.raises(TableError, match="damaged"):
-            Table.open(str(tmp_path / "damaged"))
