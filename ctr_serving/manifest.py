@@ -8,21 +8,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cube_core._native import crc32c_file
 from cube_core.errors import ControlError, ModelError
+from cube_core.file_list import ListedFile, file_problem, first_problem
 from cube_core.versions import Version
 
 MANIFEST_NAME = "manifest.json"
-
-
-class ModelFile(BaseModel):
-    """A file of the model as its exporter wrote it; `size` in bytes."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    name: str = Field(pattern=r"^[0-9A-Za-z_.\-]+$")
-    size: int = Field(ge=0)
-    crc32c: int = Field(ge=0, le=0xFFFFFFFF)
 
 
 class FusedModel(BaseModel):
@@ -72,7 +62,7 @@ class Manifest(BaseModel):
     dense_input: str
     output: str
     model: str = Field(pattern=r"^[0-9A-Za-z_.\-]+$")
-    files: tuple[ModelFile, ...] = ()
+    files: tuple[ListedFile, ...] = ()
     mean_row: tuple[float, ...] = ()
     fused: FusedModel | None = None
 
@@ -121,15 +111,7 @@ def checked_version(version: str) -> Version:
         raise ValueError(str(error)) from error
 
 
-def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong, with its field."""
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    problem = first["msg"].removeprefix("Value error, ")
-    return f"{field}: {problem}" if field else problem
-
-
-def check_files(model_directory: Path, files: Sequence[ModelFile]) -> None:
+def check_files(model_directory: Path, files: Sequence[ListedFile]) -> None:
     """Compares files with what the manifest says of them.
 
     Raises:
@@ -138,13 +120,8 @@ def check_files(model_directory: Path, files: Sequence[ModelFile]) -> None:
     for file in files:
         path = model_directory / file.name
         try:
-            size = path.stat().st_size
-            if size != file.size:
-                raise ModelError(f"{path}: has {size} bytes, manifest.json says {file.size}")
-            crc32c = crc32c_file(str(path))
+            problem = file_problem(path, file)
         except OSError as error:
             raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-        if crc32c != file.crc32c:
-            raise ModelError(
-                f"{path}: its crc32c is {crc32c:#010x}, manifest.json says {file.crc32c:#010x}"
-            )
+        if problem:
+            raise ModelError(f"{path}: {problem}")

@@ -12,9 +12,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ctr_serving.manifest import MANIFEST_NAME, Manifest, ModelFile, checked_version, first_problem
+from ctr_serving.manifest import MANIFEST_NAME, Manifest, checked_version
 from ctr_serving.predictor import FLUID_PROGRAM
 from cube_core.errors import ModelError
+from cube_core.file_list import ListedFile, first_problem
 
 
 class DictUse(BaseModel):
@@ -96,7 +97,7 @@ class NetworkManifest(BaseModel):
     dense_input: str = ""
     outputs: tuple[str, ...] = Field(min_length=1)
     model: str = Field(default="model", pattern=r"^[0-9A-Za-z_.\-]+$")
-    files: tuple[ModelFile, ...] = ()
+    files: tuple[ListedFile, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> NetworkManifest:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from cube_core._native import crc32c_file
 from cube_core.errors import BuildError
-
-MANIFEST_NAME = "_manifest.json"
+from cube_core.file_list import MANIFEST_NAME, parse_file_list
 
 _FORMAT = 1
 
@@ -53,18 +52,20 @@ def compare_with_manifest(content: bytes, found: dict[str, int], directory: str)
         BuildError: as `check_against_manifest`.
     """
     try:
-        listed = {str(entry["name"]): int(entry["size"]) for entry in json.loads(content)["files"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise BuildError(
-            f"{directory}/{MANIFEST_NAME}: no manifest of a pass: {error!r}"
-        ) from error
+        listed = {file.name: file.size for file in parse_file_list(content)}
+    except ValueError as error:
+        raise BuildError(f"{directory}/{MANIFEST_NAME}: no manifest of a pass: {error}") from error
     for name in sorted(listed.keys() | found.keys()):
-        if listed.get(name) != found.get(name):
-            raise BuildError(
-                f"{directory}/{name}: {_size(found.get(name))}, but {MANIFEST_NAME} says "
-                f"{_size(listed.get(name))}; the pass is incomplete"
-            )
+        # A manifest need not say sizes.
+        if name in listed and name in found and listed[name] in (None, found[name]):
+            continue
+        is_there = _size(found[name]) if name in found else "no such file"
+        is_listed = _size(listed[name]) if name in listed else "no such file"
+        raise BuildError(
+            f"{directory}/{name}: {is_there}, but {MANIFEST_NAME} says {is_listed}; the pass is "
+            "incomplete"
+        )
 
 
 def _size(size: int | None) -> str:
-    return "no such file" if size is None else f"{size} bytes"
+    return "that there is one" if size is None else f"{size} bytes"

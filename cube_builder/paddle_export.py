@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cube_builder.manifest import MANIFEST_NAME, write_manifest
+from cube_builder.manifest import write_manifest
 from cube_builder.paddle_variable import map_variable
 from cube_builder.pdparams import read_arrays
 from cube_builder.staging import staged_directory
 from cube_core._native import SequenceFileWriter
 from cube_core.errors import BuildError
+from cube_core.file_list import MANIFEST_NAME
 
 ROWS_PER_FILE = 10_000_000
 

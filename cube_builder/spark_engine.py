@@ -23,12 +23,13 @@ from cube_builder.batches import ONE_WIDTH, ByteValues, Values
 from cube_builder.changes import with_mark, without_mark
 from cube_builder.filesystem import Place
 from cube_builder.job import REPORT_NAME, BuildJob, BuildReport, ShardReport
-from cube_builder.manifest import MANIFEST_NAME, compare_with_manifest
+from cube_builder.manifest import compare_with_manifest
 from cube_builder.pass_rows import MARK_BYTES, pass_rows
 from cube_builder.quantize import Quantizer, mean_error
 from cube_builder.shard_table import write_shard_table
 from cube_builder.sources import in_natural_order, is_visible, no_records, open_source
 from cube_core.errors import BuildError
+from cube_core.file_list import MANIFEST_NAME
 
 # Of one file for one shard: number of the file, of the batch in it, name of the file, width of its
 # values (0: it has no records, or the width is variable), keys, values, and their widths when

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from cube_core.errors import DeployError
-from cube_transfer.manifest import ManifestFile
+from cube_core.file_list import ListedFile
 from cube_transfer.remote import BLOCK_BYTES, NotThereError, Sink, shown
 
 
@@ -22,7 +22,7 @@ class ArrowFiles:
     async def fetch(self, url: str, sink: Sink) -> None:
         await asyncio.to_thread(_fetch, url, sink)
 
-    async def list(self, url: str) -> list[ManifestFile] | None:
+    async def list(self, url: str) -> list[ListedFile] | None:
         return await asyncio.to_thread(_list, url)
 
 
@@ -42,7 +42,7 @@ def _fetch(url: str, sink: Sink) -> None:
             sink.write(block)
 
 
-def _list(url: str) -> list[ManifestFile]:
+def _list(url: str) -> list[ListedFile]:
     import pyarrow.fs
 
     filesystem, path = _open(url)
@@ -50,7 +50,7 @@ def _list(url: str) -> list[ManifestFile]:
         found = filesystem.get_file_info(pyarrow.fs.FileSelector(path))
     except FileNotFoundError as error:
         raise NotThereError(f"{shown(url)}: no such directory") from error
-    return [ManifestFile(name=info.base_name, size=info.size) for info in found if info.is_file]
+    return [ListedFile(name=info.base_name, size=info.size) for info in found if info.is_file]
 
 
 def _open(url: str) -> tuple[Any, str]:

@@ -9,12 +9,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cube_core.errors import ModelError
-from cube_transfer.digest import Digest
-from cube_transfer.manifest import ManifestFile
+from cube_core.errors import DeployError, ModelError
+from cube_core.file_list import ListedFile, file_problem, first_problem
 
 DENSE_MANIFEST_NAME = "manifest.json"
-_BLOCK_BYTES = 1 << 20
 FLUID_PROGRAM = "__model__"
 """The program of a model of Paddle's fluid age, whose parameters have names of their own."""
 _MODEL_SUFFIXES = (".json", ".pdmodel")
@@ -42,7 +40,7 @@ class DenseManifest(BaseModel):
     embedding_dim: Annotated[int, Field(ge=0)] = 0
     dicts: dict[str, DictUse] = {}
     model: Annotated[str, Field(pattern=r"^[0-9A-Za-z_\-][0-9A-Za-z_.\-]*$")]
-    files: tuple[ManifestFile, ...] = ()
+    files: tuple[ListedFile, ...] = ()
     """What is to be checked; empty when the trainer lists none."""
 
     def use_of(self, dict_name: str) -> DictUse | None:
@@ -64,9 +62,7 @@ def parse_dense_manifest(data: bytes, where: str) -> DenseManifest:
     try:
         return DenseManifest.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ModelError(f"{where}: {field}: {first['msg']}") from error
+        raise ModelError(f"{where}: {first_problem(error)}") from error
 
 
 def relabel_dense(model: Path, target: Path, dict_name: str, version: str) -> None:
@@ -129,11 +125,9 @@ def check_dense(
         path = directory / expected_file.name
         if not path.is_file():
             raise ModelError(f"{where}: {path.name} is missing; {DENSE_MANIFEST_NAME} lists it")
-        digest = Digest(expected_file)
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
-        digest.require_expected(f"{where}/{path.name}")
+        problem = file_problem(path, expected_file)
+        if problem:
+            raise DeployError(f"{where}/{path.name}: {problem}")
     if manifest.model == FLUID_PROGRAM:
         if not (directory / FLUID_PROGRAM).is_file():
             raise ModelError(f"{where}: {FLUID_PROGRAM} is missing")

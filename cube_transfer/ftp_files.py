@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from urllib.parse import unquote, urlsplit
 
 from cube_core.errors import DeployError
-from cube_transfer.manifest import ManifestFile
+from cube_core.file_list import ListedFile
 from cube_transfer.remote import BLOCK_BYTES, NotThereError, Sink, shown
 
 _TIMEOUT_S = 30.0
@@ -22,7 +22,7 @@ class FtpFiles:
     async def fetch(self, url: str, sink: Sink) -> None:
         await asyncio.to_thread(_fetch, url, sink)
 
-    async def list(self, url: str) -> list[ManifestFile] | None:
+    async def list(self, url: str) -> list[ListedFile] | None:
         return await asyncio.to_thread(_list, url)
 
 
@@ -40,11 +40,11 @@ def _fetch(url: str, sink: Sink) -> None:
             ftp.retrbinary(f"RETR {path}", sink.write, BLOCK_BYTES)
 
 
-def _list(url: str) -> list[ManifestFile]:
+def _list(url: str) -> list[ListedFile]:
     with _connected(url) as (ftp, path):
         entries = [(name, facts) for name, facts in ftp.mlsd(path, ["type", "size"])]
         return [
-            ManifestFile(name=name, size=int(facts["size"]) if "size" in facts else None)
+            ListedFile(name=name, size=int(facts["size"]) if "size" in facts else None)
             for name, facts in entries
             if facts.get("type", "file") == "file"
         ]

@@ -7,7 +7,7 @@ import asyncio
 import httpx
 
 from cube_core.errors import DeployError
-from cube_transfer.manifest import ManifestFile
+from cube_core.file_list import ListedFile
 from cube_transfer.remote import BLOCK_BYTES, NotThereError, Sink
 
 # Answers that pass by themselves; every other 4xx means that the file is not to be had.
@@ -35,7 +35,7 @@ class HttpFiles:
             await asyncio.to_thread(sink.begin, offset if resumes else 0)
             await _receive(response, sink)
 
-    async def list(self, url: str) -> list[ManifestFile] | None:
+    async def list(self, url: str) -> list[ListedFile] | None:
         return None
 
 

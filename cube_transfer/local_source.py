@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cube_core.errors import DeployError
-from cube_transfer.digest import Digest
-from cube_transfer.manifest import MANIFEST_NAME, ManifestFile, parse_manifest
+from cube_core.file_list import MANIFEST_NAME, Digest, ListedFile, parse_file_list
 
 # One block is one trip to a thread, so a cancelled pull ends within a block.
 BLOCK_BYTES = 16 << 20
@@ -44,11 +43,25 @@ async def pull_local(source: Path, target: Path, *, link: bool) -> dict[str, os.
             found = await _copy(path, copy, expected)
         taken[path.name] = copy.stat()
         if expected is not None:
-            (found or await digest(copy, expected)).require_expected(path)
+            problem = (found or await digest(copy, expected)).problem()
+            if problem:
+                raise DeployError(f"{path}: {problem}")
     return taken
 
 
-async def digest(path: Path, expected: ManifestFile | None, copy: BinaryIO | None = None) -> Digest:
+def listed_files(data: bytes, where: str) -> tuple[ListedFile, ...]:
+    """The files that a manifest names.
+
+    Raises:
+        DeployError: names `where`, the field, and what is wrong.
+    """
+    try:
+        return parse_file_list(data)
+    except ValueError as error:
+        raise DeployError(f"{where}: {error}") from error
+
+
+async def digest(path: Path, expected: ListedFile | None, copy: BinaryIO | None = None) -> Digest:
     """Size and checksums of a file, which is written to `copy` on the way."""
     found = Digest(expected)
     with await asyncio.to_thread(_open, path) as file:
@@ -64,16 +77,16 @@ def sync_and_close(file: BinaryIO) -> None:
     file.close()
 
 
-def _listing(source: Path) -> list[tuple[Path, ManifestFile | None]]:
+def _listing(source: Path) -> list[tuple[Path, ListedFile | None]]:
     manifest_path = source / MANIFEST_NAME
-    files: list[tuple[Path, ManifestFile | None]]
+    files: list[tuple[Path, ListedFile | None]]
     if source.is_file():
         return [(source, None)]
     if not source.is_dir():
         raise DeployError(f"{source}: no such directory; the donefile names it")
     if manifest_path.is_file():
-        manifest = parse_manifest(manifest_path.read_bytes(), str(manifest_path))
-        files = [(source / file.name, file) for file in manifest.files]
+        listed = listed_files(manifest_path.read_bytes(), str(manifest_path))
+        files = [(source / file.name, file) for file in listed]
     else:
         paths = (path for path in sorted(source.iterdir()) if path.is_file())
         files = [(path, None) for path in paths if not path.name.startswith(("_", "."))]
@@ -96,7 +109,7 @@ def _require_inside(path: Path, source: Path) -> None:
         raise DeployError(f"{path}: is no regular file")
 
 
-async def _copy(path: Path, target: Path, expected: ManifestFile | None) -> Digest:
+async def _copy(path: Path, target: Path, expected: ListedFile | None) -> Digest:
     file = await asyncio.to_thread(target.open, "wb")
     try:
         return await digest(path, expected, file)

@@ -7,8 +7,7 @@ import threading
 from pathlib import Path
 
 from cube_core.errors import DeployError
-from cube_transfer.digest import Digest
-from cube_transfer.manifest import ManifestFile
+from cube_core.file_list import Digest, ListedFile
 
 _READ_BYTES = 1 << 20
 
@@ -32,7 +31,7 @@ class PartFile:
     """
 
     def __init__(
-        self, target: Path, expected: ManifestFile | None, where: str, bytes_max: int
+        self, target: Path, expected: ListedFile | None, where: str, bytes_max: int
     ) -> None:
         self._target = target
         self._where = where

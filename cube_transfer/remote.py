@@ -9,7 +9,7 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 import httpx
 
 from cube_core.errors import DeployError
-from cube_transfer.manifest import ManifestFile
+from cube_core.file_list import ListedFile
 
 SCHEMES = ("http", "https", "ftp", "s3", "hdfs")
 _ARROW_SCHEMES = ("s3", "hdfs")
@@ -47,7 +47,7 @@ class RemoteFiles(Protocol):
             OSError, httpx.RequestError: it cannot at present.
         """
 
-    async def list(self, url: str) -> list[ManifestFile] | None:
+    async def list(self, url: str) -> list[ListedFile] | None:
         """Files of a directory; None when the source cannot tell. Raises as `fetch`."""
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import httpx
 
 from cube_core.errors import DeployError, ModelError
+from cube_core.file_list import MANIFEST_NAME, Digest, ListedFile
 from cube_transfer.dense_manifest import DENSE_MANIFEST_NAME, FLUID_PROGRAM, parse_dense_manifest
-from cube_transfer.digest import Digest
-from cube_transfer.local_source import digest
-from cube_transfer.manifest import MANIFEST_NAME, ManifestFile, parse_manifest
+from cube_transfer.local_source import digest, listed_files
 from cube_transfer.part_file import BytesSink, PartFile
 from cube_transfer.remote import NotThereError, RemoteFiles, child_url, remote_files, shown
 
@@ -63,11 +62,11 @@ async def pull_remote_dense(
         await _download(source, url, target / f"{manifest.model}.pdmodel", None, bytes_max)
 
 
-async def _listing(source: RemoteFiles, url: str) -> Sequence[ManifestFile]:
+async def _listing(source: RemoteFiles, url: str) -> Sequence[ListedFile]:
     manifest_url = child_url(url, MANIFEST_NAME)
     try:
         data = await _read(source, manifest_url)
-        return parse_manifest(data, shown(manifest_url)).files
+        return listed_files(data, shown(manifest_url))
     except NotThereError:
         listed = await source.list(url)
         if listed is None:
@@ -88,13 +87,13 @@ async def _download_all(
     source: RemoteFiles,
     url: str,
     target: Path,
-    files: Sequence[ManifestFile],
+    files: Sequence[ListedFile],
     bytes_max: int,
 ) -> None:
     """When one fails the others go on, so that each attempt brings what it can."""
     slots = asyncio.Semaphore(DOWNLOADS_MAX)
 
-    async def run(file: ManifestFile) -> None:
+    async def run(file: ListedFile) -> None:
         async with slots:
             await _download(source, url, target / file.name, file, bytes_max)
 
@@ -109,7 +108,7 @@ async def _download(
     source: RemoteFiles,
     directory: str,
     target: Path,
-    expected: ManifestFile | None,
+    expected: ListedFile | None,
     bytes_max: int,
 ) -> None:
     if expected is not None and expected.has_checksum and await _is_there(target, expected):
@@ -124,7 +123,7 @@ async def _download(
         await asyncio.to_thread(part.close)
 
 
-async def _is_there(target: Path, expected: ManifestFile) -> bool:
+async def _is_there(target: Path, expected: ListedFile) -> bool:
     if not await asyncio.to_thread(target.is_file):
         return False
     found: Digest = await digest(target, expected)

@@ -202,6 +202,16 @@ def bad_pass(name: str, directory: Path) -> None:
         (directory / "_manifest.json").write_text(manifest)
 
 
+def test_a_manifest_need_not_say_sizes(tmp_path: Path) -> None:
+    random_part(tmp_path / "pass/part-0", 10, 8)
+    manifest = tmp_path / "pass/_manifest.json"
+    manifest.write_text('{"files": [{"name": "part-0"}]}')
+    assert build(job(tmp_path)).record_count == 10
+    manifest.write_text('{"files": [{"name": "part-0"}, {"name": "part-1"}]}')
+    with pytest.raises(BuildError, match=r"part-1: no such file, but .* says that there is one"):
+        build(job(tmp_path))
+
+
 BAD_PASSES = {
     "no such path": "pass: no such file or directory",
     "no files": "pass: holds no input file",

@@ -118,7 +118,7 @@ def test_files_are_compared_with_their_checksums(model: Path, name: str, damage:
     path.write_bytes(content + b"x" if damage == "longer" else content)
     if damage == "missing":
         path.unlink()
-    said = {"flipped bit": "its crc32c is", "longer": "manifest.json says", "missing": "No such"}
+    said = {"flipped bit": "is corrupt", "longer": "the manifest says", "missing": "No such"}
     with pytest.raises(ModelError, match=said[damage]) as raised:
         Engine.load(model)
     assert str(raised.value).startswith(str(path))
