@@ -31,13 +31,23 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # Flags of the original's binary that name what is fixed here.
 _IGNORED_FLAGS = (
     "bthread_concurrency",
+    "el_log_level",
+    "enable_cube",
+    "enable_general_model",
     "enable_model_toolkit",
+    "enable_protocol_list",
+    "enable_rd_dict",
+    "general_model_file",
+    "general_model_path",
+    "idle_timeout_s",
     "logger_file",
     "logger_path",
     "max_concurrency",
     "num_threads",
+    "reload_interval_s",
     "resource_file",
     "resource_path",
+    "use_parallel_infer_service",
 )
 
 

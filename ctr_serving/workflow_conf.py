@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +17,14 @@ from cube_core.errors import ConfError
 if TYPE_CHECKING:
     from ctr_serving.conf import EngineConf
     from ctr_serving.ops import Op
-    from cube_proto.workflow_pb2 import DAGNode, Workflow, WorkflowConf
+    from cube_proto.workflow_pb2 import DAGNode, InferService, Workflow, WorkflowConf
+
+log = logging.getLogger(__name__)
 
 CTR_PREDICTION_OP = "CTRPredictionOp"
 _SERVICE = "CTRPredictionService"
+# The name that the original's CTRPredictionOp has in its code.
+_ORIGINAL_ENGINE = "ctr_prediction"
 _MODES = ("RO", "RW")
 
 
@@ -126,21 +131,23 @@ def _chosen(conf: WorkflowConf, file: str, service_path: Path | str | None) -> t
             raise ConfError(file, "workflows", "are several: say which one in service.prototxt")
         return 0, conf.workflows[0]
     services = read_services(service_path).services
-    if len(services) != 1 or services[0].name.rpartition(".")[2] != _SERVICE:
-        raise ConfError(str(service_path), "services", f"must be one service, {_SERVICE}")
-    service = services[0]
+    found = [number for number, each in enumerate(services) if _is_ours(each)]
+    if len(found) != 1:
+        raise ConfError(str(service_path), "services", f"must have one service {_SERVICE}")
+    service, place = services[found[0]], f"services[{found[0]}].workflows"
+    others = [each.name for each in services if not _is_ours(each)]
+    if others:
+        log.warning("%s: not served here: %s", service_path, ", ".join(others))
     if service.enable_map_request_to_workflow or len(service.workflows) != 1:
-        raise ConfError(
-            str(service_path), "services[0].workflows", "name one workflow for all requests"
-        )
+        raise ConfError(str(service_path), place, "name one workflow for all requests")
     for index, workflow in enumerate(conf.workflows):
         if workflow.name == service.workflows[0]:
             return index, workflow
-    raise ConfError(
-        str(service_path),
-        "services[0].workflows",
-        f"{service.workflows[0]!r} is no workflow of {file}",
-    )
+    raise ConfError(str(service_path), place, f"{service.workflows[0]!r} is no workflow of {file}")
+
+
+def _is_ours(service: InferService) -> bool:
+    return service.name.rpartition(".")[2] == _SERVICE
 
 
 def _node(file: str, field: str, node: DAGNode, known: Sequence[str]) -> Node:
@@ -158,9 +165,11 @@ def _node(file: str, field: str, node: DAGNode, known: Sequence[str]) -> Node:
 
 
 def _implied_engines(node: DAGNode, known: Sequence[str]) -> tuple[str, ...]:
-    """The engine of the node's name, or the only one that there is."""
+    """The engine of the node's name, or that which the original's op runs, or the only one."""
     if node.name in known:
         return (node.name,)
+    if node.type == CTR_PREDICTION_OP and _ORIGINAL_ENGINE in known:
+        return (_ORIGINAL_ENGINE,)
     return tuple(known) if len(known) == 1 else ()
 
 

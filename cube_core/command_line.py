@@ -109,12 +109,19 @@ def _gflags_spelling(
     options = dict(_options(typer.main.get_command(app)))
     warn = logs.warn_once_configured if "log_format" in options else log.warning
     arguments: list[str] = []
+    is_after_switch = False
     for argument, origin in _expand_flagfiles(argv):
         name, equals, value = argument.lstrip("-").partition("=")
         is_flag = argument.startswith("--") or (argument.startswith("-") and name in options)
+        # `-switch true` is how the original's tools are called; gflags passes over the word.
+        passes_over, is_after_switch = is_after_switch, is_flag and options.get(name, False)
+        if passes_over and argument == "true":
+            continue
+        if equals:
+            is_after_switch = False
         if not is_flag or not name:
             arguments.append(argument)
-        elif name in ignored_flags:
+        elif name in ignored_flags or (name[:2] == "no" and name[2:] in ignored_flags):
             warn(f"{origin}: --{name} has no meaning here and is ignored")
         elif name not in options:
             if origin != _COMMAND_LINE:

@@ -28,6 +28,7 @@ def transfer(
         int | None,
         typer.Option(
             "--port",
+            "-p",
             min=0,
             max=65535,
             help="Port of tables and status; wget_port of the file when not given, 0 = a free one.",
@@ -69,6 +70,9 @@ def transfer(
     tls_key_file: command_line.TlsKeyFile = "",
     tls_ca_file: command_line.TlsCaFile = "",
     log_format: command_line.LogFormat = None,
+    log_level: Annotated[
+        str, typer.Option("--log_level", "-l", help="Of the original; accepted without effect.")
+    ] = "",
 ) -> None:
     """Brings each training pass into production.
 

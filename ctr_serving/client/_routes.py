@@ -23,6 +23,8 @@ CONNECT_TIMEOUT_MS = 2000
 TIMEOUT_MS = 20_000
 RETRY_COUNT = 2
 NO_HEDGE = -1
+# As an unsigned number, which older files have.
+_NO_HEDGE_UNSIGNED = 0xFFFFFFFF
 HEDGE_COUNT = 2
 HEDGE_SHARE_MAX = 0.1
 """Share of all requests to a variant that may be sent a second time."""
@@ -163,11 +165,12 @@ def _variant(file: str, field: str, variant: VariantConf, default: VariantConf) 
         endpoints = parse_endpoint_list(cluster, "naming_conf.cluster")
     except ValueError as error:
         raise ConfError(file, field, str(error)) from error
+    hedge_timeout_ms = _at_least(file, field, "hedge_request_timeout_ms", NO_HEDGE, connection)
     options = Options(
         connect_timeout_ms=_at_least(file, field, "connect_timeout_ms", 1, connection),
         timeout_ms=_at_least(file, field, "rpc_timeout_ms", 1, connection),
         retry_count=_at_least(file, field, "connect_retry_count", 0, connection),
-        hedge_timeout_ms=_at_least(file, field, "hedge_request_timeout_ms", NO_HEDGE, connection),
+        hedge_timeout_ms=NO_HEDGE if hedge_timeout_ms == _NO_HEDGE_UNSIGNED else hedge_timeout_ms,
         hedge_count=_at_least(file, field, "hedge_fetch_retry_count", 0, connection),
     )
     return Variant(variant.tag, endpoints, options)

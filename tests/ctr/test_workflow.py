@@ -105,7 +105,7 @@ SERVICE = 'services { name: "CTRPredictionService" workflows: "w" }'
         ("", None, "workflow.prototxt: workflows: at least one"),
         (ONE + ONE, None, "workflows: are several: say which one in service.prototxt"),
         (ONE, SERVICE.replace('"w"', '"v"'), "services[0].workflows: 'v' is no workflow of"),
-        (ONE, SERVICE.replace("CTRP", "P"), "must be one service, CTRPredictionService"),
+        (ONE, SERVICE.replace("CTRP", "P"), "must have one service CTRPredictionService"),
         (ONE, SERVICE.replace("}", "enable_map_request_to_workflow: true }"), "for all requests"),
         (ONE.replace("Sequence", "Tree"), None, "workflows[0].workflow_type: 'Tree' is not"),
         (CHAIN.replace('"b" mode', '"d" mode'), None, "nodes[0].dependencies: 'd' is no node"),
