@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from cube_builder.job import BuildReport
 from cube_core.conf.transfer_conf import TransferConf
 from cube_core.errors import ControlError, CubeError
+from cube_core.redaction import redacted
 from cube_core.versions import Version
 from cube_transfer.daemon import Daemon
 from cube_transfer.replica_link import ReplicaLink
@@ -105,7 +106,7 @@ def _version_info(conf: TransferConf, record: PassRecord) -> dict[str, Any]:
         "id": _number(version.version if record.previous else record.id),
         "key": _number(record.key),
         "mode": "base" if version.is_base else "delta",
-        "source": record.input,
+        "source": redacted(record.input),
         "output": conf.output_address,
         "status": record.stage.value,
         "kind": record.kind,

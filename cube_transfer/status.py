@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from cube_core.redaction import redacted
 from cube_transfer.daemon import Daemon
 from cube_transfer.listing import waiting_patches
 from cube_transfer.remote import shown
@@ -73,7 +75,9 @@ def _patch_file(daemon: Daemon) -> dict[str, Any] | None:
 
 
 def _pass(record: PassRecord) -> dict[str, Any]:
-    return record.model_dump(mode="json", exclude={"order", "key"})
+    text = redacted(record.model_dump_json(exclude={"order", "key"}))
+    shown: dict[str, Any] = json.loads(text)
+    return shown
 
 
 def replica_status(link: ReplicaLink, wanted: str) -> dict[str, Any]:

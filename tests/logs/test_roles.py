@@ -70,6 +70,8 @@ def test_the_daemon(tmp_path: Path) -> None:
                 what="the source that does not answer",
             )
             assert PASSWORD not in daemon.log()
+            for path in ("/status", "/history", "/dict/deploy/history", "/"):
+                assert PASSWORD not in site.http.get(f"{site.url()}{path}").text
             assert about[0]["dict"] == PASS_DICT_NAME
             assert "127.0.0.1:1" in about[0]["message"]
     finally:
