@@ -12,15 +12,12 @@ from docs_site.links import for_the_site, outside_files, repository_path, site_p
 from docs_site.pages import PAGES
 from docs_site.pages.errors import error_tree
 
-# Pages beside `docs/`, whose links are thus checked as well.
 _TREE = "<!-- tree of errors -->"
-_PAGES = ("*.md", "deploy/**/*.md", "examples/**/*.md")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     root = _root(config)
-    pages = {each.relative_to(root).as_posix() for glob in _PAGES for each in root.glob(glob)}
-    for path in sorted(outside_files(root) | pages):
+    for path in sorted(outside_files(root)):
         file = File.generated(
             config,
             site_path(path),

@@ -13,6 +13,8 @@ from pathlib import Path
 
 DOCS = "docs/"
 OUTSIDE = "repository/"
+# Pages beside `docs/`, whose links are thus checked as well.
+_PAGES = ("*.md", "deploy/**/*.md", "examples/**/*.md")
 
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 _SCHEME = re.compile(r"[a-z][a-z+.-]*:", re.IGNORECASE)
@@ -44,9 +46,11 @@ def linked_files(page: str, markdown: str) -> Iterator[str]:
 
 
 def outside_files(root: Path) -> set[str]:
-    """Files outside of `docs/` that pages of the site link to, directly or through one another."""
-    found: set[str] = set()
+    """Files outside of `docs/` that are on the site: pages, and what pages link to, directly or
+    through one another."""
+    found = {path.relative_to(root).as_posix() for glob in _PAGES for path in root.glob(glob)}
     pending = [path.relative_to(root).as_posix() for path in (root / DOCS).rglob("*.md")]
+    pending += found
     while pending:
         page = pending.pop()
         for target in linked_files(page, (root / page).read_text(encoding="utf-8")):
