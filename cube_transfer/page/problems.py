@@ -13,7 +13,7 @@ from cube_transfer.state import PassRecord, Stage
 RELOAD_GRACE_S = 60.0
 """A CTR server that is not at a published model after so long is told of."""
 FAILED_SHARE_MIN = 0.01
-"""Of predictions that fail, from which on that is told."""
+"""Of seeks, or predictions, that fail, from which on that is told."""
 _NAMED_MAX = 4
 _REASON_MAX = 1000
 
@@ -124,6 +124,15 @@ def _server(now: Situation, each: ServerNow) -> Iterator[Problem]:
             f"{_name(each)}, of shard {each.shard}, serves {each.version or 'nothing'} and not "
             f"{now.wanted}.",
             "The daemon brings it there by itself, when no pass is under way.",
+        )
+    share = each.rates.share("errors", "requests") if each.rates else None
+    if share is not None and share >= FAILED_SHARE_MIN:
+        yield Problem(
+            f"errors {each.name}",
+            "bad",
+            f"{_name(each)}, of shard {each.shard}, answers some requests with an error.",
+            "Versions that it does not hold are pinned, or requests are malformed or over a limit: "
+            "its log and /status say which.",
         )
 
 

@@ -138,7 +138,6 @@ def _seek_figures(rates: Rates | None) -> dict[str, Any]:
     return {
         "requests_s": _short(rates.a_second.get("requests")),
         "keys_s": _short(rates.a_second.get("keys")),
-        "errors_s": _short(rates.a_second.get("errors")),
         "p50_s": _short(rates.percentile("seek", 0.5)),
         "p99_s": _short(rates.percentile("seek", 0.99)),
         "missing_share": _short(rates.share("missing_keys", "keys")),

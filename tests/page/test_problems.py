@@ -116,6 +116,15 @@ def test_a_replica_refuses() -> None:
     )
 
 
+def test_a_replica_answers_errors() -> None:
+    def asked(errors: float) -> Situation:
+        rates = Rates({"requests": 100.0, "errors": errors})
+        return situation(servers=[server("cube0_0", rates=rates)])
+
+    assert "answers some requests with an error" in only(asked(2.0)).text
+    assert problems_of(asked(0.5)) == []
+
+
 def test_a_pass_failed_until_a_newer_one_is_served() -> None:
     failed = record("3", Stage.FAILED, step="build", error="no such file")
     problem = only(situation(records=[failed, record("2")]))

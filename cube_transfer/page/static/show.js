@@ -150,7 +150,7 @@ const SERVER_COLUMNS = [
   ['Shard', plain((each) => String(each.shard)), 'number'],
   ['Replica', (cell, each) => nameCell(cell, each.name, each.endpoint), 'name'],
   ['State', (cell, each) => stateCell(cell, each.state)],
-  ['Version', plain((each) => each.version || '–')],
+  ['Version', plain((each) => (each.version ? (each.state === 'down' ? 'was ' : '') + each.version : '–'))],
   ['Wanted', plain((each) => each.wanted || '–')],
   ['Keys', plain((each) => number(each.keys)), 'number'],
   ['Memory', plain((each) => bytes(each.memory_bytes)), 'number'],
