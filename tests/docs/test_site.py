@@ -6,9 +6,11 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from docs_site.hooks import add_to_nav
 from docs_site.links import for_the_site, outside_files
 from docs_site.slugs import slug
 
@@ -100,6 +102,12 @@ def test_only_files_that_are_linked_leave_the_repository() -> None:
     found = outside_files(ROOT)
     assert "conf/cluster.yml" in found
     assert not [path for path in found if path.startswith((".", "/", "docs/"))]
+
+
+def test_a_page_that_is_new_is_in_the_navigation() -> None:
+    nav: list[Any] = ["index.md", {"Operating": ["operating/a.md", {"More": ["operating/b.md"]}]}]
+    add_to_nav(nav, ["index.md", "operating/b.md", "operating/c.md", "table_format.md"])
+    assert nav[1]["Operating"] == ["operating/a.md", {"More": ["operating/b.md"]}, "operating/c.md"]
 
 
 def test_anchors_are_those_of_code_hosts() -> None:
