@@ -347,12 +347,17 @@ def diff_command(
     )
 
 
+def prepare() -> None:
+    """To be called before anything imports numpy, whose threads for linear algebra, of which there
+    is none here, would spin while they start."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def main() -> NoReturn:
     configure("cube-builder")
     # As an exception it passes through every block that removes what is half done.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    # numpy's threads for linear algebra, of which there is none here, spin while they start.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    prepare()
     command_line.run(app, ignored_flags=_IGNORED_FLAGS)
 
 

@@ -6,15 +6,17 @@ It takes its arguments from its input, so that it can be started before they are
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import signal
 import sys
 
-# typer takes it when it reads arguments, which is too late for a process that waits for them.
-import pydantic  # noqa: F401
-
 from cube_builder.main import main as builder_main
+from cube_builder.main import prepare
+
+# Else imported when arguments are read and a build begins: too late for a process that waits.
+_NEEDED_LATER = ("pydantic", "cube_builder.local_engine")
 
 _PR_SET_PDEATHSIG = 1
 
@@ -26,6 +28,9 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent_pid:
         sys.exit("the parent ended before the build began")
+    prepare()
+    for module in _NEEDED_LATER:
+        importlib.import_module(module)
     arguments = sys.stdin.read()
     if arguments:
         sys.argv[1:] = json.loads(arguments)

@@ -112,3 +112,13 @@ def test_help_has_an_example_and_nothing_heavy_is_imported() -> None:
         text=True,
     )
     assert "cube-transfer --config=conf/transfer.conf" in helped.stdout
+
+
+def test_a_builder_that_waits_has_imported_what_a_build_needs() -> None:
+    check = (
+        "import os, sys; from cube_transfer import builder_process; "
+        "sys.argv = ['', str(os.getppid())]; builder_process.main(); "
+        "sys.exit(not {'cube_builder.local_engine', 'numpy'} <= sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", check], stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode == 0
