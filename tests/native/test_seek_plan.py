@@ -128,6 +128,16 @@ def test_a_seek_there_and_back(tmp_path: Path) -> None:
     assert np.array_equal(rows, original_rows(keys) * (keys < 500)[:, None])
 
 
+@given(st.integers(1, 70_000), st.integers(0, 2**64 - 1))
+def test_keys_beside_a_multiple_of_the_shards_have_the_right_owner(
+    shard_num: int, key: int
+) -> None:
+    multiple = key - key % shard_num
+    keys = {0, 2**64 - 1, max(multiple - 1, 0), multiple, min(multiple + shard_num, 2**64 - 1)}
+    plan = plan_of(sorted(keys), shard_num)
+    assert plan.shards == sorted({each % shard_num for each in keys})
+
+
 @given(KEYS, st.integers(1, 9))
 def test_frames_of_all_shards_are_those_of_each(keys: list[int], shard_num: int) -> None:
     plan = plan_of(keys, shard_num)
