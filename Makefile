@@ -27,8 +27,10 @@ demo: $(VENV)/.demo ## Trains, exports, serves and checks an example (DATA=path 
 test: $(VENV)/.dev ## Runs the test suite
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
-check: docs $(VENV)/.dev ## ruff, mypy --strict, stubtest, clang-format, and the docs
+check: docs $(VENV)/.dev ## ruff, mypy --strict, stubtest, clang-format, locks, licences, known weaknesses, docs
 	$(BIN)/python -m release.locks
+	$(BIN)/python -m release.licences
+	$(BIN)/python -m release.audit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
