@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -60,7 +60,6 @@ class Counters(Collector):
         self.queues: list[Callable[[], int]] = []
         self.registry = CollectorRegistry()
         self.registry.register(self)
-        ProcessCollector(registry=self.registry)
         self._stage_seconds = {stage: Histogram(_BUCKETS_S) for stage in STAGES}
 
     def observe_batch(self, queue_s: float, seek_s: float, infer_s: float) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
@@ -37,6 +38,8 @@ class ProcessPlane:
 
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
 
     async def ready(self) -> str:
         for each in self._assembly.engines:
@@ -48,7 +51,9 @@ class ProcessPlane:
         return status_of(self._assembly)
 
     async def metrics(self) -> bytes:
-        return generate_latest(self._assembly.counters.registry)
+        counted = generate_latest(self._assembly.counters.registry)
+        # Counts every open file by name, which would hold the loop.
+        return counted + await asyncio.to_thread(generate_latest, self._process)
 
 
 def status_of(assembly: Assembly) -> dict[str, Any]:
