@@ -11,8 +11,10 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from ctr_serving import manifest, network_manifest
 from cube_cluster import cluster
 from cube_cluster.kubernetes import section
+from cube_core import file_list
 from cube_core.conf import cube_conf, transfer_conf
 from docs_site.pages.markdown import code, plain, table
 from docs_site.pages.messages import message_section
@@ -65,6 +67,24 @@ MODELS: dict[str, tuple[str, dict[str, type[BaseModel]]]] = {
     "transfer.conf": (
         "cube-transfer.md#transferconf",
         {"[default]": transfer_conf.TransferConf, "build": transfer_conf.BuildOptions},
+    ),
+    "_manifest.json": ("../concepts/passes.md#on-disk", {"files": file_list.ListedFile}),
+    "manifest.json": (
+        "ctr-serving.md#the-model-directory",
+        {
+            "the top": manifest.Manifest,
+            "fused": manifest.FusedModel,
+        },
+    ),
+    "manifest.json, format 2": (
+        "ops.md#the-model-directory-format-2",
+        {
+            "the top": network_manifest.NetworkManifest,
+            "dicts": network_manifest.DictUse,
+            "lookups": network_manifest.Lookup,
+            "ids": network_manifest.IdsInput,
+            "inputs": network_manifest.OtherInput,
+        },
     ),
 }
 # By file: the page, the proto file and its messages by the place of their fields.
@@ -167,6 +187,8 @@ def _type(annotation: Any) -> str:
         return " or ".join(str(each) or '""' for each in arguments)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_type(each) for each in arguments if each is not type(None))
+    if origin is tuple:
+        return f"a list of {_type(arguments[0]).replace('a block', 'blocks')}"
     if origin is list:
         return f"a list of {_type(arguments[0]).replace('a block', 'blocks')}"
     if origin is dict:
