@@ -4,6 +4,7 @@ StatefulSets and Deployments keep."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ class Kubelet:
         self.site = site
         self.folder = folder
         self.pods: dict[str, Pod] = {}
+        self._numbers = itertools.count()
         self._stack = contextlib.ExitStack()
         self.ctr_service = self._stack.enter_context(ServiceProxy.running())
         for template in site.templates():
@@ -111,8 +113,9 @@ class Kubelet:
         pod.stack.close()
         pod.role = None
 
-    def update_stateful_set(self, template: Template) -> None:
-        """The last pod first; each is ended, started and ready before the next."""
+    def update_in_place(self, template: Template) -> None:
+        """As a StatefulSet, the last pod first: each is ended, started and ready before the
+        next."""
         for pod in reversed(self.of(template)):
             self.terminate(pod)
             self.start(pod)
@@ -121,7 +124,7 @@ class Kubelet:
     def scale_deployment(self, template: Template, replicas: int) -> None:
         """Adds pods; the Service leads to each once it is ready."""
         for _ in range(replicas):
-            pod = self._new_pod(template, f"{template.name}-{len(self.of(template))}")
+            pod = self._new_pod(template, f"{template.name}-{next(self._numbers)}")
             self.start(pod)
             pod.wait_ready()
             self.ctr_service.targets.append(pod.ports["http"])
@@ -136,6 +139,7 @@ class Kubelet:
             self.scale_deployment(template, 1)
             self.ctr_service.targets.remove(old.ports["http"])
             self.terminate(old)
+            del self.pods[old.name]
 
     def _new_pod(self, template: Template, name: str) -> Pod:
         ports = dict(zip(template.ports, free_ports(len(template.ports)), strict=True))

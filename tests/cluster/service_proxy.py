@@ -58,6 +58,8 @@ class ServiceProxy:
         task.add_done_callback(self._connections.discard)
         targets = list(self.targets)
         with contextlib.closing(writer):
+            if not targets:
+                return
             try:
                 port = targets[next(self._turns) % len(targets)]
                 there, to_there = await asyncio.open_connection("127.0.0.1", port)

@@ -144,7 +144,14 @@ def test_the_engine_gets_all_that_the_wheel_is_made_of() -> None:
     project = (REPOSITORY / "pyproject.toml").read_text()
     (packages,) = re.findall(r"^wheel\.packages = \[(.*)\]$", project, re.MULTILINE)
     needed = [f"{each.strip().strip(chr(34))}/__init__.py" for each in packages.split(",")]
-    needed += ["pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", "proto/dict.proto"]
+    needed += [
+        "requirements/dev.txt",
+        "pyproject.toml",
+        "CMakeLists.txt",
+        "README.md",
+        "LICENSE",
+        "proto/dict.proto",
+    ]
     ran = subprocess.run(
         ["git", "ls-files", "native", *packages.replace('"', "").split(", ")],
         cwd=REPOSITORY,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from ctr_serving.predictor import import_paddle
 from cube_api import CubeClient
 from cube_core._native import SequenceFileWriter
 from tests.cluster.kubelet import TIMEOUT_S, Kubelet
-from tests.cluster.manifests import Site
+from tests.cluster.manifests import Site, Template
 from tests.ctr.models import (
     DICT_NAME,
     ROW_COUNT,
@@ -141,7 +141,7 @@ def test_an_upgrade_of_all_shard_servers_fails_no_request(kubelet: Kubelet) -> N
             load.wait_for_more()
             # Both StatefulSets are updated at the same time.
             updates = [
-                threading.Thread(target=kubelet.update_stateful_set, args=(each,)) for each in sets
+                threading.Thread(target=kubelet.update_in_place, args=(each,)) for each in sets
             ]
             for update in updates:
                 update.start()
@@ -153,25 +153,51 @@ def test_an_upgrade_of_all_shard_servers_fails_no_request(kubelet: Kubelet) -> N
     assert all(after[name] is not None and after[name] is not before[name] for name in before)
 
 
-def test_an_upgrade_of_ctr_servers_fails_no_request(kubelet: Kubelet) -> None:
+@pytest.fixture(scope="module")
+def ctr_template(kubelet: Kubelet) -> Template:
+    """Of the CTR servers, of which there are two."""
     template = kubelet.site.template("ctr-serving")
     kubelet.scale_deployment(template, 2)
-    path = kubelet.file_for_clients("predictors.prototxt")
+    return template
+
+
+def require_no_failure(
+    kubelet: Kubelet, clients: Sequence[CtrClient], update: Callable[[], None]
+) -> None:
+    """All clients are answered as Paddle answers, before the update, while it lasts, and after."""
     request = requests_of(ROWS)
     rows = embedding(request[0], 1)
     wanted = direct_probabilities(kubelet.folder / "passes" / "1" / "dense", rows, request[1])
+
+    def predict(client: CtrClient) -> Callable[[], None]:
+        def ask() -> None:
+            np.testing.assert_allclose(client.predict(*request), wanted, atol=1e-5)
+
+        return ask
+
     with contextlib.ExitStack() as stack:
-
-        def predict(protocol: str) -> Callable[[], None]:
-            client = stack.enter_context(CtrClient.from_conf(path, protocol=protocol))
-
-            def ask() -> None:
-                np.testing.assert_allclose(client.predict(*request), wanted, atol=1e-5)
-
-            return ask
-
-        with Load(predict("baidu_std"), predict("baidu_std"), predict("http")).running() as load:
+        for client in clients:
+            stack.enter_context(client)
+        with Load(*map(predict, clients)).running() as load:
             load.wait_for_more()
-            kubelet.update_deployment(template)
+            update()
             load.wait_for_more()
     assert load.failures == []
+
+
+def test_a_restart_of_ctr_servers_in_their_places_fails_no_request(
+    kubelet: Kubelet, ctr_template: Template
+) -> None:
+    ports = [pod.ports["http"] for pod in kubelet.of(ctr_template)]
+    address = f"list://127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}"
+    clients = [CtrClient(address), CtrClient(address), CtrClient(address, "http")]
+    require_no_failure(kubelet, clients, lambda: kubelet.update_in_place(ctr_template))
+
+
+def test_an_upgrade_of_ctr_servers_fails_no_request(
+    kubelet: Kubelet, ctr_template: Template
+) -> None:
+    """Clients know one address, that of the Service."""
+    path = kubelet.file_for_clients("predictors.prototxt")
+    clients = [CtrClient.from_conf(path, protocol=each) for each in ("baidu_std", "http")]
+    require_no_failure(kubelet, clients, lambda: kubelet.update_deployment(ctr_template))
