@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from ctr_serving.assembly import Assembly, EngineSlot
 from ctr_serving.cached_source import cache_status
 
 _SUMMED = ("requests_pending", "rows", "missing_keys", "failed_keys")
+_STARTED_AT_S = round(time.time(), 3)
 _SUMMED_BY_SLOT = ("missing_keys_by_slot", "failed_keys_by_slot")
 
 
@@ -63,6 +65,7 @@ def status_of(assembly: Assembly) -> dict[str, Any]:
     return {
         **engines[0],
         "pid": os.getpid(),
+        "started_at_s": _STARTED_AT_S,
         "requests_pending": counters.pending,
         "requests": dict(counters.requests),
         "rows": counters.rows,
@@ -99,7 +102,7 @@ def joined_status(statuses: Sequence[dict[str, Any]], pid: int) -> dict[str, Any
     """The counts of all workers; models as of the first worker, or of one with a problem, and under
     `workers` what each says for itself."""
     troubled = next((each for each in statuses if each["problem"]), statuses[0])
-    joined = {**troubled, "pid": pid}
+    joined = {**troubled, "pid": pid, "started_at_s": _STARTED_AT_S}
     for name in _SUMMED:
         joined[name] = sum(each[name] for each in statuses)
     for name in _SUMMED_BY_SLOT:

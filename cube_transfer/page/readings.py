@@ -32,6 +32,8 @@ class Reading:
         counts: what was counted since its start.
         latencies: histograms since its start.
         by_slot: missing keys since its start; of CTR servers only.
+        started_at_s: Unix seconds of its start, where it tells it. Behind an address that several
+            share, readings are of one or the other.
     """
 
     at_s: float
@@ -40,6 +42,7 @@ class Reading:
     counts: Mapping[str, float]
     latencies: Mapping[str, Histogram]
     by_slot: Sequence[float] = ()
+    started_at_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class _CtrStatus(_Lenient):
     rows: float
     missing_keys_by_slot: list[float]
     stage_seconds: dict[str, dict[str, float]] = {}
+    started_at_s: float | None = None
 
 
 def server_reading(status: object, dict_name: str, at_s: float) -> Reading:
@@ -147,7 +151,7 @@ def ctr_reading(status: object, dict_name: str, at_s: float) -> Reading:
     facts = {"problem": engine.problem[:_TEXT_MAX], "has_cache": engine.cache is not None}
     version = engine.model.version if engine.model else ""
     slots = told.missing_keys_by_slot[:_SLOTS_MAX]
-    return Reading(at_s, version, facts, counts, latencies, slots)
+    return Reading(at_s, version, facts, counts, latencies, slots, told.started_at_s)
 
 
 def rates_between(before: Reading, after: Reading) -> Rates | None:
@@ -155,7 +159,8 @@ def rates_between(before: Reading, after: Reading) -> Rates | None:
     seconds = after.at_s - before.at_s
     grown = {name: n - before.counts.get(name, 0.0) for name, n in after.counts.items()}
     # Of counts that may fall, such as open connections, nobody asks the rate.
-    if seconds <= 0 or grown.get("requests", 0.0) < 0:
+    is_another = before.started_at_s != after.started_at_s
+    if is_another or seconds <= 0 or grown.get("requests", 0.0) < 0:
         return None
     latencies = {
         name: _difference(now, before.latencies.get(name, {}))

@@ -62,6 +62,8 @@ class Sampled:
         before, self.reading = self.reading, reading
         self.rates = rates_between(before, reading) if before is not None else None
         self.error, self.failures, self.failing_since_s = "", 0, None
+        if before is not None and before.started_at_s != reading.started_at_s:
+            self._earlier.clear()
         oldest_due_s = reading.at_s - _SLOT_READING_INTERVAL_S
         if not self._earlier or self._earlier[-1].at_s <= oldest_due_s:
             self._earlier.append(reading)

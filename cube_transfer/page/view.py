@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from cube_core.redaction import redacted
 from cube_transfer.page.history import History
 from cube_transfer.page.problems import Problem, newest_failed
 from cube_transfer.page.readings import Rates
@@ -15,6 +16,7 @@ from cube_transfer.page.situation import CtrNow, ServerNow, Situation
 from cube_transfer.state import PassRecord, Stage
 
 PASSES_SHOWN = 20
+PROBLEMS_SHOWN = 20
 _LOAD_POINTS_MAX = 60
 _ERROR_MAX = 2000
 _STEPS = {
@@ -31,6 +33,11 @@ _SERIES = ("requests", "keys", "missing", "p50", "p99", "rows", "seek_p99", "inf
 
 def state_json(now: Situation, problems: Sequence[Problem], output_address: Path) -> bytes:
     """The state of everything. Looks at the disk: not for the event loop."""
+    # Errors name addresses, which may have passwords in them.
+    shown = [asdict(replace(each, text=redacted(each.text))) for each in problems[:PROBLEMS_SHOWN]]
+    if len(problems) > PROBLEMS_SHOWN:
+        text = f"And {len(problems) - PROBLEMS_SHOWN} more."
+        shown.append(asdict(Problem("more", "note", text, "The tables below have all servers.")))
     return _json(
         {
             "dict_name": now.dict_name,
@@ -38,7 +45,7 @@ def state_json(now: Situation, problems: Sequence[Problem], output_address: Path
             "served_since_s": now.served_since_s(),
             "paused": now.paused,
             "under_way": now.under_way.id if now.under_way else None,
-            "problems": [asdict(each) for each in problems],
+            "problems": shown,
             "summary": _summary(now),
             "rollback_to": _rollback_targets(now, output_address),
             "servers": [_server(now, each) for each in now.servers],
@@ -75,7 +82,9 @@ def _summary(now: Situation) -> str:
     servers = f"{_count(len(now.servers), 'server')} of {_count(shards, 'shard')}"
     if not now.wanted:
         return f"{servers} wait for the first pass."
-    text = f"All {servers} serve {now.wanted}." if len(now.servers) > 1 else f"{now.wanted} served."
+    at_it = sum(each.version == now.wanted for each in now.servers)
+    all_of_them = "All " if at_it == len(now.servers) else f"{at_it} of "
+    text = f"{all_of_them}{servers} serve {now.wanted}."
     if now.under_way is not None:
         text += f" {now.under_way.version} is on its way: {now.under_way.step or 'begins'}."
     return text
@@ -192,7 +201,7 @@ def _deployment(now: Situation, record: PassRecord) -> dict[str, Any]:
         "is_newest_failed": record is newest_failed(now),
         "is_served": record.version == now.wanted and record.stage.is_served,
         "rolled_back": record.rolled_back,
-        "error": (record.error or (now.error if is_under_way else ""))[:_ERROR_MAX],
+        "error": redacted(record.error or (now.error if is_under_way else ""))[:_ERROR_MAX],
         "late": list(record.late_replicas),
         "began_s": began_s,
         "took_s": _took_s(record, began_s),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,6 +82,8 @@ def test_rates() -> None:
 def test_a_server_that_started_anew_has_no_rates() -> None:
     assert rates_between(reading(1.0, requests=10), reading(3.0, requests=4)) is None
     assert rates_between(reading(1.0, requests=1), reading(1.0, requests=4)) is None
+    another = replace(reading(3.0, requests=14), started_at_s=2.0)
+    assert rates_between(reading(1.0, requests=10), another) is None
 
 
 def test_percentiles() -> None:
