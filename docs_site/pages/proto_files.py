@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,8 @@ class ProtoFile:
         return next(each for each in self.messages if each.name == name)
 
 
-def read_proto_files(directory: Path) -> dict[str, ProtoFile]:
+@functools.cache
+def read_proto_files(directory: Path) -> Mapping[str, ProtoFile]:
     """The files of a directory, by name."""
     paths = sorted(directory.glob("*.proto"))
     with tempfile.TemporaryDirectory() as made:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from cube_cluster.cluster_file import read_cluster
+from cube_cluster.main import app as cube_app
 from docs_site.commands import Command, commands
 from tests.docs.command_lines import check, lines_of
-from tests.docs.pages import Block, blocks, markdown_files
+from tests.docs.pages import ROOT, Block, blocks, markdown_files
 
 
 def all_blocks(*languages: str) -> list[Block]:
@@ -72,3 +74,10 @@ def test_clusters_of_pages_are_clusters(tmp_path: Path) -> None:
         path = tmp_path / "cluster.yml"
         path.write_text(block.text, encoding="utf-8")
         read_cluster(path)
+
+
+def test_the_plan_that_is_shown_is_the_one_that_is_printed() -> None:
+    shown = list(blocks(ROOT / "docs/operating/capacity.md"))
+    (line,) = lines_of(shown[0].text)
+    printed = CliRunner().invoke(cube_app, line.split()[1:])
+    assert printed.output.strip() == shown[1].text.strip()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import typing
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from docs_site.pages.fields import MESSAGES, MODELS, field_names, fields_page
 from docs_site.pages.proto_files import read_proto_files
@@ -59,6 +63,20 @@ def test_no_field_is_made_up(file: str) -> None:
             found += len(told)
     # One that shows its fields in an example has no table of them.
     assert found or file.endswith("manifest.json")
+
+
+def nested_models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        for info in annotation.model_fields.values():
+            yield from nested_models(info.annotation)
+    for argument in typing.get_args(annotation):
+        yield from nested_models(argument)
+
+
+def test_no_block_of_cluster_yml_is_left_out() -> None:
+    known = set(MODELS["cluster.yml"][1].values())
+    assert set(nested_models(MODELS["cluster.yml"][1]["the top"])) <= known
 
 
 def test_the_page_of_all_fields_is_complete() -> None:
