@@ -9,7 +9,7 @@ LOCKED := $(PIP) install --require-hashes --requirement
 EDITABLE := $(PIP) install --no-build-isolation --no-deps --editable .
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes $(if $(UPGRADE),--upgrade) \
-  --custom-compile-command 'make lock' pyproject.toml requirements/build.in
+  --custom-compile-command 'make lock' requirements/build.in
 
 FUZZ_TARGETS := frame seek_request seek_response table sequence_file ctr_request snappy
 # Of the whole campaign, split over its targets.
@@ -81,8 +81,9 @@ packages: $(VENV)/.dev ## Builds sdist, and the wheel from it, into build/dist; 
 
 lock: $(VENV)/.created ## Locks the dependencies of pyproject.toml in requirements/ (UPGRADE=1: the newest there are)
 	$(PIP) install 'uv>=0.9'
-	$(LOCK) --extra paddle --extra dev --output-file requirements/dev.txt
-	$(LOCK) --extra paddle --constraint requirements/dev.txt --output-file requirements/serve.txt
+	$(LOCK) --extra paddle --extra dev --output-file requirements/dev.txt pyproject.toml
+	$(LOCK) --extra paddle --constraint requirements/dev.txt --output-file requirements/serve.txt pyproject.toml
+	$(LOCK) --constraint requirements/dev.txt --output-file requirements/build.txt
 
 bench: $(VENV)/.dev ## Measures servers, kernel and client against their peers
 	$(BIN)/cmake -S . -B build/bench -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tomli
 from packaging.requirements import Requirement
@@ -20,11 +21,12 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 BUILD_FILE = "requirements/build.in"
-LOCKS: Mapping[str, tuple[str, ...]] = {
+LOCKS: Mapping[str, tuple[str, ...] | None] = {
+    "requirements/build.txt": None,
     "requirements/dev.txt": ("paddle", "dev"),
     "requirements/serve.txt": ("paddle",),
 }
-"""Each lock and the extras that are in it."""
+"""Each lock, and the extras that are in it; None: what builds the package, and nothing else."""
 
 _PINNED = re.compile(r"^(?P<requirement>[A-Za-z0-9].*?)(?P<hashed>(\s*\\\n\s+--hash=\S+)*)$", re.M)
 _MACHINES = ("x86_64", "aarch64")
@@ -89,9 +91,7 @@ def problems(pyproject: str, build: str, locks: Mapping[str, str]) -> list[str]:
     for path, text in locks.items():
         pins = list(locked(text))
         found += [f"{path}: {pin} has no hash" for pin, hashes in pins if not hashes]
-        wanted = [*project["project"]["dependencies"], *build_lines]
-        for extra in LOCKS[path]:
-            wanted += project["project"]["optional-dependencies"][extra]
+        wanted = [*build_lines, *_wanted(project["project"], LOCKS[path])]
         for target in targets(project["project"]["requires-python"]):
             here = {
                 canonicalize_name(pin.name): pin.specifier for pin, _ in pins if target.takes(pin)
@@ -100,6 +100,13 @@ def problems(pyproject: str, build: str, locks: Mapping[str, str]) -> list[str]:
                 if target.takes(each) and (problem := _mismatch(each, here)):
                     found.append(f"{path}: {problem}, for {target}")
     return found
+
+
+def _wanted(project: Mapping[str, Any], extras: tuple[str, ...] | None) -> list[str]:
+    if extras is None:
+        return []
+    of_extras = (each for name in extras for each in project["optional-dependencies"][name])
+    return [*project["dependencies"], *of_extras]
 
 
 def _mismatch(wanted: Requirement, here: Mapping[NormalizedName, SpecifierSet]) -> str:

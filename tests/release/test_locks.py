@@ -18,9 +18,12 @@ def test_the_locks_agree_with_pyproject() -> None:
 
 
 def test_every_locked_package_has_one_version_and_hashes() -> None:
+    counts = {path: len(list(locked(text))) for path, text in TEXTS.items()}
+    assert counts["requirements/build.txt"] >= 6
+    assert counts["requirements/serve.txt"] >= 50
+    assert counts["requirements/dev.txt"] >= 100
     for text in TEXTS.values():
         pins = list(locked(text))
-        assert len(pins) > 50
         assert text.count("==") >= len(pins)
         for pin, hash_count in pins:
             assert [each.operator for each in pin.specifier] == ["=="], pin
@@ -44,6 +47,6 @@ def test_a_change_that_was_not_locked_is_named(before: str, after: str, problem:
 
 
 def test_a_pin_without_a_hash_is_named() -> None:
-    path = next(iter(LOCKS))
+    path = "requirements/serve.txt"
     texts = {**TEXTS, path: TEXTS[path] + "extra==1.0\n"}
     assert problems(PYPROJECT, BUILD, texts) == [f"{path}: extra==1.0 has no hash"]
