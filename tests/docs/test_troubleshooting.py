@@ -105,7 +105,7 @@ def test_a_cube_conf_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_seeks_that_fail() -> None:
     with FakeCluster(KEYS, ROWS, shard_num=2) as cluster:
-        with CubeClient(cluster.conf(retry=3, timeout=2000)) as cube:
+        with CubeClient(cluster.conf(retry=3, timeout=30_000)) as cube:
             words = text_of(lambda: cube.seek("fake", KEYS, version="9_9"), VersionNotLoadedError)
             assert "version '9_9' is not loaded; loaded: " in words
             cluster.kill(1, 0)
@@ -113,10 +113,10 @@ def test_seeks_that_fail() -> None:
             assert "4 attempts failed, the last: 127.0.0.1:" in words
             assert words.endswith("no connection: Connection refused")
         cluster.hang(0, 0)
-        with CubeClient(cluster.conf(timeout=200)) as cube:
+        with CubeClient(cluster.conf(timeout=3000)) as cube:
             even = KEYS[::2].copy()
             words = text_of(lambda: cube.seek("fake", even), SeekTimeoutError)
-            assert words.startswith("dict 'fake': no answer within 200 ms from shard 0 (")
+            assert words.startswith("dict 'fake': no answer within 3000 ms from shard 0 (")
     assert is_told("version '10_10' is not loaded; loaded: 21_21, 22_22")
     assert is_told("4 attempts failed, the last: 127.0.0.1:8003: no connection: Connection refused")
     assert is_told("dict 'ctr_embedding': no answer within 200 ms from shard 1 (")
