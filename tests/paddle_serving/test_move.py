@@ -39,7 +39,8 @@ def test_a_server_answers_old_clients_from_old_shards(tmp_path: Path) -> None:
     build(BuildJob("test_dict", tmp_path / "old/10_10", data_dir, 1, Version("10", "10")))
 
     flags = [f"--flagfile={FILES / 'gflags_cube.conf'}", "--port=0", "--grpc_port=-1"]
-    with running("cube_server.main", [*flags, f"--data_dir={data_dir}"], cwd=tmp_path) as server:
+    arguments = [*flags, f"--data_dir={data_dir}"]
+    with running("cube_server.main", arguments, cwd=tmp_path, ready_timeout_s=60) as server:
         port = server.port()
         # As the original's cube-agent tells its server.
         for command in ({"cmd": "bg_load_base", "version_path": "/10"}, {"cmd": "bg_switch"}):
