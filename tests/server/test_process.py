@@ -99,13 +99,20 @@ def test_without_grpc(tmp_path: Path) -> None:
 
 
 def test_is_ready_within_a_second(tmp_path: Path) -> None:
-    """Best of three, for the machine has other things to do."""
+    """Best of three, without the time for which others had the processors."""
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        with running("cube_server.main", ["--port=0"], cwd=tmp_path):
-            seconds.append(time.perf_counter() - started)
+        with running("cube_server.main", ["--port=0"], cwd=tmp_path) as role:
+            elapsed_s = time.perf_counter() - started
+            seconds.append(elapsed_s - waited_s(role.process.pid))
     assert min(seconds) < READY_S_MAX
+
+
+def waited_s(pid: int) -> float:
+    """For how long the main thread of a process could have run, and none was free for it."""
+    _, waited_ns, _ = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()
+    return int(waited_ns) / 1e9
 
 
 def test_imports_no_other_part_and_nothing_heavy() -> None:
