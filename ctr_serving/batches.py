@@ -14,6 +14,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from ctr_serving.batch_wait import BatchWait
 from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
 from ctr_serving.engine import ROWS_PER_RUN_MAX, Engine
@@ -57,7 +58,8 @@ class Batches:
 
     A request that finds fewer than the allowed batches under way begins at once, with those that
     came in the same step of the loop. The others wait for the end of a batch and then go together,
-    as far as they have the same model and `conf.batch_rows_max` allows.
+    as far as they have the same model and `conf.batch_rows_max` allows. With `conf.batch_wait_us` a
+    batch that is not full waits so long for others.
 
     Args:
         queue_timeout_s: a request that waited longer is refused, so that an overload costs those
@@ -83,6 +85,7 @@ class Batches:
         self._running: set[asyncio.Task[None]] = set()
         self._start_is_due = False
         self._batch_s = 0.0
+        self._wait = BatchWait(conf.batch_wait_us, conf.batch_rows_max, self._start)
         counters.queues.append(lambda: sum(job.rows for job in self._queue))
 
     async def answer(
@@ -109,7 +112,12 @@ class Batches:
 
     def _start(self) -> None:
         self._start_is_due = False
-        while len(self._running) < self._batches_max and (jobs := self._cut()):
+        while (
+            len(self._running) < self._batches_max
+            and self._queue
+            and self._wait.is_over(self._queue)
+            and (jobs := self._cut())
+        ):
             task = asyncio.get_running_loop().create_task(self._run(jobs))
             self._running.add(task)
             task.add_done_callback(self._end)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctr_serving.announcement import RELOADABLE_TYPES
+from ctr_serving.batch_wait import WAIT_US_MAX
 from ctr_serving.defaults import Defaults, read_defaults
 from cube_core.conf.cube_conf import read_cube_conf
 from cube_core.conf.prototxt import read_model_toolkit
@@ -33,6 +34,7 @@ class EngineConf:
         reload_meta_path: file that announces a new model; None when the model is loaded once.
         reload_type: how it does, one of RELOADABLE_TYPES.
         batch_rows_max: rows up to which waiting requests are joined; 0: each is run alone.
+        batch_wait_us: how long a batch that is not full waits for more requests.
         runtime_thread_num: joined batches that may be under way at once, where it is over 2.
         sparse_service: where vectors come from: REMOTE, LOCAL or NONE.
         dict_name: the dict that holds the embedding; "" for NONE.
@@ -48,6 +50,7 @@ class EngineConf:
     reload_meta_path: Path | None
     reload_type: str
     batch_rows_max: int
+    batch_wait_us: int
     runtime_thread_num: int
     sparse_service: str
     dict_name: str
@@ -90,6 +93,7 @@ def _engine_conf(file: str, field: str, engine: EngineDesc, cube_conf_path: Path
         ),
         reload_type=engine.reloadable_type,
         batch_rows_max=_batch_rows_max(engine),
+        batch_wait_us=engine.batch_wait_us,
         runtime_thread_num=engine.runtime_thread_num,
         sparse_service=engine.SparseParamServiceType.Name(engine.sparse_param_service_type),
         dict_name=_dict_name(engine),
@@ -139,3 +143,7 @@ def _check(file: str, field: str, engine: EngineDesc) -> None:
         raise ConfError(file, f"{field}.cube_cache_mb", f"must be from 0 to {_CACHE_MB_MAX}")
     if not 0 <= engine.batch_infer_size <= _BATCH_ROWS_MAX:
         raise ConfError(file, f"{field}.batch_infer_size", f"must be from 0 to {_BATCH_ROWS_MAX}")
+    if not 0 <= engine.batch_wait_us <= WAIT_US_MAX:
+        raise ConfError(file, f"{field}.batch_wait_us", f"must be from 0 to {WAIT_US_MAX}")
+    if engine.batch_wait_us and not engine.enable_batch_align:
+        raise ConfError(file, f"{field}.batch_wait_us", "needs enable_batch_align: 1")

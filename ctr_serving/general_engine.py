@@ -42,7 +42,9 @@ class GeneralEngine:
         self.conf = conf
         self.slot = slot
         self._source = source
-        self._queue = RunQueue(conf.batch_rows_max, counters, queue_timeout_s=queue_timeout_s)
+        self._queue = RunQueue(
+            conf.batch_rows_max, conf.batch_wait_us, counters, queue_timeout_s=queue_timeout_s
+        )
 
     def served(self) -> ServedEngine:
         """What a request that begins now is answered by.

@@ -10,6 +10,7 @@ from itertools import islice
 
 import numpy as np
 
+from ctr_serving.batch_wait import BatchWait
 from ctr_serving.counters import Counters
 from ctr_serving.engine import ROWS_PER_RUN_MAX
 from ctr_serving.feeds import Feed, joined, parts, rows_of, signature
@@ -36,15 +37,20 @@ class RunQueue:
 
     Args:
         rows_max: rows up to which runs are joined; 0: each is run alone.
+        wait_us: how long a run waits for others that fill a batch.
         queue_timeout_s: what waited longer is refused.
     """
 
-    def __init__(self, rows_max: int, counters: Counters, *, queue_timeout_s: float) -> None:
+    def __init__(
+        self, rows_max: int, wait_us: int, counters: Counters, *, queue_timeout_s: float
+    ) -> None:
         self._rows_max = rows_max
         self._counters = counters
         self._queue_timeout_s = queue_timeout_s
         self._queue: deque[_Job] = deque()
         self._worker: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._wait = BatchWait(wait_us, rows_max, self._news.set)
         counters.queues.append(lambda: sum(job.rows for job in self._queue))
 
     async def run(self, network: Network, feed: Feed, context: RpcContext, trace: Trace) -> Fetch:
@@ -61,6 +67,7 @@ class RunQueue:
         loop = asyncio.get_running_loop()
         job = _Job(network, feed, rows, context, loop.create_future(), time.monotonic())
         self._queue.append(job)
+        self._news.set()
         if self._worker is None:
             self._worker = loop.create_task(self._work())
         fetch = await job.answer
@@ -70,8 +77,13 @@ class RunQueue:
 
     async def _work(self) -> None:
         try:
-            while jobs := self._cut():
-                await self._answer(jobs)
+            while self._queue:
+                if not self._wait.is_over(self._queue):
+                    self._news.clear()
+                    await self._news.wait()
+                    continue
+                if jobs := self._cut():
+                    await self._answer(jobs)
                 # Requests that came meanwhile have their turn, and may then go together.
                 await asyncio.sleep(0)
         finally:

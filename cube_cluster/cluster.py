@@ -102,6 +102,7 @@ class Engine(_Part):
     runtime_thread_num: int | None = Field(default=None, ge=0, le=256)
     batch_infer_size: int | None = Field(default=None, ge=0, le=65536)
     enable_batch_align: bool | None = None
+    batch_wait_us: int | None = Field(default=None, ge=0, le=10_000)
     default_embedding_value: float | None = None
     failed_shards: Literal["ERROR", "DEGRADE"] | None = None
 

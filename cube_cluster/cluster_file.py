@@ -124,6 +124,8 @@ def _check_names(cluster: Cluster) -> None:
             raise PlacementError(
                 (*place, "dict_name"), f"{engine.dict_name!r} is none of the dicts: {known}"
             )
+        if engine.batch_wait_us and not engine.enable_batch_align:
+            raise PlacementError((*place, "batch_wait_us"), "needs enable_batch_align: true")
         if engine.name in engines:
             raise PlacementError((*place, "name"), f"{engine.name!r} stands twice")
         engines.add(engine.name)

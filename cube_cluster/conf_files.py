@@ -154,6 +154,7 @@ class ConfFiles:
                 runtime_thread_num=engine.runtime_thread_num,
                 batch_infer_size=engine.batch_infer_size,
                 enable_batch_align=_as_int(engine.enable_batch_align),
+                batch_wait_us=engine.batch_wait_us,
                 default_embedding_value=engine.default_embedding_value,
                 failed_shards=engine.failed_shards,
             )

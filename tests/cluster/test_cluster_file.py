@@ -64,6 +64,7 @@ def write(folder: Path, text: str) -> Path:
         ("{port: 8010}", "{port: 9002}", 11, r"127\.0\.0\.1:9002 of ctr_serving_0"),
         ("{port: 8010}", "{port: 65000}", 11, r"servers\.0\.grpc_port: is missing"),
         ("dict_name: d1", "dict_name: d2", 14, r"ctr\.engines\.0\.dict_name: 'd2' is none"),
+        ("dict_name: d1", "dict_name: d1\n      batch_wait_us: 300", 15, r"batch_wait_us: needs"),
         ("in_mem: true", "in_mem: 1", 16, r"flags\.cube_server\.in_mem: must be true or false"),
         ("in_mem: true", "in_mm: true", 16, r"no such flag; did you mean in_mem\?"),
         ("in_mem: true", "port: 1", 16, r"flags\.cube_server\.port: another field"),

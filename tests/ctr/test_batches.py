@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ctr_serving import batches
+from ctr_serving import batches, conf
 from ctr_serving.batches import JOINED_BATCHES_MAX
 from ctr_serving.conf import read_engine_confs
 from ctr_serving.counters import Counters
@@ -69,7 +69,7 @@ class Bench:
         write_conf(root, [8001, 8002], extra=extra)
         toolkit = root / "model_toolkit.prototxt"
         toolkit.write_text(toolkit.read_text().replace("thread_num: 1", f"thread_num: {threads}"))
-        conf = read_engine_confs(root / "model_toolkit.prototxt", root / "cube.conf")[0]
+        engine_conf = read_engine_confs(root / "model_toolkit.prototxt", root / "cube.conf")[0]
         self.table = Table()
         self.slot = ModelSlot()
         self.counters = Counters(self.slot)
@@ -77,7 +77,7 @@ class Bench:
         self.engine = Engine.load(model)
         cube: Any = self.table
         self.op = CtrOp(
-            conf,
+            engine_conf,
             self.slot,
             cube,
             self.counters,
@@ -141,6 +141,36 @@ async def test_a_batch_holds_batch_infer_size_rows(
     for answer, request in zip(await asyncio.gather(*asked, *held), requests, strict=False):
         bench.check(answer, *request)
     assert sorted(bench.table.keys_num) == [26, 26, 26, 10 * 26, 25 * 26]
+
+
+async def test_a_batch_waits_until_it_is_full(
+    models: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half_an_hour_us = 1_800_000_000
+    monkeypatch.setattr(conf, "WAIT_US_MAX", half_an_hour_us)
+    extra = f"enable_batch_align: 1 batch_infer_size: 10 batch_wait_us: {half_an_hour_us}"
+    bench = Bench(tmp_path, models[1], extra=extra, queue_timeout_s=10_000)
+    requests = [requests_of(count, seed=count) for count in (4, 3, 2, 1)]
+    asked = []
+    for request in requests:
+        assert not bench.table.keys_num
+        asked.append(bench.ask(*request))
+        await asyncio.wait(asked, timeout=0.01)
+    for answer, request in zip(await asyncio.gather(*asked), requests, strict=True):
+        bench.check(answer, *request)
+    assert bench.table.keys_num == [10 * 26]
+
+
+async def test_a_batch_waits_no_longer_than_it_is_told(
+    models: dict[int, Path], tmp_path: Path
+) -> None:
+    extra = "enable_batch_align: 1 batch_wait_us: 10000"
+    bench = Bench(tmp_path, models[1], extra=extra, queue_timeout_s=60)
+    for _ in range(3):
+        began_s = time.monotonic()
+        request = requests_of(2)
+        bench.check(await asyncio.wait_for(bench.ask(*request), 30), *request)
+        assert time.monotonic() - began_s >= 0.01
 
 
 async def test_runtime_thread_num_lets_more_batches_ask_the_shards(

@@ -258,7 +258,13 @@ async def test_what_an_op_does_wrong_is_told_to_the_caller(
 
 
 @pytest.mark.parametrize(
-    "extra", ["", "enable_batch_align: 1", "enable_batch_align: 1 batch_infer_size: 6"]
+    "extra",
+    [
+        "",
+        "enable_batch_align: 1",
+        "enable_batch_align: 1 batch_infer_size: 6",
+        "enable_batch_align: 1 batch_wait_us: 300",
+    ],
 )
 async def test_requests_at_once_each_get_their_own(
     two_dicts: Path, tmp_path: Path, extra: str

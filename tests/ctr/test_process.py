@@ -74,6 +74,10 @@ TOOLKIT = "model_toolkit.prototxt"
             replaced(TOOLKIT, "runtime_thread_num: 1", "runtime_thread_num: 999"),
             "runtime_thread_num: must be from 0 to 256",
         ),
+        (
+            replaced(TOOLKIT, "runtime_thread_num: 1", "batch_wait_us: 300"),
+            "batch_wait_us: needs enable_batch_align: 1",
+        ),
         (replaced(TOOLKIT, 'model_data_path: "./model/current"', ""), "model_data_path"),
         (replaced(TOOLKIT, "engines {", "engine {"), f"{TOOLKIT}:"),
         (replaced("cube.conf", '"shard": 2', '"shard": 3'), "cube.conf: 0: nodes: 2 entries"),
