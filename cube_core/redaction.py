@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 MASK = "***"
 SECRET_LENGTH_MIN = 8
@@ -44,3 +45,15 @@ def redacted(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def redacted_texts(value: Any) -> Any:
+    """What JSON may hold, with each text in it redacted by itself: in its written form, quotes are
+    escaped, and a mask might take an escape with it."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, dict):
+        return {name: redacted_texts(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [redacted_texts(each) for each in value]
+    return value

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from cube_core.redaction import redacted
+from cube_core.redaction import redacted_texts
 from cube_transfer.daemon import Daemon
 from cube_transfer.listing import waiting_patches
 from cube_transfer.remote import shown
@@ -75,8 +74,7 @@ def _patch_file(daemon: Daemon) -> dict[str, Any] | None:
 
 
 def _pass(record: PassRecord) -> dict[str, Any]:
-    text = redacted(record.model_dump_json(exclude={"order", "key"}))
-    shown: dict[str, Any] = json.loads(text)
+    shown: dict[str, Any] = redacted_texts(record.model_dump(mode="json", exclude={"order", "key"}))
     return shown
 
 

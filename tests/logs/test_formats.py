@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cube_core import log as logs
 from cube_core.access import Access, Asker, audit
 from cube_core.errors import ConfError
-from cube_core.redaction import hide, redacted
+from cube_core.redaction import hide, redacted, redacted_texts
 
 TOKEN = "a-token-nobody-may-read"  # noqa: S105
 log = logging.getLogger("cube.test")
@@ -135,6 +135,14 @@ def test_tokens_in_use_are_left_out_wherever_they_are(monkeypatch: pytest.Monkey
 )
 def test_redacted(text: str, shown: str | None) -> None:
     assert redacted(text) == (text if shown is None else shown)
+
+
+def test_texts_are_redacted_as_they_are_and_not_as_json_writes_them() -> None:
+    told = {"error": 'refused authorization: "x" of ftp://u:p@h', "shards": [{"took_s": 1.5}, None]}
+    assert redacted_texts(told) == {
+        "error": 'refused authorization: "***" of ftp://***@h',
+        "shards": [{"took_s": 1.5}, None],
+    }
 
 
 _WORDS = st.text(st.characters(min_codepoint=33, exclude_characters="/\"'<>@:"), min_size=8)
