@@ -28,12 +28,13 @@ def create_app(
     app = FastAPI(title="ctr-serving", docs_url=None, redoc_url=None)
     app.add_middleware(RequestIds)
 
-    @app.get("/health", response_class=PlainTextResponse)
-    async def health() -> str:
+    @app.get("/live", response_class=PlainTextResponse)
+    async def live() -> str:
         """OK as long as the process lives."""
         return "OK"
 
-    @app.get("/ready", response_class=PlainTextResponse)
+    @app.get("/health", response_class=PlainTextResponse)
+    @app.get("/ready", response_class=PlainTextResponse, include_in_schema=False)
     async def ready() -> Response:
         """200 once every engine serves a model, 503 with the reason before."""
         problem = await plane.ready()

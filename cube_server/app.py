@@ -65,11 +65,12 @@ def make_app(
     app = ShardApp(title="cube-server", docs_url=None, redoc_url=None)
     app.add_middleware(RequestIds)
 
-    @app.get("/health", response_class=PlainTextResponse)
-    async def health() -> str:
+    @app.get("/live", response_class=PlainTextResponse)
+    async def live() -> str:
         return "OK"
 
-    @app.get("/ready", response_class=PlainTextResponse)
+    @app.get("/health", response_class=PlainTextResponse)
+    @app.get("/ready", response_class=PlainTextResponse, include_in_schema=False)
     async def ready() -> PlainTextResponse:
         problem = await plane.ready()
         return PlainTextResponse(problem or "OK", status_code=503 if problem else 200)

@@ -35,8 +35,8 @@ def create_app(
     daemon: Daemon, access: Access | None = None, listeners: Listeners | None = None
 ) -> FastAPI:
     """`GET /files/<version>/<dict_name>_part<shard>.table`, `/status`, `/history`, `/metrics`,
-    `/health`; the commands of `control_routes`, the original's answers of `original_routes`; the
-    page.
+    `/health`, `/live`; the commands of `control_routes`, the original's answers of
+    `original_routes`; the page.
 
     Args:
         access: who may ask what; without it, commands are taken from this machine only.
@@ -75,6 +75,7 @@ def create_app(
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/health")
+    @app.get("/live", include_in_schema=False)
     async def health() -> PlainTextResponse:
         return PlainTextResponse("OK")
 

@@ -116,9 +116,9 @@ class Pod:
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             },
-            # /health answers while tables are loaded, /ready when the wanted version is served.
-            "startupProbe": {**self._probe("/health", section), **_STARTUP},
-            "livenessProbe": {**self._probe("/health", section), **_LIVENESS},
+            # /live answers while tables are loaded, /ready when the wanted version is served.
+            "startupProbe": {**self._probe("/live", section), **_STARTUP},
+            "livenessProbe": {**self._probe("/live", section), **_LIVENESS},
             "readinessProbe": {**self._probe(self.ready_path, section), **_READINESS},
             "volumeMounts": [
                 {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108

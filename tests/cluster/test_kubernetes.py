@@ -152,7 +152,7 @@ def test_probes_and_stops_leave_time(site: Site) -> None:
         container = template.container
         probes = [container[f"{each}Probe"] for each in ("startup", "liveness", "readiness")]
         has_tls = "/etc/cube-tls/tls.crt" in dict(site.files_in(template))
-        paths = ["/health", "/health", "/ready" if template.kind != "cube-transfer" else "/health"]
+        paths = ["/live", "/live", "/ready" if template.kind != "cube-transfer" else "/health"]
         for probe, path in zip(probes, paths, strict=True):
             if has_tls:
                 port = template.ports["http"]

@@ -111,7 +111,7 @@ def test_flags_of_the_original_are_accepted(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert "nosuch" in ended.stderr
     with ctr_running(tmp_path, *flags[:2]) as ctr:
-        assert ctr.get("/health").text == "OK"
+        assert ctr.get("/live").text == "OK"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -68,7 +68,8 @@ def test_starts_without_a_model_and_takes_it_when_it_comes(
             with ctr.client(protocol) as other, pytest.raises(ConnectError, match="no model is"):
                 other.predict(*requests_of(ROWS))
         wait_until(lambda: "model/current" in ctr.status()["problem"], what="the reason")
-        assert ctr.get("/health").status_code == 200
+        assert ctr.get("/health").status_code == 503
+        assert ctr.get("/live").status_code == 200
         assert ctr.get("/ready").status_code == 503
         assert "model/current" in ctr.get("/ready").text
         publish(tmp_path / "model", models[1])

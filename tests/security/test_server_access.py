@@ -149,7 +149,7 @@ def test_pages_need_the_read_token_and_probes_none(server: Role) -> None:
             assert client.get(url + path).status_code == 401
             authorized = client.get(url + path, headers={"authorization": f"Bearer {READ}"})
             assert authorized.status_code == 200
-        for path in ("/health", "/ready"):
+        for path in ("/live", "/health", "/ready"):
             assert client.get(url + path).status_code == 200
 
 

@@ -83,7 +83,7 @@ def test_takes_the_flagfile_of_the_original(tmp_path: Path) -> None:
         running("cube_server.main", ["-flagfile=gflags.conf"], cwd=tmp_path) as role,
         ServerClient(role) as client,
     ):
-        assert client.http.get("/health").text == "OK"
+        assert client.http.get("/live").text == "OK"
         assert "bthread_concurrency" in role.log()
     assert "stops" in (tmp_path / "log" / "cube-server.0.log").read_text()
 
@@ -95,7 +95,7 @@ def test_without_grpc(tmp_path: Path) -> None:
         ServerClient(role) as client,
     ):
         assert "grpc_port=none" in role.ready_line
-        assert client.http.get("/health").text == "OK"
+        assert client.http.get("/live").text == "OK"
 
 
 def test_is_ready_within_a_second(tmp_path: Path) -> None:

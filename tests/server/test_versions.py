@@ -46,7 +46,9 @@ def test_starts_empty_and_takes_its_first_version(client: ServerClient, data_dir
     assert client.state("status") == ("", "", 0)
     ready = client.http.get("/ready")
     assert (ready.status_code, ready.text) == (503, "no version is served")
-    assert client.http.get("/health").text == "OK"
+    health = client.http.get("/health")
+    assert (health.status_code, health.text) == (503, "no version is served")
+    assert client.http.get("/live").text == "OK"
     with pytest.raises(RpcError, match="no version") as caught:
         client.seek([1])
     assert caught.value.code == 2001

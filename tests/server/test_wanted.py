@@ -36,7 +36,9 @@ def client(role: Role) -> Iterator[ServerClient]:
 
 def ready(client: ServerClient) -> tuple[int, str]:
     answer = client.http.get("/ready")
-    assert client.http.get("/health").status_code == 200, "it lives all the time"
+    assert client.http.get("/live").status_code == 200, "it lives all the time"
+    health = client.http.get("/health")
+    assert (health.status_code, health.text) == (answer.status_code, answer.text)
     return answer.status_code, answer.text
 
 

@@ -185,7 +185,12 @@ class TestHttp:
         np.testing.assert_array_equal(rows, rows_of(np.array([1, 2], dtype=np.uint64), 10))
 
     def test_pages(self, client: ServerClient) -> None:
-        for path, text in (("/health", "OK"), ("/ready", "OK"), ("/version", "Cube Service")):
+        for path, text in (
+            ("/live", "OK"),
+            ("/health", "OK"),
+            ("/ready", "OK"),
+            ("/version", "Cube Service"),
+        ):
             response = client.http.get(path)
             assert (response.status_code, response.text) == (200, text)
         assert client.http.get("/nope").status_code == 404

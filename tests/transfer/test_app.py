@@ -43,7 +43,8 @@ async def test_only_tables_are_served(tmp_path: Path, state: State) -> None:
         transport = httpx.ASGITransport(create_app(daemon))
         async with httpx.AsyncClient(transport=transport, base_url="http://transfer") as client:
             assert (await client.get("/files/1_1/ctr_part0.table")).content == table.read_bytes()
-            assert (await client.get("/health")).text == "OK"
+            for path in ("/health", "/live"):
+                assert (await client.get(path)).text == "OK"
             status = (await client.get("/status")).json()
             assert (status["serving"], status["deploying"]) == ("", None)
             for path in (
