@@ -19,6 +19,7 @@ from cube_core.log import fields as log_fields
 log = logging.getLogger(__name__)
 
 _LOAD_PAUSE_MAX_S = 10.0
+_TOLD_AGAIN_S = 60.0
 _WARM_SIZES = (1, 50)
 _WARM_SIZES_MAX = 40
 
@@ -60,6 +61,8 @@ class Reloader(Generic[M]):
         self._candidate_mark: Mark | None = None
         self._load_pause_s = 0.0
         self._next_load_s = 0.0
+        self._told_reason: tuple[type[CubeError], Mark | None] | None = None
+        self._told_s = 0.0
 
     async def run(self) -> None:
         """Polls until cancelled."""
@@ -91,7 +94,7 @@ class Reloader(Generic[M]):
         except CubeError as error:
             self._refuse(error)
             return
-        self._served_mark, self._candidate = mark, None
+        self._served_mark, self._candidate, self._told_reason = mark, None, None
         self._slot.switch(engine)
         self._on_switch()
         log.info(
@@ -143,6 +146,10 @@ class Reloader(Generic[M]):
         return self._load_model(directory)
 
     def _refuse(self, error: CubeError) -> None:
-        if str(error) != self._slot.problem:
+        # Which shard or replica it names may change with every poll.
+        reason = (type(error), self._candidate_mark)
+        is_due = reason != self._told_reason or time.monotonic() - self._told_s >= _TOLD_AGAIN_S
+        if str(error) != self._slot.problem and is_due:
+            self._told_reason, self._told_s = reason, time.monotonic()
             log.warning("the model is not taken: %s", error)
         self._slot.refuse(str(error))

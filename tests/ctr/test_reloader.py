@@ -24,11 +24,12 @@ class Probe:
     def __init__(self) -> None:
         self.loaded = {"1_1", "2_2"}
         self.asked: list[str] = []
+        self.where = ""
 
     async def __call__(self, manifest: Manifest) -> None:
         self.asked.append(manifest.version)
         if manifest.version not in self.loaded:
-            raise VersionNotLoadedError(f"version {manifest.version} is not loaded")
+            raise VersionNotLoadedError(f"version {manifest.version} is not loaded{self.where}")
 
 
 @pytest.fixture
@@ -206,3 +207,27 @@ async def test_what_is_no_revision_is_told_and_the_old_model_serves(
     await reloader.poll()
     assert version_of(slot) == "1_1"
     assert "fluid_time_file: b'seven' is no revision" in slot.problem
+
+
+async def test_a_reason_that_changes_with_every_look_is_logged_once(
+    root: Path, models: dict[int, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    slot, probe, reloader = make(root)
+    publish(root / "model", models[1])
+    probe.loaded = set()
+
+    def told() -> list[str]:
+        return [each.message for each in caplog.records if "not taken" in each.message]
+
+    for look in range(5):
+        probe.where = f" on shard {look % 2}"
+        await reloader.poll()
+        assert slot.problem.endswith(probe.where), "the status has the newest"
+    assert told() == ["the model is not taken: version 1_1 is not loaded on shard 0"]
+    announce(root / "model")
+    await reloader.poll()
+    assert len(told()) == 1, "the same text"
+    probe.where = " on shard 2"
+    announce(root / "model")
+    await reloader.poll()
+    assert len(told()) == 2, "another model"
