@@ -58,8 +58,8 @@ def read_yaml(path: Path | str) -> YamlSource:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfError(where, "", f"is not YAML: {error.problem or error.context}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        # A character YAML does not have, brackets nested too deep, a date that is none.
+    except (yaml.YAMLError, RecursionError) as error:
+        # A character YAML does not have, brackets nested too deep.
         raise ConfError(str(path), "", f"is not YAML: {' '.join(str(error).split())}") from error
 
 
@@ -81,7 +81,12 @@ class _Walk:
             return self._mapping(node, place)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(each, (*place, index)) for index, each in enumerate(node.value)]
-        return self._loader.construct_object(node)
+        try:
+            return self._loader.construct_object(node)
+        except (ValueError, LookupError, AttributeError, TypeError):
+            # A tag that does not fit what it is on: PyYAML looks for a month, or a digit.
+            kind = node.tag.rpartition(":")[2]
+            raise self._error(node, f"{node.value!r} is no {kind}") from None
 
     def _mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
         found: dict[str, Any] = {}
