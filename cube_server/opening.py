@@ -35,6 +35,17 @@ class TableOpener:
         Args:
             loaded: a whole table that is in memory already is shared.
         """
+        while True:
+            found = self._store.files(version)
+            try:
+                with _naming(version):
+                    return self._open(version, loaded)
+            except ControlError:
+                # A fold may have put its table in the place of what was found.
+                if self._store.files(version) == found:
+                    raise
+
+    def _open(self, version: Version, loaded: Collection[LoadedTable]) -> LoadedTable:
         started_s = time.monotonic()
         whole = self._whole(version, loaded)
         if whole is not None:

@@ -131,6 +131,10 @@ class DataDirectory:
         """Every table of the version that this server may serve."""
         return self._files(version, "table")
 
+    def files(self, version: Version) -> list[Path]:
+        """All that this server may serve the version from."""
+        return self._files(version, "table", "folded", "over")
+
     def folded(self, version: Version) -> Path | None:
         """The whole table that a patch was folded into, with its base and all patches before."""
         return next(iter(self._files(version, "folded")), None)
@@ -213,7 +217,7 @@ class DataDirectory:
         for version in times_ns.keys() - unneeded:
             unneeded -= {whole_version for whole_version, _ in self.laid_over(version)}
         for version in unneeded:
-            for path in self._files(version, "table", "folded", "over"):
+            for path in self.files(version):
                 path.unlink(missing_ok=True)
             _remove_if_empty(self.root / str(version))
 
@@ -240,7 +244,7 @@ class DataDirectory:
         """Removes the other files of a version, what is needed being in place for good."""
         directory = self.root / str(version)
         sync_directory(directory)
-        others = set(self._files(version, "table", "folded", "over")) - set(kept)
+        others = set(self.files(version)) - set(kept)
         for path in others:
             path.unlink()
         if others:

@@ -213,3 +213,37 @@ def test_a_fold_that_fails_is_told_and_tried_again(table: PatchedDict, data_dir:
         table.check(machine, "10_12", pinned=False)  # type: ignore[arg-type]
 
     asyncio.run(run())
+
+
+class FoldedMeanwhile(DataDirectory):
+    """Folds a version right after it was looked at for the nth time."""
+
+    def __init__(self, root: Path, looks: int) -> None:
+        super().__init__(root)
+        self.looks = looks
+
+    def laid_over(self, version: Version) -> list[tuple[Version, Path]]:
+        found = super().laid_over(version)
+        self.looks -= 1
+        if self.looks == 0:
+            opener = TableOpener(DataDirectory(self.root), in_memory=True, shared=False)
+            parts = opener.open(version)
+            assert parts.delta is not None
+            opener.open_folded(version, opener.merge(version, [parts.whole, parts.delta]))
+        return found
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_a_version_that_is_folded_while_it_is_opened(
+    table: PatchedDict, data_dir: Path, looks: int
+) -> None:
+    version = Version.parse(table.place_patch(11, sets=range(50), deletes=[60]))
+    opener = TableOpener(DataDirectory(data_dir), in_memory=True, shared=False)
+    base = opener.open(Version.parse("10"))
+    opener.lay_over(version, base.whole, [opener.open_patch(version)])
+    machine = Machine(data_dir)
+    store = FoldedMeanwhile(data_dir, looks)
+    loaded = TableOpener(store, in_memory=True, shared=False).open(version)
+    assert (store.looks <= 0, loaded.delta) == (True, None)
+    machine.seeker.set_tables(loaded.table)
+    table.check(machine, str(version), pinned=False)  # type: ignore[arg-type]
