@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cube_core._native import cpu_level
 from cube_core.access import Asker, Right, audit
+from cube_core.directory_lock import DirectoryLock
 from cube_core.errors import ControlError
 from cube_core.log import fields as log_fields
 from cube_server.background import let_requests_pass
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from cube_server.metrics import ServerMetrics
 
 log = logging.getLogger(__name__)
+
+LOCK_TIMEOUT_S = 5.0
+"""How long a server that ends, or the workers of one that was killed, may keep the directory."""
 
 _AUDITED = ("cmd", "dict_name", "version", "version_path", "previous")
 
@@ -135,19 +139,29 @@ class ControlPlane:
         self._taking_in = asyncio.Lock()
         self._history = History()
         self._sampling: asyncio.Task[None] | None = None
+        self._lock: DirectoryLock | None = None
         if settings.dict_names:
             self.dicts = [ServedDict(settings, name, publish) for name in settings.dict_names]
         else:
             self.dicts = [self._found(name) for name in found_dicts(settings.data_dir)]
 
     async def open(self) -> None:
-        """Makes the data directories ready.
+        """Makes the data directories ready, and takes them for this server alone.
 
         Raises:
             OSError: one cannot be created or read.
+            ControlError: another server has them.
         """
+        self._lock = await asyncio.to_thread(self._take_directory)
         for each in self.dicts:
             await asyncio.to_thread(each.store.open)
+
+    def _take_directory(self) -> DirectoryLock:
+        directory = self._settings.data_dir
+        directory.mkdir(parents=True, exist_ok=True)
+        return DirectoryLock(
+            directory, "cube-server", "--data_dir", ControlError, timeout_s=LOCK_TIMEOUT_S
+        )
 
     async def start(self) -> None:
         """Serves the versions that the data directories name."""

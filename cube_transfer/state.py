@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +12,7 @@ from typing import Any, Literal
 import lmdb
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cube_core.directory_lock import DirectoryLock
 from cube_core.errors import DeployError
 from cube_core.versions import Version
 from cube_transfer.donefile import DonefileEntry
@@ -128,7 +127,7 @@ class State:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
-        self._lock = _lock(directory)
+        self._lock = DirectoryLock(directory, "cube-transfer", "--state_dir", DeployError)
         self._saving = threading.Lock()
         try:
             self._env = lmdb.open(str(directory), map_size=_MAP_BYTES, max_dbs=0)
@@ -256,22 +255,3 @@ def _record_id(version: Version) -> str:
 
 def _key(record: PassRecord) -> bytes:
     return _PASS_PREFIX + record.id.encode()
-
-
-def _lock(directory: Path) -> Any:
-    path = directory / "daemon.lock"
-    file = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        owner = file.read().strip() or "unknown"
-        file.close()
-        raise DeployError(
-            f"{directory}: is in use by another cube-transfer (pid {owner}); stop it, or give "
-            "this one its own --state_dir"
-        ) from error
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file

@@ -40,7 +40,9 @@ def table(data_dir: Path) -> PatchedDict:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_patches_in_order(client: ServerClient, table: PatchedDict, tmp_path: Path) -> None:
+def test_patches_in_order(
+    client: ServerClient, role: Role, table: PatchedDict, tmp_path: Path
+) -> None:
     table.place_patch(11, sets=[*range(0, 300, 3), 2001, 2002], deletes=[*range(1, 300, 3), 2090])
     table.place_patch(12, sets=[*range(1, 100), 2003], deletes=[2001, *range(200, 220)])
     client.state("enable", version="10")
@@ -67,6 +69,7 @@ def test_patches_in_order(client: ServerClient, table: PatchedDict, tmp_path: Pa
     metrics = client.http.get("/metrics").text
     assert 'cube_server_patches_total{dict="test_dict"} 2.0' in metrics
     assert 'cube_server_delta_rows{dict="test_dict",role="current",version="10_12"}' in metrics
+    role.stop()
     with (
         running("cube_server.main", ARGUMENTS, cwd=tmp_path) as again,
         ServerClient(again) as restarted,

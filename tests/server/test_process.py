@@ -152,3 +152,16 @@ def test_a_stop_answers_what_is_under_way(tmp_path: Path) -> None:
         assert role.process.wait(TIMEOUT_S) == 0
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", role.port()), TIMEOUT_S)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_data_directory_is_of_one_server(tmp_path: Path, workers: int) -> None:
+    arguments = ["--port=0", "--grpc_port=-1", f"--workers={workers}"]
+    with running("cube_server.main", arguments, cwd=tmp_path) as role:
+        second = run(tmp_path, *arguments)
+        assert second.returncode == 2
+        assert f"is in use by another cube-server (pid {role.process.pid})" in second.stderr
+        role.process.kill()
+        role.process.wait()
+        with running("cube_server.main", arguments, cwd=tmp_path) as again:
+            assert "port=" in again.ready_line

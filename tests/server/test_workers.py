@@ -188,7 +188,12 @@ def test_a_shared_port_is_not_taken_twice(role: Role, tmp_path: Path) -> None:
             pytest.raises(AssertionError, match="cannot listen"),
             running(
                 "cube_server.main",
-                [f"--port={role.port()}", "--grpc_port=-1", f"--workers={workers}"],
+                [
+                    f"--port={role.port()}",
+                    "--grpc_port=-1",
+                    f"--workers={workers}",
+                    "--data_dir=another",
+                ],
                 cwd=tmp_path,
             ),
         ):
