@@ -18,7 +18,7 @@ CTR_ROW_US = 12.0
 # one that reads and verifies.
 BUILD_BYTES_PER_S = 150e6
 SHIP_BYTES_PER_S = 650e6
-LOAD_BYTES_PER_S = 2.2e9
+LOAD_BYTES_PER_S = 1.2e9
 # To notice a pass, to switch, to publish, and a change of step.
 PASS_FIXED_S = 0.3
 
