@@ -74,9 +74,11 @@ def test_what_is_told(site: Site) -> None:
 def test_listeners_are_bounded_and_a_slow_one_holds_nobody_up(site: Site) -> None:
     with site.transfer("--sample_interval_s=1") as daemon, contextlib.ExitStack() as stack:
         for _ in range(LISTENERS_MAX):
-            # They never read what is sent to them.
+            # They never read what is sent to them, but for the byte that says they have a place.
             slow = stack.enter_context(socket.create_connection(("127.0.0.1", daemon.port())))
+            slow.settimeout(60)
             slow.sendall(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert slow.recv(1) == b"H"
         refused = wait_until(lambda: _refused(site), what="no place left")
         assert "pages are open already" in refused
         site.trainer.announce(site.trainer.write("1"))
