@@ -94,6 +94,12 @@ def serve(
         int,
         typer.Option("--queue_timeout_ms", min=1, help="waiting longer for a run is refused"),
     ] = 500,
+    seek_spin_us: Annotated[
+        int,
+        typer.Option(
+            "--seek_spin_us", min=0, max=10_000, help="awake for vectors for so long; 0: never"
+        ),
+    ] = 300,
     slow_request_ms: SlowRequestMs = WireLimits.slow_request_ms,
     drain_timeout_s: Annotated[
         float, typer.Option("--drain_timeout_s", min=0, help="for requests under way at SIGTERM")
@@ -128,6 +134,7 @@ def serve(
         tls=TlsFiles(tls_cert_file, tls_key_file, tls_ca_file),
         read_token_file=read_token_file,
         slow_request_ms=slow_request_ms,
+        seek_spin_us=seek_spin_us,
     )
     workflow = file_of_flags(workflow_path, workflow_file, "workflow.prototxt")
     services = file_of_flags(inferservice_path, inferservice_file, "service.prototxt")

@@ -26,6 +26,7 @@ class ServerConf:
     requests_pending_max: int
     queue_timeout_ms: int
     drain_timeout_s: float
+    seek_spin_us: int
     tls: TlsFiles = field(default_factory=TlsFiles)
     read_token_file: str = ""
     slow_request_ms: int = WireLimits.slow_request_ms

@@ -73,7 +73,7 @@ class CtrServer:
             ConfError: a port cannot be opened, or an op not be imported.
         """
         self._handle_signals()
-        async with OpenSources() as sources:
+        async with OpenSources(spin_us=self._server_conf.seek_spin_us) as sources:
             await self._serve(await self._assembled(sources))
 
     async def _assembled(self, sources: OpenSources) -> Assembly:

@@ -48,10 +48,15 @@ class Source(Protocol):
 
 class OpenSources(AsyncExitStack):
     """Makes the source of each engine: one client for all that ask the same cube.conf, and one set
-    of tables for all that read the same directory. Closed with the stack."""
+    of tables for all that read the same directory. Closed with the stack.
 
-    def __init__(self) -> None:
+    Args:
+        spin_us: of the clients, as `AsyncCubeClient` takes it.
+    """
+
+    def __init__(self, *, spin_us: int = 0) -> None:
         super().__init__()
+        self._spin_us = spin_us
         self._sources: dict[Path, Source] = {}
 
     async def of(self, conf: EngineConf) -> Source:
@@ -67,7 +72,7 @@ class OpenSources(AsyncExitStack):
             if conf.tables_dir is not None:
                 self._sources[path] = LocalTables(path)
             else:
-                cube = await self.enter_async_context(AsyncCubeClient(path))
+                cube = await self.enter_async_context(AsyncCubeClient(path, spin_us=self._spin_us))
                 self._sources[path] = CubeSource(cube)
         source = self._sources[path]
         return CachedSource(source, conf.cache_bytes) if conf.cache_bytes else source

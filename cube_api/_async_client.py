@@ -29,6 +29,7 @@ from cube_api._options import (
 from cube_api._plain_seek import PlainSeek
 from cube_api._pool import ConnectionPool
 from cube_api._result import SeekBytesResult, SeekResult
+from cube_api._spin import Spin
 from cube_api._topology import DictTopology, Topology
 from cube_core.conf.cube_conf import DictConf
 from cube_core.endpoint import Endpoint
@@ -54,17 +55,21 @@ class AsyncCubeClient:
 
     Args:
         conf: path of `cube.conf`, which is watched, or its dicts by name.
+        spin_us: for how long at most a pinned seek keeps the loop awake, so that answers which come
+            within it need not wake the process. What the loop has to do goes first, and while
+            servers take longer nothing is spun for. 0: not at all.
 
     Raises:
         ConfError: names the file and the field.
     """
 
-    def __init__(self, conf: Path | str | Mapping[str, DictConf]) -> None:
+    def __init__(self, conf: Path | str | Mapping[str, DictConf], *, spin_us: int = 0) -> None:
         self._directory = Directory(conf)
         self._adopted = self._directory.topology
         self._channels: dict[Endpoint, AsyncChannel] = {}
         self._pool = ConnectionPool(self._adopted)
         self._alarm = Alarm()
+        self._spin = Spin(spin_us)
         self._closed = False
 
     @property
@@ -86,11 +91,12 @@ class AsyncCubeClient:
     ) -> SeekResult:
         """As `CubeClient.seek`; cancelling it drops what is in flight."""
         target = self._dict_named(dict_name)
-        is_small = 0 < np.size(keys) <= KEYS_ON_LOOP_MAX
+        is_small = isinstance(keys, np.ndarray) and 0 < keys.size <= KEYS_ON_LOOP_MAX
         is_plain = isinstance(on_missing, str) and on_missing == "zeros" and not log_id
         if version and dim and is_small and is_plain:
             options = _pinned_options(version, dim, timeout_ms, on_failure)
-            return await PlainSeek(target, keys, options, self._channel, self._alarm).run()
+            seek = PlainSeek(target, keys, options, self._channel, self._alarm, self._spin)
+            return await seek.run()
         options = SeekOptions(version, dim, timeout_ms, on_missing, on_failure, log_id)
         begin = partial(rows_call, target, keys, options)
         return await self._run(begin, np.size(keys))

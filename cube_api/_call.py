@@ -12,7 +12,7 @@ from cube_api._answers import Answers
 from cube_api._balancer import Replica
 from cube_api._options import SeekOptions
 from cube_api._topology import DictTopology
-from cube_core._native import Frame, SeekPlan
+from cube_core._native import Frame, SeekPlan, next_correlation_id
 from cube_core.endpoint import Endpoint
 from cube_core.errors import (
     RpcError,
@@ -22,7 +22,7 @@ from cube_core.errors import (
     VersionNotLoadedError,
     WireError,
 )
-from cube_core.wire.prpc_channel import error_of, next_correlation_id
+from cube_core.wire.prpc_channel import error_of
 
 VERSION_ROUNDS_MAX = 4
 """How often shards are asked again because they answered from different versions."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,14 @@ from cube_api._exchange import Exchange
 from cube_api._new_call import as_uint64
 from cube_api._options import SeekOptions
 from cube_api._result import SeekResult
+from cube_api._spin import Spin
 from cube_api._topology import DictTopology
 from cube_core._native import Frame, SeekPlan
 from cube_core.endpoint import Endpoint
 from cube_core.errors import RpcError
-from cube_core.wire.prpc_channel import AsyncChannel, Ticket, next_correlation_id
+from cube_core.wire.prpc_channel import AsyncChannel, Ticket
+
+_UINT64_MAX = 2**64 - 1
 
 
 class _Asked:
@@ -71,24 +75,20 @@ class PlainSeek:
         options: SeekOptions,
         channel_to: Callable[[Endpoint], AsyncChannel],
         alarm: Alarm,
+        spin: Spin,
     ) -> None:
         self._dict = target
-        self._keys = as_uint64(keys)
+        self._keys = keys
         self._options = options
         self._version = options.version or ""
         self._timeout_ms = options.timeout_ms or target.timeout_ms
         self._channel_to = channel_to
         self._alarm = alarm
-        self._plan = SeekPlan(self._keys, target.shard_num)
+        self._spin = spin
         self._asked: list[_Asked] = []
         self._waiting_num = 0
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._exchange: Exchange | None = None
-        self._untaken: list[tuple[_Asked, Frame | RpcError]] = []
         self._begin_s = time.monotonic()
-        self.due_s = self._begin_s + self._timeout_ms / 1000
-        if target.backup_request_s is not None:
-            self.due_s = min(self.due_s, self._begin_s + target.backup_request_s)
 
     async def run(self) -> SeekResult:
         """The rows, as `CubeClient.seek` tells; raises what that raises."""
@@ -96,9 +96,11 @@ class PlainSeek:
             self._send()
             await self._done
             if self._waiting_num:
+                self._spin.remove(self)
                 return await self._go_on()
         finally:
             self._alarm.remove(self)
+            self._spin.remove(self)
             if self._waiting_num and self._exchange is None:
                 self._drop()
         return SeekResult(self._rows, self._status, self._version)
@@ -119,21 +121,21 @@ class PlainSeek:
             self._done.set_result(None)
 
     def _send(self) -> None:
-        target, plan = self._dict, self._plan
-        shards = plan.shards
-        ids = [next_correlation_id() for _ in shards]
-        frames = plan.frames(
-            ids, version=self._version, timeout_ms=self._timeout_ms, dict_name=target.name
-        )
-        first_key = self._keys.item(0)
-        for shard, correlation_id, frame in zip(shards, ids, frames, strict=True):
+        target = self._dict
+        self._plan, asks = self._begun()
+        first_key = self._keys.item(0) & _UINT64_MAX
+        for shard, correlation_id, frame in asks:
             replicas = target.shards[shard].in_order(first_key)
             asked = _Asked(self, shard, replicas, correlation_id)
             channel = self._channel_to(replicas[0].endpoint)
             asked.ticket = channel.submit(frame, correlation_id, asked.take)
             self._asked.append(asked)
             self._waiting_num += 1
-        # From here on the shards are at work.
+        # From here on the shards are at work. What is not needed to send is done now: before, the
+        # model has emptied the caches, and each thing it takes is read from memory first.
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._untaken: list[tuple[_Asked, Frame | RpcError]] = []
+        self._set_due()
         for asked in self._asked:
             asked.replicas[0].health.sent(asked.correlation_id, self._begin_s)
             if target.backup_request_s is not None:
@@ -141,6 +143,28 @@ class PlainSeek:
         self._rows = np.empty((len(self._keys), self._options.width or 0), np.float32)
         self._status = np.empty(len(self._keys), np.int32)
         self._alarm.add(self)
+        self._spin.add(self)
+
+    def _begun(self) -> tuple[SeekPlan, list[tuple[int, int, bytes]]]:
+        target = self._dict
+        begin = partial(
+            SeekPlan.begin,
+            shard_num=target.shard_num,
+            version=self._version,
+            timeout_ms=self._timeout_ms,
+            dict_name=target.name,
+        )
+        try:
+            return begin(self._keys)
+        except (TypeError, ValueError):
+            # Gaps are no fault of theirs; anything else is named.
+            self._keys = as_uint64(self._keys)
+            return begin(self._keys)
+
+    def _set_due(self) -> None:
+        self.due_s = self._begin_s + self._timeout_ms / 1000
+        if self._dict.backup_request_s is not None:
+            self.due_s = min(self.due_s, self._begin_s + self._dict.backup_request_s)
 
     def _is_taken(self, asked: _Asked, outcome: Frame | RpcError) -> bool:
         if not isinstance(outcome, Frame):
@@ -154,8 +178,9 @@ class PlainSeek:
 
     async def _go_on(self) -> SeekResult:
         taken = (self._rows, self._status)
-        answers = RowAnswers(self._dict, self._keys, self._plan, self._options, taken)
-        first_key = self._keys.item(0)
+        keys = as_uint64(self._keys)
+        answers = RowAnswers(self._dict, keys, self._plan, self._options, taken)
+        first_key = keys.item(0)
         call = SeekCall(self._dict, self._plan, first_key, self._options, answers, self._begin_s)
         self._exchange = Exchange(call, self._channel_to)
         for asked in self._asked:

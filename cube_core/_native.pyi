@@ -290,6 +290,9 @@ def parse_frames(data: bytes | memoryview, frame_bytes_max: int) -> tuple[list[F
             good frames precede it, they are returned and the next call raises.
     """
 
+def next_correlation_id() -> int:
+    """A correlation id that no other request of this process has. Thread-safe."""
+
 def encode_request_frame(
     service: str,
     method: str,
@@ -423,14 +426,18 @@ class SeekPlan:
         log_id: int = 0,
     ) -> bytes:
         """The same as one baidu_std frame to rec.mcube.DictService.seek."""
-    def frames(
-        self, correlation_ids: list[int], *, version: str, timeout_ms: int, dict_name: str
-    ) -> list[bytes]:
-        """The frames of all shards, in the order of `shards`, that require the version.
-
-        Args:
-            correlation_ids: one for each of `shards`.
-        """
+    @staticmethod
+    def begin(
+        keys: NDArray[np.uint64] | NDArray[np.int64],
+        shard_num: int,
+        *,
+        version: str,
+        timeout_ms: int,
+        dict_name: str,
+        log_id: int = 0,
+    ) -> tuple[SeekPlan, list[tuple[int, int, bytes]]]:
+        """The plan of a batch (keys uint64[n] or int64[n], contiguous), and for each of its shards
+        the number, a new correlation id, and the frame that requires the version."""
     def value_bytes(self, shard: int, body: Buffer) -> int:
         """Width of the first found value in the DictResponse `body`; 0 when none is found."""
     def decode(

@@ -10,12 +10,12 @@ import ssl
 import time
 from typing import cast
 
-from cube_core._native import Frame, encode_request_frame
+from cube_core._native import Frame, encode_request_frame, next_correlation_id
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError, RpcTimeoutError, WireError
 from cube_core.tls import ClientTls
 from cube_core.wire.frame_reader import FRAME_BYTES_MAX, FrameReader
-from cube_core.wire.prpc_channel import CONNECT_TIMEOUT_S, error_of, next_correlation_id
+from cube_core.wire.prpc_channel import CONNECT_TIMEOUT_S, error_of
 
 _RECEIVE_BYTES_MIN = 64 << 10
 _RECEIVE_BYTES_MAX = 1 << 20

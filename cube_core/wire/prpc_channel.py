@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import cast
 
-from cube_core._native import Frame, encode_request_frame
+from cube_core._native import Frame, encode_request_frame, next_correlation_id
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError, RpcError, RpcTimeoutError, WireError
 from cube_core.tls import ClientTls
@@ -24,13 +23,6 @@ OVERCROWDED_CODE = 1011
 
 Receiver = Callable[[Frame | RpcError], None]
 """Takes the answer to a request, or why there is none; called once, on the event loop."""
-
-_correlation_ids = itertools.count(1)
-
-
-def next_correlation_id() -> int:
-    """A correlation id that no other request of this process has. Thread-safe."""
-    return next(_correlation_ids)
 
 
 def error_of(frame: Frame, endpoint: Endpoint, what: str) -> RpcError:

@@ -143,6 +143,7 @@ void bind_frame(nb::module_& m) {
         nb::arg("data"), nb::arg("frame_bytes_max"),
         nb::sig("def parse_frames(data: bytes | memoryview, frame_bytes_max: int) -> "
                 "tuple[list[Frame], int, int]"));
+    m.def("next_correlation_id", &cube::next_correlation_id);
     m.def("encode_request_frame", &encode_request_frame, nb::arg("service"), nb::arg("method"),
           nb::arg("correlation_id"), nb::arg("payload"), nb::kw_only(),
           nb::arg("attachment") = nb::bytes("", 0), nb::arg("timeout_ms") = 0,

@@ -84,18 +84,25 @@ nb::object decode(const cube::SeekPlan& plan, uint32_t shard, const BufferView& 
     return text_of(version.name);
 }
 
-nb::list frames(const cube::SeekPlan& plan, const nb::list& correlation_ids,
-                std::string_view version, int32_t timeout_ms, std::string_view dict_name) {
-    const std::vector<uint32_t> shards = plan.shards();
-    if (shards.size() != correlation_ids.size())
-        throw std::invalid_argument("correlation_ids has " +
-                                    std::to_string(correlation_ids.size()) + " items for " +
-                                    std::to_string(shards.size()) + " shards");
-    nb::list all;
-    for (size_t i = 0; i < shards.size(); ++i)
-        all.append(frame(plan, shards[i], nb::cast<int64_t>(correlation_ids[i]), version, true,
-                         timeout_ms, dict_name, 0));
-    return all;
+using AnyInputArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+
+nb::tuple begin(const AnyInputArray& keys, uint32_t shard_num, std::string_view version,
+                int32_t timeout_ms, std::string_view dict_name, int64_t log_id) {
+    if (keys.dtype() != nb::dtype<uint64_t>() && keys.dtype() != nb::dtype<int64_t>())
+        throw nb::type_error("keys must be uint64 or int64");
+    expect_dimensions(keys, 1, "keys");
+    // Negative ids stand for their two's complement.
+    const std::span items(static_cast<const uint64_t*>(keys.data()), keys.shape(0));
+    nb::object made = nb::cast(cube::SeekPlan(items, shard_num));
+    const auto& plan = *nb::inst_ptr<cube::SeekPlan>(made);
+    nb::list asks;
+    for (const uint32_t shard : plan.shards()) {
+        const int64_t correlation_id = cube::next_correlation_id();
+        asks.append(nb::make_tuple(
+            shard, correlation_id,
+            frame(plan, shard, correlation_id, version, true, timeout_ms, dict_name, log_id)));
+    }
+    return nb::make_tuple(std::move(made), std::move(asks));
 }
 
 bool take(const cube::SeekPlan& plan, uint32_t shard, const PythonFrame& answer,
@@ -201,8 +208,9 @@ void bind_seek_plan(nb::module_& m) {
             nb::arg("shard"), nb::arg("body"))
         .def("decode", &decode, nb::arg("shard"), nb::arg("body"), nb::arg("rows").noconvert(),
              nb::arg("status").noconvert())
-        .def("frames", &frames, nb::arg("correlation_ids"), nb::kw_only(), nb::arg("version"),
-             nb::arg("timeout_ms"), nb::arg("dict_name"))
+        .def_static("begin", &begin, nb::arg("keys").noconvert(), nb::arg("shard_num"),
+                    nb::kw_only(), nb::arg("version"), nb::arg("timeout_ms"), nb::arg("dict_name"),
+                    nb::arg("log_id") = 0)
         .def("take", &take, nb::arg("shard"), nb::arg("answer"), nb::arg("version"),
              nb::arg("rows").noconvert(), nb::arg("status").noconvert())
         .def("check_bytes", &check_bytes, nb::arg("shard"), nb::arg("body"))

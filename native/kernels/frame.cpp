@@ -1,6 +1,7 @@
 #include "kernels/frame.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 
 namespace cube {
@@ -151,6 +152,11 @@ Frame parse_frame(Bytes data) {
     frame.payload = rest.first(rest.size() - static_cast<size_t>(attachment_size));
     frame.attachment = rest.last(static_cast<size_t>(attachment_size));
     return frame;
+}
+
+int64_t next_correlation_id() {
+    static std::atomic<int64_t> last{0};
+    return last.fetch_add(1, std::memory_order_relaxed) + 1;
 }
 
 std::string encode_request_head(const RequestHead& head, size_t payload_size,

@@ -50,6 +50,9 @@ struct RequestHead {
     int64_t log_id = 0;
 };
 
+// A correlation id that no other request of this process has. Thread-safe.
+int64_t next_correlation_id();
+
 // Everything of a request frame that goes before its payload. Throws Error(kLimit) when the body
 // does not fit the frame's 32-bit size.
 std::string encode_request_head(const RequestHead& head, size_t payload_size,

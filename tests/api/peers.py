@@ -132,9 +132,11 @@ class Client(Protocol):
 class AsyncInThread:
     """`AsyncCubeClient` on a loop in a thread."""
 
+    spin_us = 0
+
     def __init__(self, thread: LoopThread, conf: Path | dict[str, DictConf]) -> None:
         self._thread = thread
-        self._client = AsyncCubeClient(conf)
+        self._client = AsyncCubeClient(conf, spin_us=self.spin_us)
 
     def seek(
         self,
@@ -158,6 +160,8 @@ class AsyncInThread:
 
 class PinnedInThread(AsyncInThread):
     """The same as a predictor asks it: for one version, 1_1, and rows of four floats."""
+
+    spin_us = 300
 
     def seek(
         self,

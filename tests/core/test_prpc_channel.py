@@ -12,12 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cube_core._native import Frame, encode_error_frame, encode_response_frame
+from cube_core._native import (
+    Frame,
+    encode_error_frame,
+    encode_response_frame,
+    next_correlation_id,
+)
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError, RpcError, RpcTimeoutError, WireError
 from cube_core.wire.frame_reader import FrameReader
 from cube_core.wire.prpc_blocking import BlockingConnection
-from cube_core.wire.prpc_channel import AsyncChannel, next_correlation_id
+from cube_core.wire.prpc_channel import AsyncChannel
 from tests.prpc_peer import LoopThread, Peer
 from tests.waiting import wait_until
 

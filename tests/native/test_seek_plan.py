@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,16 +141,28 @@ def test_keys_beside_a_multiple_of_the_shards_have_the_right_owner(
 
 @given(KEYS, st.integers(1, 9))
 def test_frames_of_all_shards_are_those_of_each(keys: list[int], shard_num: int) -> None:
-    plan = plan_of(keys, shard_num)
-    ids = list(range(len(plan.shards)))
-    assert plan.frames(ids, version="1_1", timeout_ms=30, dict_name="d") == [
-        plan.frame(
-            shard, number, version="1_1", version_required=True, timeout_ms=30, dict_name="d"
-        )
-        for number, shard in enumerate(plan.shards)
-    ]
-    with pytest.raises(ValueError, match=f"items for {len(ids)} shards"):
-        plan.frames([*ids, 9], version="1_1", timeout_ms=30, dict_name="d")
+    options: dict[str, Any] = {"version": "1_1", "timeout_ms": 30, "dict_name": "d", "log_id": 7}
+    array = np.array(keys, np.uint64)
+    ids = []
+    for given_keys in (array, array.view(np.int64)):
+        plan, asks = SeekPlan.begin(given_keys, shard_num, **options)
+        assert plan.shards == plan_of(keys, shard_num).shards
+        assert asks == [
+            (shard, number, plan.frame(shard, number, version_required=True, **options))
+            for shard, (_, number, _) in zip(plan.shards, asks, strict=True)
+        ]
+        ids += [number for _, number, _ in asks]
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_batch_is_begun_with_arrays_of_keys_only() -> None:
+    options: dict[str, Any] = {"version": "1_1", "timeout_ms": 30, "dict_name": "d"}
+    arrays: list[Any] = [np.zeros(4, np.int32), np.zeros(4, np.uint64)[::2], [1, 2]]
+    for wrong in arrays:
+        with pytest.raises(TypeError):
+            SeekPlan.begin(wrong, 2, **options)
+    with pytest.raises(ValueError, match="keys must have 1 dimension"):
+        SeekPlan.begin(np.zeros((2, 2), np.uint64), 2, **options)
 
 
 @pytest.mark.parametrize(
