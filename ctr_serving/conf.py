@@ -12,6 +12,7 @@ from ctr_serving.defaults import Defaults, read_defaults
 from cube_core.conf.cube_conf import read_cube_conf
 from cube_core.conf.prototxt import read_model_toolkit
 from cube_core.errors import ConfError
+from cube_core.model_directory import CURRENT_NAME, TIME_FILE_NAME
 
 if TYPE_CHECKING:
     from cube_proto.model_toolkit_pb2 import EngineDesc
@@ -33,6 +34,7 @@ class EngineConf:
         model_path: directory of the model, or a symbolic link to it.
         reload_meta_path: file that announces a new model; None when the model is loaded once.
         reload_type: how it does, one of RELOADABLE_TYPES.
+        model_url: where models are fetched from to the directory of `model_path`; "": they are not.
         batch_rows_max: rows up to which waiting requests are joined; 0: each is run alone.
         batch_wait_us: how long a batch that is not full waits for more requests.
         runtime_thread_num: joined batches that may be under way at once, where it is over 2.
@@ -49,6 +51,7 @@ class EngineConf:
     model_path: Path
     reload_meta_path: Path | None
     reload_type: str
+    model_url: str
     batch_rows_max: int
     batch_wait_us: int
     runtime_thread_num: int
@@ -92,6 +95,7 @@ def _engine_conf(file: str, field: str, engine: EngineDesc, cube_conf_path: Path
             None if engine.reloadable_type == "none" else Path(engine.reloadable_meta)
         ),
         reload_type=engine.reloadable_type,
+        model_url=engine.model_url,
         batch_rows_max=_batch_rows_max(engine),
         batch_wait_us=engine.batch_wait_us,
         runtime_thread_num=engine.runtime_thread_num,
@@ -145,5 +149,27 @@ def _check(file: str, field: str, engine: EngineDesc) -> None:
         raise ConfError(file, f"{field}.batch_infer_size", f"must be from 0 to {_BATCH_ROWS_MAX}")
     if not 0 <= engine.batch_wait_us <= WAIT_US_MAX:
         raise ConfError(file, f"{field}.batch_wait_us", f"must be from 0 to {WAIT_US_MAX}")
+    if engine.model_url:
+        _check_model_url(file, field, engine)
     if engine.batch_wait_us and not engine.enable_batch_align:
         raise ConfError(file, f"{field}.batch_wait_us", "needs enable_batch_align: 1")
+
+
+def _check_model_url(file: str, field: str, engine: EngineDesc) -> None:
+    if not engine.model_url.startswith(("http://", "https://")):
+        raise ConfError(file, f"{field}.model_url", "must begin with http:// or https://")
+    model = Path(engine.model_data_path or engine.model_dir)
+    if model.name != CURRENT_NAME:
+        raise ConfError(
+            file,
+            f"{field}.model_data_path",
+            f"{model} must end in /{CURRENT_NAME}: model_url has models fetched to its directory",
+        )
+    announced = model.with_name(TIME_FILE_NAME)
+    if engine.reloadable_type == "none" or Path(engine.reloadable_meta) != announced:
+        raise ConfError(
+            file,
+            f"{field}.reloadable_meta",
+            f"must be {announced}, with a reloadable_type that looks at it: what model_url fetches"
+            " is announced there",
+        )

@@ -38,6 +38,7 @@ class ModelSlot(Generic[M]):
 
     Attributes:
         engine: what is served; None before the first model.
+        source_problem: why the newest model is not on this machine, where it is fetched; else "".
         problem: why there is no model, or why a newer one is not served; "" when all is well.
         switch_count: models that were taken into service.
         refusal_count: times that a model was refused.
@@ -48,6 +49,7 @@ class ModelSlot(Generic[M]):
         self.name = name
         self.engine: M | None = None
         self.problem = "the model is being loaded"
+        self.source_problem = ""
         self.switch_count = 0
         self.refusal_count = 0
         self.switched_at_s = 0.0

@@ -88,6 +88,7 @@ def _engine_status(each: EngineSlot) -> dict[str, Any]:
     }
     return {
         "engine": each.conf.name,
+        "source_problem": slot.source_problem,
         "sparse_param_service_type": each.conf.sparse_service,
         "dict_name": each.conf.dict_name,
         "model": model,
@@ -101,7 +102,9 @@ def _engine_status(each: EngineSlot) -> dict[str, Any]:
 def joined_status(statuses: Sequence[dict[str, Any]], pid: int) -> dict[str, Any]:
     """The counts of all workers; models as of the first worker, or of one with a problem, and under
     `workers` what each says for itself."""
-    troubled = next((each for each in statuses if each["problem"]), statuses[0])
+    troubled = next(
+        (each for each in statuses if each["problem"] or each["source_problem"]), statuses[0]
+    )
     joined = {**troubled, "pid": pid, "started_at_s": _STARTED_AT_S}
     for name in _SUMMED:
         joined[name] = sum(each[name] for each in statuses)

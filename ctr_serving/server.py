@@ -10,9 +10,11 @@ import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from ctr_serving.assembly import Assembly, assemble_op, assemble_workflow
+from ctr_serving.assembly import Assembly, EngineSlot, assemble_op, assemble_workflow
 from ctr_serving.conf import EngineConf
 from ctr_serving.frame_path import FramePath
 from ctr_serving.options import ServerConf
@@ -22,11 +24,14 @@ from ctr_serving.reload import Reloader
 from ctr_serving.service import PredictionService
 from ctr_serving.sources import OpenSources
 from ctr_serving.workflow_conf import Node
-from cube_core.access import Access
+from cube_core.access import Access, authorization
 from cube_core.errors import ModelError
-from cube_core.tls import ServerTls
+from cube_core.tls import ClientTls, ServerTls
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.server import RpcServer
+
+if TYPE_CHECKING:
+    from ctr_serving.model_fetch import ModelFetcher
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +66,10 @@ class CtrServer:
         self._on_listening = on_listening
         self._is_worker = is_worker
         self._stopping = asyncio.Event()
+
+    @property
+    def _interval_s(self) -> float:
+        return self._server_conf.reload_interval_ms / 1000
 
     def stop(self) -> None:
         """Lets `run` answer what is under way and return."""
@@ -180,12 +189,38 @@ class CtrServer:
                 engine.slot,
                 engine.probe,
                 load=engine.load,
-                interval_s=self._server_conf.reload_interval_ms / 1000,
+                interval_s=self._interval_s,
                 on_switch=lambda: server.set_serving(assembly.is_ready),
             )
             for engine in assembly.engines
         ]
-        await asyncio.gather(*(reloader.run() for reloader in reloaders))
+        async with AsyncExitStack() as stack:
+            fetching = [await self._fetcher(each, stack) for each in assembly.engines]
+            await asyncio.gather(
+                *(reloader.run() for reloader in reloaders),
+                *(each.run(self._interval_s) for each in fetching if each is not None),
+            )
+
+    async def _fetcher(self, engine: EngineSlot, stack: AsyncExitStack) -> ModelFetcher | None:
+        if not engine.conf.model_url:
+            return None
+        # Only who fetches needs it, and it takes a tenth of a second.
+        import httpx
+
+        from ctr_serving.model_fetch import ModelFetcher
+
+        conf = self._server_conf
+        token = Access.read(conf.read_token_file).read_token
+        tls = ClientTls(conf.tls).context() if engine.conf.model_url.startswith("https") else False
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(headers=authorization(token), verify=tls, trust_env=False)
+        )
+        return ModelFetcher(
+            engine.conf.model_url,
+            engine.conf.model_path.parent,
+            http,
+            partial(setattr, engine.slot, "source_problem"),
+        )
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

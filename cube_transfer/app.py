@@ -18,6 +18,7 @@ from cube_core.wire.request_ids import RequestIds
 from cube_transfer.control_routes import control_router
 from cube_transfer.daemon import Daemon
 from cube_transfer.metrics import TransferMetrics
+from cube_transfer.model_routes import model_router
 from cube_transfer.original_routes import original_router
 from cube_transfer.page.listeners import Listeners
 from cube_transfer.page.routes import page_router
@@ -35,8 +36,8 @@ def create_app(
     daemon: Daemon, access: Access | None = None, listeners: Listeners | None = None
 ) -> FastAPI:
     """`GET /files/<version>/<dict_name>_part<shard>.table`, `/status`, `/history`, `/metrics`,
-    `/health`, `/live`; the commands of `control_routes`, the original's answers of
-    `original_routes`; the page.
+    `/health`, `/live`; the models of `model_routes`; the commands of `control_routes`, the
+    original's answers of `original_routes`; the page.
 
     Args:
         access: who may ask what; without it, commands are taken from this machine only.
@@ -81,5 +82,6 @@ def create_app(
 
     app.include_router(page_router(listeners or Listeners(), access))
     app.include_router(control_router(daemon, access))
+    app.include_router(model_router(daemon.settings.model_deploy_path, reading))
     app.include_router(original_router(daemon, daemon.settings.files_url), dependencies=reading)
     return app

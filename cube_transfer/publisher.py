@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx
 
+from cube_core.model_directory import publish, republish
 from cube_transfer.dense_manifest import relabel_dense
-from cube_transfer.publish import publish, republish
 from cube_transfer.settings import Settings
 from cube_transfer.state import PassRecord, State
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from cube_transfer.publish import published_version, remove_unfinished_publications
+from cube_core.model_directory import published_version, remove_unfinished_publications
 from cube_transfer.retention import remove_all_but, remove_build_leftovers, remove_versions
 from cube_transfer.settings import Settings
 from cube_transfer.state import State

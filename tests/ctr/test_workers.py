@@ -178,6 +178,7 @@ def test_the_status_of_all_tells_of_a_worker_with_a_problem() -> None:
         return {
             "pid": pid,
             "problem": problem,
+            "source_problem": "",
             "requests": Counter(ok=pid),
             "requests_pending": 1,
             "rows": pid,

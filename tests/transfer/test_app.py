@@ -58,3 +58,4 @@ async def test_only_tables_are_served(tmp_path: Path, state: State) -> None:
                 "/ctr_part0.table",
             ):
                 assert (await client.get(f"/files/{path}")).status_code == 404, path
+            assert (await client.get("/models/current")).status_code == 404

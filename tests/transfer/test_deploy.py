@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+import httpx
+
+from cube_core._native import crc32c
 from tests.transfer.site import Site
 from tests.waiting import wait_until
 
@@ -17,6 +20,12 @@ def test_passes_in_a_row_reach_every_replica(replicated_site: Site) -> None:
         site.require_served("1")
         assert site.published() == "1_1"
         assert site.versions() == {"1_1"}
+        shown = httpx.get(f"{site.url()}/models/current").json()
+        assert shown["version"] == "1_1"
+        for file in shown["files"]:
+            content = httpx.get(f"{site.url()}/models/1_1/{file['name']}").content
+            assert content == (site.model / "1_1" / file["name"]).read_bytes()
+            assert (len(content), crc32c(content)) == (file["size"], file["crc32c"])
 
         for pass_id in ("2", "3"):
             trainer.announce(trainer.write(pass_id))

@@ -1,8 +1,8 @@
-"""Publishes the dense model of a pass for the CTR servers.
+"""The directory in which dense models stand for the CTR servers that look at it.
 
-<model_deploy_path>/<version>/        the model, complete before its name exists
-<model_deploy_path>/current           symbolic link to the version to serve
-<model_deploy_path>/fluid_time_file   rewritten last; its time tells the servers to reload
+<deploy_path>/<version>/        the model, complete before its name exists
+<deploy_path>/current           symbolic link to the version to serve
+<deploy_path>/fluid_time_file   rewritten last; its time tells the servers to reload
 """
 
 from __future__ import annotations
@@ -12,11 +12,52 @@ import os
 import shutil
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from cube_core.errors import ControlError
+from cube_core.file_list import ListedFile, first_problem
 from cube_core.replace_file import replace_file, replace_link, sync_directory
+from cube_core.versions import Version
 
 CURRENT_NAME = "current"
 TIME_FILE_NAME = "fluid_time_file"
 _STAGING_PREFIX = ".publishing-"
+
+
+class ListedModel(BaseModel):
+    """A published model and its files, as one machine tells another."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    version: str
+    files: tuple[ListedFile, ...]
+
+    @field_validator("version")
+    @classmethod
+    def _plain(cls, version: str) -> str:
+        if not is_version(version):
+            raise ValueError(f"{version!r} is no <base>_<version>")
+        return version
+
+    @classmethod
+    def parse(cls, data: bytes) -> ListedModel:
+        """Reads the JSON.
+
+        Raises:
+            ValueError: the field, and what is wrong.
+        """
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise ValueError(first_problem(error)) from error
+
+
+def is_version(name: str) -> bool:
+    """Whether it can be the name of a model's directory."""
+    try:
+        return str(Version.parse(name)) == name
+    except ControlError:
+        return False
 
 
 def publish(model: Path, deploy_path: Path, version: str) -> None:
@@ -32,8 +73,33 @@ def publish(model: Path, deploy_path: Path, version: str) -> None:
         if is_published(deploy_path, version):
             return
     else:
-        _place(model, target, deploy_path / f"{_STAGING_PREFIX}{version}")
+        staging = deploy_path / f"{_STAGING_PREFIX}{version}"
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.copytree(model, staging)
+        _place(staging, target)
     _announce(deploy_path, version)
+
+
+def staging_path(deploy_path: Path, version: str) -> Path:
+    """An empty directory in which a model can be put together for `publish_staged`.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    staging = deploy_path / f"{_STAGING_PREFIX}{version}"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    return staging
+
+
+def publish_staged(staging: Path, version: str) -> None:
+    """Publishes what was put into a directory of `staging_path`, which is moved.
+
+    Raises:
+        OSError: its parent cannot be written.
+    """
+    _place(staging, staging.parent / version)
+    _announce(staging.parent, version)
 
 
 def republish(deploy_path: Path, version: str) -> None:
@@ -78,9 +144,7 @@ def _announce(deploy_path: Path, version: str) -> None:
     replace_file(deploy_path / TIME_FILE_NAME, f"{version}\n")
 
 
-def _place(model: Path, target: Path, staging: Path) -> None:
-    shutil.rmtree(staging, ignore_errors=True)
-    shutil.copytree(model, staging)
+def _place(staging: Path, target: Path) -> None:
     for path in staging.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())

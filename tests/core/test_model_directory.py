@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cube_transfer.publish import publish, remove_unfinished_publications
+from cube_core.model_directory import publish, remove_unfinished_publications
 from tests.transfer.passes import write_dense
 
 
