@@ -12,6 +12,8 @@ from cube_core.errors import BuildError
 
 # Hadoop's names for what pyarrow knows under another.
 _SCHEMES = {"s3a": "s3", "s3n": "s3"}
+# What is written there appears when it is closed, and a move is a copy of every byte.
+_OBJECT_STORES = ("s3", "gcs", "abfs")
 _COPY_BYTES = 8 << 20
 
 
@@ -74,12 +76,20 @@ class Place:
         with self.filesystem.open_input_stream(self.path) as source, target.open("wb") as file:
             shutil.copyfileobj(source, file, _COPY_BYTES)
 
+    @property
+    def is_in_object_store(self) -> bool:
+        """Whether files appear whole by themselves, and are moved by being copied."""
+        return self.filesystem.type_name in _OBJECT_STORES
+
     def store(self, source: Path) -> None:
         """Copies a local file here; it appears under its name whole."""
-        temporary = f"{self.path}.{source.parent.name}.part"
-        with source.open("rb") as file, self.filesystem.open_output_stream(temporary) as stream:
+        written = self.path
+        if not self.is_in_object_store:
+            written = f"{self.path}.{source.parent.name}.part"
+        with source.open("rb") as file, self.filesystem.open_output_stream(written) as stream:
             shutil.copyfileobj(file, stream, _COPY_BYTES)
-        self.filesystem.move(temporary, self.path)
+        if written != self.path:
+            self.filesystem.move(written, self.path)
 
     def make_directory(self) -> None:
         self.filesystem.create_dir(self.path, recursive=True)

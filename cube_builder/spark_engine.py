@@ -8,6 +8,7 @@ keys is the same as in the local engine, and so is every byte of the tables.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 import uuid
@@ -63,18 +64,13 @@ def build_on_spark(
     target = output / str(job.version)
     _check_replaceable(target, job)
     base = None if job.base_version is None else _standing(output / str(job.base_version))
-    staging = output / f".{job.version}.{uuid.uuid4().hex}.staging"
-    staging.make_directory()
-    try:
+    with _staged(target) as staging:
         results = _run(session, job, files, staging, width_without_values(job, base))
         report = _report_of(job, results)
         if not report.record_count and not job.delta:
             raise no_records([Path(file.path) for file in files])
         check_like_base(job, report.value_bytes, base)
         (staging / REPORT_NAME).write(report.to_json().encode())
-        _publish(staging, target, [shard.file for shard in report.shards])
-    finally:
-        staging.remove_directory()
     return report
 
 
@@ -269,9 +265,36 @@ def _report_of(job: BuildJob, results: list[ShardResult]) -> BuildReport:
     )
 
 
-def _publish(staging: Place, target: Place, tables: list[str]) -> None:
+@contextlib.contextmanager
+def _staged(target: Place) -> Iterator[Place]:
+    """A directory whose files are those of `target` when the block ends well; when it fails, it is
+    gone, and what stood under `target` is there still.
+
+    In an object store, where to move is to copy, a target that holds nothing is written to as it
+    is.
+    """
+    if target.is_in_object_store and not target.files():
+        staging = target
+    else:
+        parent, _, name = target.path.rpartition("/")
+        hidden = f".{name}.{uuid.uuid4().hex}.staging"
+        staging = Place(target.filesystem, f"{parent}/{hidden}")
+    staging.make_directory()
+    try:
+        yield staging
+        if staging != target:
+            _publish(staging, target)
+    except BaseException:
+        staging.remove_directory()
+        raise
+    if staging != target:
+        staging.remove_directory()
+
+
+def _publish(staging: Place, target: Place) -> None:
     """Moves file by file, since object stores have no directories; who looks for `build.json`
     finds it when everything else is there."""
+    tables = [file.name for file in staging.files() if file.name != REPORT_NAME]
     target.remove_directory()
     target.make_directory()
     for name in (*tables, REPORT_NAME):

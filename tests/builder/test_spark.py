@@ -16,10 +16,12 @@ import pyarrow.parquet
 import pytest
 
 from cube_builder import BuildReport
+from cube_builder.filesystem import Place
 from cube_builder.main import app
 from cube_core import command_line
 from tests.builder import sequence_bytes as raw
 from tests.builder.passes import random_part, tree
+from tests.transfer.remote_directories import s3_bucket
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("java") is None, reason="no Java 17 is installed"),
@@ -96,6 +98,27 @@ def test_a_patch_is_that_of_the_local_engine_byte_for_byte(tmp_path: Path) -> No
     assert report.shards == local.shards
     assert report.quant_mean_error == pytest.approx(local.quant_mean_error)
     assert sum(shard.deletion_count for shard in report.shards) > 50
+
+
+def test_a_pass_in_an_object_store(tmp_path: Path) -> None:
+    """S3: the input from there, the tables to there, and once more over those."""
+    (tmp_path / "bucket").mkdir()
+    random_part(tmp_path / "bucket/pass/part-0", 3000, 16)
+    random_part(tmp_path / "bucket/pass/part-1", 2000, 16, seed=1)
+    flags = ["--dict_name=d", "--cur_version=7", "--shard_num=2"]
+    local = [f"--input_path={tmp_path}/bucket/pass", f"--output_path={tmp_path}/local"]
+    with pytest.raises(SystemExit, match="0"):
+        command_line.run(app, [*flags, *local])
+    with s3_bucket(tmp_path / "bucket") as address:
+        flags += [f"--input_path={address('pass')}", f"--output_path={address('tables')}"]
+        for _ in range(2):
+            done = on_spark(*flags)
+            assert done.returncode == 0, done.stderr
+            built = Place.at(address("tables")).files()
+            names = {file.path.removeprefix("passes/tables/7_7/"): file for file in built}
+            assert sorted(names) == sorted(path.name for path in (tmp_path / "local/7_7").iterdir())
+            for name, file in names.items():
+                assert file.read() == (tmp_path / "local/7_7" / name).read_bytes(), name
 
 
 def test_values_of_variable_width(tmp_path: Path) -> None:
