@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -42,10 +43,36 @@ def main(
 
     Example: python -m benchmarks.quant_auc --run_dir=run/demo-20261120-140503
     """
+    for each in measure(run_dir, rows_max, seed):
+        console.print(
+            f"{each.quant}: AUC {each.auc:.6f} on {each.rows} rows;"
+            f" elements off by {each.max_error:.3g} at most, {each.mean_error:.3g} in the mean"
+        )
+
+
+@dataclass(frozen=True)
+class QuantFigures:
+    """What one `--quant` makes of the held-out rows; the errors are of elements."""
+
+    quant: Quant
+    auc: float
+    rows: int
+    max_error: float
+    mean_error: float
+
+
+def measure(run_dir: Path, rows_max: int, seed: int) -> list[QuantFigures]:
+    """Builds the embedding of a run's second pass with each `--quant`, and answers its held-out
+    rows by Paddle with each table.
+
+    Args:
+        rows_max, seed: those of the run.
+    """
     trained = run_dir / "train_output/2"
     manifest = json.loads((trained / "dense/manifest.json").read_bytes())
     inputs: list[str] = manifest["sparse_inputs"]
     model = InferenceModel(trained / "dense", [*inputs, manifest["dense_input"]])
+    figures = []
     with tempfile.TemporaryDirectory(prefix="cube-quant-") as directory:
         rows = _held_out_rows(Path(directory), rows_max, seed)
         for quant in QUANTS:
@@ -54,10 +81,9 @@ def main(
             )
             feeds = {name: embedded[:, slot] for slot, name in enumerate(inputs)}
             scores = model.run({**feeds, manifest["dense_input"]: rows.dense})[:, 1]
-            console.print(
-                f"{quant}: AUC {quality(rows.labels, scores).auc:.6f} on {len(rows)} rows; "
-                f"elements off by {max_error:.3g} at most, {mean_error:.3g} in the mean"
-            )
+            auc = quality(rows.labels, scores).auc
+            figures.append(QuantFigures(quant, auc, len(rows), max_error, mean_error))
+    return figures
 
 
 def _held_out_rows(directory: Path, rows_max: int, seed: int) -> Rows:

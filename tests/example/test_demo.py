@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.quant_auc import measure as measure_quants
 from cube_cluster.identity import Identity, is_alive
 from cube_cluster.processes_file import read_processes
 from tests.waiting import wait_until
 
+ROWS = 10_000
+SEED = 7
 REPOSITORY = Path(__file__).resolve().parents[2]
 CRITEO_ROWS = REPOSITORY.parent / "shared" / "data" / "criteo" / "train.tiny.csv"
 ROLES = ("cube_server_0", "cube_server_1", "cube_transfer_0", "ctr_serving_0")
@@ -100,6 +103,29 @@ def test_demo_on_real_criteo_rows(tmp_path: Path, model: str, roles: Sequence[st
     assert str(run_dir) in output
     for role in roles:
         assert " ready: " in (run_dir / role / f"{role}.log").read_text(), role
+
+
+@pytest.mark.demo
+def test_demo_on_rows_of_its_own_and_what_quantizing_costs_there(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with running_demo(run_dir, f"--rows={ROWS}", f"--seed={SEED}") as process:
+        exit_code = process.wait(170)
+    output = output_of(run_dir)
+    assert exit_code == 0, output
+    as_served = [
+        float(auc) for auc in re.findall(r"(?:baidu_std|grpc|http)\s+│\s+([\d.]+) │", output)
+    ]
+    directly = [
+        float(auc) for auc in re.findall(r"Paddle, with\w* oneDNN\s+│\s+([\d.]+) │", output)
+    ]
+    assert (len(as_served), len(directly)) == (3, 2), output
+    assert as_served == pytest.approx([directly[0]] * 3, abs=2e-6)
+    figures = {each.quant: each for each in measure_quants(run_dir, ROWS, SEED)}
+    assert figures["none"].max_error == 0
+    assert figures["none"].auc > 0.55
+    for quant in ("fp16", "int8"):
+        assert figures[quant].mean_error > 0
+        assert figures[quant].auc == pytest.approx(figures["none"].auc, abs=0.001)
 
 
 @pytest.mark.demo
