@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -44,9 +45,8 @@ class Case:
 
 
 CASES = (
-    *(Case(key, value) for key in KEY_CLASSES for value in VALUE_CLASSES),
-    *(Case("LongWritable", "BytesWritable", mode, codec) for mode in MODES for codec in CODECS),
-    *(Case("Text", "Text", mode, "DefaultCodec") for mode in MODES),
+    *(Case(*classes) for classes in product(KEY_CLASSES, VALUE_CLASSES)),
+    *(Case(*each) for each in product(KEY_CLASSES, VALUE_CLASSES, MODES, CODECS)),
     # Blocks over 256 KiB are cut into several chunks by the codecs that frame them.
     *(Case("BytesWritable", "BytesWritable", "BLOCK", codec, 3000) for codec in CODECS[3:]),
 )
