@@ -26,6 +26,7 @@ from cube_server.download import Downloads
 from cube_server.history import SAMPLE_INTERVAL_S, History
 from cube_server.loaded import LoadedTable
 from cube_server.opening import TableOpener
+from cube_server.replaced import KeepLimits
 from cube_server.settings import ServerSettings
 from cube_server.store import DataDirectory
 from cube_server.variables import variables_text
@@ -68,7 +69,7 @@ class ServedDict:
             self.store,
             functools.partial(publish, name),
             TableOpener(self.store, in_memory=settings.in_memory, shared=settings.workers > 1),
-            keep_versions=settings.keep_versions,
+            keep=KeepLimits(settings.keep_versions, settings.keep_replaced_s),
             fold_percent=settings.fold_percent,
             want_timeout_s=settings.want_timeout_s,
         )
@@ -107,6 +108,10 @@ class ServedDict:
             **self.control.state(),
             "last_error": self.versions.last_error,
             "versions": _tables(self.versions),
+            "replaced": {
+                "versions": [str(each) for each in self.versions.replaced],
+                "memory_bytes": self.versions.replaced_bytes,
+            },
             "patches": _patches(self.versions),
             "versions_on_disk": [str(each) for each in on_disk],
         }

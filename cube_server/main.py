@@ -13,7 +13,7 @@ from cube_core.access import Access
 from cube_core.errors import ConfError
 from cube_core.tls import TlsFiles
 from cube_core.wire.limits import WireLimits
-from cube_server.settings import DOWNLOAD_BYTES_MAX, FOLD_PERCENT, WANT_TIMEOUT_S
+from cube_server.settings import DOWNLOAD_BYTES_MAX, FOLD_PERCENT, KEEP_REPLACED_S, WANT_TIMEOUT_S
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -89,6 +89,14 @@ def serve(
         int,
         typer.Option("--keep_versions", min=1, help="Kept for pinned requests and for rollback"),
     ] = 2,
+    keep_replaced_s: Annotated[
+        float,
+        typer.Option(
+            "--keep_replaced_s",
+            min=0,
+            help="Versions beyond those are kept so long after they were replaced, for pins",
+        ),
+    ] = KEEP_REPLACED_S,
     fold_percent: Annotated[
         float,
         typer.Option(
@@ -211,6 +219,7 @@ def serve(
             shard=shard,
             in_memory=in_mem,
             keep_versions=keep_versions,
+            keep_replaced_s=keep_replaced_s,
             fold_percent=fold_percent,
             want_timeout_s=want_timeout_s,
             keys_per_request_max=keys_per_request_max,

@@ -134,6 +134,11 @@ class ServerMetrics(Collector):
         failed = CounterMetricFamily(
             "cube_server_folds_failed", "Folds that could not be written", labels=["dict"]
         )
+        replaced = GaugeMetricFamily(
+            "cube_server_replaced_bytes",
+            "Memory of versions that stay a while after they were replaced",
+            labels=["dict"],
+        )
         seconds = GaugeMetricFamily(
             "cube_server_fold_seconds", "Time that the last fold took", labels=["dict"]
         )
@@ -147,4 +152,5 @@ class ServerMetrics(Collector):
             folds.add_metric(name, counts.done)
             failed.add_metric(name, counts.failed)
             seconds.add_metric(name, counts.last_s)
-        yield from (rows, patches, folds, failed, seconds)
+            replaced.add_metric(name, each.versions.replaced_bytes)
+        yield from (rows, patches, folds, failed, seconds, replaced)

@@ -11,6 +11,7 @@ from cube_core.wire.limits import WireLimits
 
 DOWNLOAD_BYTES_MAX = 1 << 40
 FOLD_PERCENT = 10.0
+KEEP_REPLACED_S = 10.0
 WANT_TIMEOUT_S = 10.0
 
 
@@ -28,6 +29,8 @@ class ServerSettings:
         shard: the one shard that is served; None takes that of the first table.
         in_memory: read tables into memory; else map the files.
         keep_versions: versions kept, in memory and on disk, the current one counted.
+        keep_replaced_s: others are kept in memory and on disk so long after they were replaced, for
+            whoever pins them.
         keys_per_request_max: keys of one seek.
         download_bytes_max: of a table that a command has it fetch.
         workers: processes that answer seeks; with one, that is the process itself.
@@ -48,6 +51,7 @@ class ServerSettings:
     shard: int | None = None
     in_memory: bool = True
     keep_versions: int = 2
+    keep_replaced_s: float = KEEP_REPLACED_S
     keys_per_request_max: int = 1_000_000
     download_bytes_max: int = DOWNLOAD_BYTES_MAX
     workers: int = 1
@@ -73,5 +77,6 @@ class ServerSettings:
             "download_bytes_max": self.download_bytes_max,
             **asdict(self.limits),
             "keep_versions": self.keep_versions,
+            "keep_replaced_s": self.keep_replaced_s,
             "fold_percent": self.fold_percent,
         }

@@ -16,6 +16,7 @@ from cube_server.background import in_background, let_requests_pass
 from cube_server.folding import Fold, Folding
 from cube_server.loaded import LoadedTable
 from cube_server.opening import TableOpener
+from cube_server.replaced import KeepLimits, ReplacedVersions
 from cube_server.store import DataDirectory
 from cube_server.wanted import Wanted
 
@@ -36,10 +37,10 @@ class BackgroundState(IntEnum):
 class DictVersions:
     """State machine of the loaded versions.
 
-    `served` holds the current version first, then those before it, newest first; requests that
-    pin a version are answered from any of them, and from the background version. Every change is
-    made under one lock, off the event loop as far as it takes time, and is published to whoever
-    answers seeks.
+    `served` holds the current version first, then those before it, newest first: as many as are to
+    stay, then those that stay for a while. Requests that pin a version are answered from any of
+    them, and from the background version. Every change is made under one lock, off the event loop
+    as far as it takes time, and is published to whoever answers seeks.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class DictVersions:
         publish: Publish,
         opener: TableOpener,
         *,
-        keep_versions: int,
+        keep: KeepLimits,
         fold_percent: float,
         want_timeout_s: float,
     ) -> None:
@@ -64,7 +65,10 @@ class DictVersions:
         self._publish = publish
         self._opener = opener
         self.fold_task: asyncio.Task[None] | None = None
-        self._keep_versions = keep_versions
+        self._keep = keep
+        self._replaced = ReplacedVersions(keep)
+        self._drop_timer: asyncio.TimerHandle | None = None
+        self._drop_task: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
 
     @property
@@ -97,11 +101,22 @@ class DictVersions:
         return versions
 
     def loaded(self) -> Iterator[tuple[str, LoadedTable]]:
-        """Every table in memory with its role: current, previous or background."""
-        for index, each in enumerate(self.served):
+        """Every table in memory with its role: current, previous or background; but for those that
+        are kept by time."""
+        for index, each in enumerate(self._replaced.counted(self.served)):
             yield "previous" if index else "current", each
         if self.background is not None and self.background not in self.served:
             yield "background", self.background
+
+    @property
+    def replaced(self) -> list[Version]:
+        """Versions that others took the place of, kept by time."""
+        return [each.version for each in self._replaced.timed(self.served)]
+
+    @property
+    def replaced_bytes(self) -> int:
+        """Memory that those take, without what the others need as well."""
+        return self._replaced.extra_bytes(self.served)
 
     async def start(self) -> None:
         """Serves the version that the data directory names. One that cannot be loaded is told in
@@ -229,6 +244,10 @@ class DictVersions:
 
     async def stop(self, timeout_s: float) -> None:
         """Gives a fold under way that long to end; what it has written by then is given up."""
+        if self._drop_timer is not None:
+            self._drop_timer.cancel()
+        if self._drop_task is not None:
+            await self._drop_task
         if self.fold_task is not None:
             await asyncio.wait([self.fold_task], timeout=timeout_s)
             self.fold_task.cancel()
@@ -237,19 +256,24 @@ class DictVersions:
     @property
     def _loaded(self) -> list[LoadedTable]:
         """The background version, if there is one, and those that are served, newest first."""
-        return [*([self.background] if self.background is not None else []), *self.served]
+        return [*self._background_alone, *self.served]
+
+    @property
+    def _background_alone(self) -> list[LoadedTable]:
+        return [self.background] if self.background is not None else []
 
     async def _serve(self, newest_first: list[LoadedTable]) -> None:
-        """Makes the first the current one, keeps the first of each version, `keep_versions` in
-        all, and records the current version for the next start."""
+        """Makes the first the current one, keeps the first of each version as far as they are to
+        stay, and records the current version for the next start."""
         by_version: dict[Version, LoadedTable] = {}
         for candidate in newest_first:
             by_version.setdefault(candidate.version, candidate)
-        served = list(by_version.values())
+        self._replaced.note(self.current, newest_first[0])
+        served = self._replaced.kept(list(by_version.values()))
         # What is dropped must have no other owner than `_replace`, which frees it in a thread.
         newest_first.clear()
         by_version.clear()
-        del candidate, served[self._keep_versions :]
+        del candidate
         background = self.background
         if background is not None and background.version == served[0].version:
             background = None
@@ -268,6 +292,7 @@ class DictVersions:
         # Nothing on disk is unneeded for going to and fro between versions in memory.
         unneeded_except = None if was_served else self.in_use
         await asyncio.to_thread(self._record, current.version, unneeded_except)
+        self._drop_when_due()
         self._fold_if_due()
 
     def _record(self, current: Version, unneeded_except: set[Version] | None) -> None:
@@ -277,10 +302,12 @@ class DictVersions:
             raise ControlError(
                 f"version {current} is served, but cannot be recorded for the next start: {error}"
             ) from error
-        if unneeded_except is None:
-            return
+        if unneeded_except is not None:
+            self._prune(current, unneeded_except)
+
+    def _prune(self, current: Version, in_use: set[Version]) -> None:
         try:
-            self.store.prune(current, unneeded_except, self._keep_versions)
+            self.store.prune(current, in_use, self._keep.versions)
         except OSError as error:
             log.warning("tables that are not needed any more stay on disk: %s", error)
 
@@ -296,6 +323,27 @@ class DictVersions:
         if dropped:
             # Giving back gigabytes takes a while.
             await asyncio.to_thread(dropped.clear)
+
+    def _drop_when_due(self) -> None:
+        """Drops what is kept by time when nobody else does: while versions come, each switch
+        drops those whose time is over."""
+        if self._drop_timer is not None:
+            self._drop_timer.cancel()
+            self._drop_timer = None
+        if left_s := self._replaced.left_s(self.served):
+            loop = asyncio.get_running_loop()
+            self._drop_timer = loop.call_later(left_s, self._begin_drop)
+
+    def _begin_drop(self) -> None:
+        self._drop_task = asyncio.create_task(self._drop_replaced())
+
+    async def _drop_replaced(self) -> None:
+        async with self._lock:
+            kept = self._replaced.kept(self.served)
+            if len(kept) < len(self.served):
+                await self._replace(kept, self.background)
+                await asyncio.to_thread(self._prune, kept[0].version, self.in_use)
+            self._drop_when_due()
 
     async def _load(self, version: Version, *, anew: bool = False) -> LoadedTable:
         with self._loading(version):
@@ -360,11 +408,14 @@ class DictVersions:
         try:
             whole = await fold.run()
             async with self._lock:
-                made = await fold.laid_anew(whole, self._loaded)
+                # Those that are kept by time stay over the table that they have.
+                made = await fold.laid_anew(
+                    whole, [*self._replaced.counted(self.served), *self._background_alone]
+                )
                 background = self.background
                 if background is not None:
                     background = made.get(background.version, background)
-                served = [made.get(each.version, each) for each in self.served]
+                served = self._replaced.kept([made.get(each.version, each) for each in self.served])
                 await self._replace(served, background)
         except (CubeError, OSError) as caught:
             error = caught

@@ -14,6 +14,7 @@ from cube_core.versions import Version
 from cube_proto import dict_pb2
 from cube_server.loaded import LoadedTable
 from cube_server.opening import TableOpener
+from cube_server.replaced import KeepLimits
 from cube_server.store import DataDirectory
 from cube_server.versions import DictVersions
 from tests.processes import running
@@ -23,6 +24,7 @@ from tests.server.tables import KEY_COUNT
 from tests.waiting import wait_until
 
 ARGUMENTS = ["--port=0", "--grpc_port=-1", "--data_dir=data", "--fold_percent=5"]
+ARGUMENTS += ["--keep_replaced_s=1"]
 
 
 @pytest.fixture
@@ -66,6 +68,7 @@ def test_many_patches_are_folded_under_load(
                 client.state("bg_switch", version=version)
                 assert not failures
             wait_until(lambda: not client.status()["patches"]["folding"])
+            wait_until(lambda: client.status()["replaced"]["versions"] == [])
             table.check(client, version, pinned=False)
         finally:
             stop.set()
@@ -120,7 +123,12 @@ class Machine:
         store = DataDirectory(data_dir)
         self.opener = GatedOpener(store)
         self.versions = DictVersions(
-            store, self._publish, self.opener, keep_versions=3, fold_percent=5, want_timeout_s=1
+            store,
+            self._publish,
+            self.opener,
+            keep=KeepLimits(3, 0),
+            fold_percent=5,
+            want_timeout_s=1,
         )
 
     async def _publish(self, current: LoadedTable | None, others: Sequence[LoadedTable]) -> None:

@@ -128,24 +128,27 @@ def test_reload_patch_reads_a_replaced_file(client: ServerClient, table: Patched
     table.check(client, "10_11", pinned=False)
 
 
-def test_files_of_patches_go_with_them(
-    client: ServerClient, table: PatchedDict, data_dir: Path
-) -> None:
-    client.state("enable", version="10")
-    for patch in (11, 12, 13):
-        client.state("reload_patch", version=table.place_patch(patch, sets=[patch]))
-    expected = [
-        f"{version}/test_dict_part0.{kind}"
-        for version, kinds in (("10_10", ["table"]), ("10_12", ["over_10_10", "table"]))
-        for kind in kinds
-    ]
-    expected += [f"10_13/test_dict_part0.{kind}" for kind in ("over_10_10", "table")]
-    assert files_of(data_dir) == [*expected, "VERSION"]
-    place_table(data_dir, 14)
-    place_table(data_dir, 15)
-    client.state("enable", version="14")
-    client.state("enable", version="15")
-    assert files_of(data_dir) == [f"{v}_{v}/{TABLE_NAME}" for v in (14, 15)] + ["VERSION"]
+def test_files_of_patches_go_with_them(table: PatchedDict, tmp_path: Path, data_dir: Path) -> None:
+    arguments = [*ARGUMENTS, "--fold_percent=0", "--keep_replaced_s=0"]
+    with (
+        running("cube_server.main", arguments, cwd=tmp_path) as role,
+        ServerClient(role) as client,
+    ):
+        client.state("enable", version="10")
+        for patch in (11, 12, 13):
+            client.state("reload_patch", version=table.place_patch(patch, sets=[patch]))
+        expected = [
+            f"{version}/test_dict_part0.{kind}"
+            for version, kinds in (("10_10", ["table"]), ("10_12", ["over_10_10", "table"]))
+            for kind in kinds
+        ]
+        expected += [f"10_13/test_dict_part0.{kind}" for kind in ("over_10_10", "table")]
+        assert files_of(data_dir) == [*expected, "VERSION"]
+        place_table(data_dir, 14)
+        place_table(data_dir, 15)
+        client.state("enable", version="14")
+        client.state("enable", version="15")
+        assert files_of(data_dir) == [f"{v}_{v}/{TABLE_NAME}" for v in (14, 15)] + ["VERSION"]
 
 
 class TestPatchesThatCannotBeLaid:

@@ -114,14 +114,51 @@ def test_reload_reads_a_replaced_file(client: ServerClient, data_dir: Path) -> N
     np.testing.assert_array_equal(rows_in(client.seek(KEYS.tolist())), rows_of(KEYS, 7))
 
 
-def test_keeps_the_versions_it_may_need(client: ServerClient, data_dir: Path) -> None:
-    for base in (1, 2, 3):
-        place_table(data_dir, base)
-        client.state("enable", version=str(base))
-    assert [each["version"] for each in client.status()["versions"]] == ["3_3", "2_2"]
-    assert sorted(path.name for path in data_dir.iterdir()) == ["2_2", "3_3", "VERSION"]
-    with pytest.raises(RpcError, match="1_1"):
-        client.seek([1], version="1_1")
+def test_keeps_the_versions_it_may_need(tmp_path: Path, data_dir: Path) -> None:
+    arguments = ["--port=0", "--data_dir=data", "--keep_replaced_s=0"]
+    with (
+        running("cube_server.main", arguments, cwd=tmp_path) as role,
+        ServerClient(role) as client,
+    ):
+        for base in (1, 2, 3):
+            place_table(data_dir, base)
+            client.state("enable", version=str(base))
+        assert [each["version"] for each in client.status()["versions"]] == ["3_3", "2_2"]
+        assert sorted(path.name for path in data_dir.iterdir()) == ["2_2", "3_3", "VERSION"]
+        with pytest.raises(RpcError, match="1_1"):
+            client.seek([1], version="1_1")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_version_stays_a_while_after_it_was_replaced(
+    tmp_path: Path, data_dir: Path, workers: int
+) -> None:
+    """Whoever pins it has that long to take notice; afterwards neither memory nor disk holds it,
+    though nobody commands anything."""
+    arguments = ["--port=0", "--data_dir=data", "--keep_replaced_s=4", f"--workers={workers}"]
+    with (
+        running("cube_server.main", arguments, cwd=tmp_path) as role,
+        ServerClient(role) as client,
+    ):
+        for base in range(1, 6):
+            place_table(data_dir, base)
+            client.state("enable", version=str(base))
+        for base in range(1, 6):
+            assert served_base(client, version=f"{base}_{base}") == base
+        status = client.status()
+        assert [each["version"] for each in status["versions"]] == ["5_5", "4_4"]
+        table_bytes = status["versions"][0]["memory_bytes"]
+        assert status["replaced"] == {
+            "versions": ["3_3", "2_2", "1_1"],
+            "memory_bytes": 3 * table_bytes,
+        }
+        metrics = client.http.get("/metrics").text
+        assert f'cube_server_replaced_bytes{{dict="test_dict"}} {3.0 * table_bytes}' in metrics
+        wait_until(lambda: client.status()["replaced"] == {"versions": [], "memory_bytes": 0})
+        wait_until(lambda: sorted(path.name for path in data_dir.glob("*_*")) == ["4_4", "5_5"])
+        with pytest.raises(RpcError, match="3_3"):
+            client.seek([1], version="3_3")
+        assert [served_base(client, version=each) for each in ("4_4", "5_5")] == [4, 5]
 
 
 def test_keeps_files_that_came_after_the_current_one(client: ServerClient, data_dir: Path) -> None:
