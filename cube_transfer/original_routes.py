@@ -140,23 +140,23 @@ def _instance(daemon: Daemon, link: ReplicaLink) -> dict[str, Any]:
 
 
 def _scaler(daemon: Daemon, shard: int, files_url: str) -> list[dict[str, Any]]:
-    """What a server that is added to the shard has to fetch."""
-    record = next((r for r in daemon.state.records() if r.version == daemon.state.wanted), None)
-    if record is None:
-        return []
-    conf, version = daemon.settings.conf, record.parsed_version
-    return [
-        {
-            "name": conf.dict_name,
-            "version": version.version,
-            "depend": version.base,
-            "id": version.version,
-            "key": record.key,
-            "shard": shard,
-            "mode": "base" if version.is_base else "delta",
-            "data_source": f"{files_url}/{record.version}/{conf.dict_name}_part{shard}.table",
-        }
-    ]
+    """What a server that is added to the shard has to fetch: the base, then each patch in order."""
+    stack = daemon.state.stack_of(daemon.state.wanted)
+    return [_source(daemon.settings.conf, record, shard, files_url) for record in stack]
+
+
+def _source(conf: TransferConf, record: PassRecord, shard: int, files_url: str) -> dict[str, Any]:
+    version = record.parsed_version
+    return {
+        "name": conf.dict_name,
+        "version": version.version,
+        "depend": version.base,
+        "id": version.version,
+        "key": record.key,
+        "shard": shard,
+        "mode": "base" if version.is_base else "delta",
+        "data_source": f"{files_url}/{record.version}/{conf.dict_name}_part{shard}.table",
+    }
 
 
 def _meta_info(daemon: Daemon, query: dict[str, str]) -> dict[str, Any]:

@@ -31,6 +31,17 @@ def _command(site: Site, name: str, **fields: str) -> None:
     wait_until(lambda: site.stage(answer.json()["id"]) == "done")
 
 
+def _require_sources(site: Site, *versions: str) -> None:
+    """A server that is added is told of all of them in this order, by the original's way to ask."""
+    answer = site.http.get(f"{site.url()}/dict/scaler?shard=1").json()["data"]
+    sources = json.loads(answer)
+    assert [f"{each['depend']}_{each['version']}" for each in sources] == list(versions)
+    assert [each["mode"] for each in sources] == ["base"] + ["delta"] * (len(versions) - 1)
+    for version, each in zip(versions, sources, strict=True):
+        table = site.output / version / "ctr_embedding_part1.table"
+        assert site.http.get(each["data_source"]).content == table.read_bytes()
+
+
 def _model(site: Site) -> dict[str, Any]:
     manifest: dict[str, Any] = json.loads((site.model / "current" / "manifest.json").read_bytes())
     return manifest
@@ -45,6 +56,7 @@ def test_patches_reach_every_server_in_order(replicated_site: Site) -> None:
         trainer.announce(trainer.write("10"))
         site.await_stage("10_12", "done")
         site.require_content("10_12", AFTER_SECOND)
+        _require_sources(site, "10_10", "10_11", "10_12")
         status = site.status()
         assert status["serving"] == "10_12"
         assert [(each["id"], each["previous"]) for each in status["passes"]] == [
