@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,11 @@ from cube_core.errors import DeployError
 from cube_core.versions import Version
 from cube_transfer.donefile import DonefileEntry
 
+log = logging.getLogger(__name__)
+
 RECORDS_KEPT = 1000
-_MAP_BYTES = 64 << 20
+MAP_BYTES = 64 << 20
+"""Room in memory's addresses for the records; it is doubled when they need more."""
 _WANTED_KEY = b"wanted"
 _PAUSED_KEY = b"paused"
 _PASS_PREFIX = b"pass/"
@@ -130,7 +134,7 @@ class State:
         self._lock = DirectoryLock(directory, "cube-transfer", "--state_dir", DeployError)
         self._saving = threading.Lock()
         try:
-            self._env = lmdb.open(str(directory), map_size=_MAP_BYTES, max_dbs=0)
+            self._env = lmdb.open(str(directory), map_size=MAP_BYTES, max_dbs=0)
             self._records, self._wanted, self._paused = self._load()
         except (lmdb.Error, ValidationError) as error:
             self._lock.close()
@@ -190,7 +194,16 @@ class State:
         """Writes records, and what else is given, as one transaction. May be called by several
         threads."""
         with self._saving:
-            self._save(records, wanted, paused)
+            while True:
+                try:
+                    return self._save(records, wanted, paused)
+                except lmdb.MapFullError:
+                    self._grow()
+
+    def _grow(self) -> None:
+        map_bytes = 2 * self._env.info()["map_size"]
+        self._env.set_mapsize(map_bytes)
+        log.info("%s: more records than before: room for %d MiB", self._directory, map_bytes >> 20)
 
     def _save(self, records: Sequence[PassRecord], wanted: str | None, paused: bool | None) -> None:
         known = {**self._records, **{record.id: record for record in records}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,31 @@ def test_old_records_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     state.close()
     again = State(tmp_path)
     assert [record.id for record in again.records()] == ["6", "5", "4"]
+    again.close()
+
+
+def test_more_records_than_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All patches over one base are needed for ever."""
+    monkeypatch.setattr(state_module, "MAP_BYTES", 1 << 20)
+    caplog.set_level(logging.INFO, "cube_transfer.state")
+    records = [
+        _record(number, Stage.DONE).model_copy(update={"input": "/p" * 2000})
+        for number in range(1, 401)
+    ]
+    state = State(tmp_path)
+    for record in records:
+        state.save(record, wanted=record.version)
+    state.close()
+    assert (tmp_path / "data.mdb").stat().st_size > 1 << 20
+    grown = [record.getMessage() for record in caplog.records]
+    assert grown == [f"{tmp_path}: more records than before: room for {n} MiB" for n in (2, 4)]
+
+    # A start with the room of before has all of them, and takes more.
+    again = State(tmp_path)
+    assert again.records() == records[::-1]
+    again.save(_record(401), wanted="401_401")
     again.close()
 
 
