@@ -8,13 +8,19 @@ from dataclasses import dataclass
 
 import httpx
 
-from cube_core.errors import BuildError, ControlError
+from cube_core.errors import BuildError, ControlError, DonefileError
 from cube_transfer.build import Builders
 from cube_transfer.control_client import ServersHttp
 from cube_transfer.deploy import Deployer
 from cube_transfer.donefiles import Donefiles, ListedPatches
 from cube_transfer.fleet import Fleet
-from cube_transfer.listing import new_bases, next_patch, outdated_patches
+from cube_transfer.listing import (
+    bases_that_go_back,
+    new_bases,
+    next_patch,
+    outdated_patches,
+    patches_that_go_back,
+)
 from cube_transfer.reshard import reshard_record
 from cube_transfer.rollback import rollback_record, rolled_back_passes
 from cube_transfer.settings import Settings
@@ -185,7 +191,10 @@ class Daemon:
     async def _take_new(self) -> PassRecord | None:
         """Records what is new in the donefiles: the newest base is to be deployed, and the others
         are superseded by it; without a new base, the next patch of the one that is served."""
-        bases = new_bases(self.donefiles.bases.reading.entries, self.state)
+        listed = self.donefiles.bases.reading.entries
+        for error in bases_that_go_back(listed, self.state):
+            self.donefiles.bases.tell_once(str(error))
+        bases = new_bases(listed, self.state)
         if not bases:
             return await self._take_patch()
         order = self.state.next_order()
@@ -200,6 +209,9 @@ class Daemon:
 
     async def _take_patch(self) -> PassRecord | None:
         entries = self.listed_patches().entries
+        if self.donefiles.patches is not None:
+            for error in patches_that_go_back(entries, self.state):
+                self.donefiles.patches.tell_once(str(error))
         order = self.state.next_order()
         skipped = [
             PassRecord.of(
@@ -226,6 +238,17 @@ class Daemon:
         """What patch.txt names, with the base of each."""
         bases = (each for each in reversed(self.state.records()) if each.is_base)
         return self.donefiles.listed_patches({each.key: each.parsed_version.base for each in bases})
+
+    def bad_lines(self) -> dict[str, list[DonefileError]]:
+        """Why lines are not taken, those that are at fault only with what was deployed before among
+        them; of "base", and of "patch" where patches are deployed."""
+        bases, patches = self.donefiles.bases.reading, self.donefiles.patches
+        found = {"base": [*bases.errors, *bases_that_go_back(bases.entries, self.state)]}
+        if patches is not None:
+            listed = self.listed_patches()
+            going_back = patches_that_go_back(listed.entries, self.state)
+            found["patch"] = [*patches.reading.errors, *listed.errors, *going_back]
+        return found
 
     def _newer_listed(self, record: PassRecord) -> bool:
         if self.state.paused:

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from cube_core.errors import DonefileError
 from cube_core.versions import Version
 from cube_transfer.donefile import DonefileEntry
 from cube_transfer.state import PassRecord, Stage, State
 
 
 def new_bases(entries: Sequence[DonefileEntry], state: State) -> Sequence[DonefileEntry]:
-    """The lines below the last one that is known. A pass that failed and whose line was changed
-    since counts as new, so that it can be repaired in place."""
+    """The lines below the last one that is known, but for those that go back. A pass that failed
+    and whose line was changed since counts as new, so that it can be repaired in place."""
+    newest = state.newest_numbered_base()
+    return tuple(each for each in _below_known(entries, state) if not _goes_back(each, newest))
+
+
+def bases_that_go_back(entries: Sequence[DonefileEntry], state: State) -> list[DonefileError]:
+    """Why lines are not taken that a donefile has which took the place of another."""
+    return _errors(_below_known(entries, state), state.newest_numbered_base())
+
+
+def patches_that_go_back(entries: Sequence[DonefileEntry], state: State) -> list[DonefileError]:
+    """As `bases_that_go_back`, of the patches of the base that is served."""
+    return _errors(_below_served(entries, state), _newest_patch(state))
+
+
+def _below_known(entries: Sequence[DonefileEntry], state: State) -> Sequence[DonefileEntry]:
     for position in range(len(entries), 0, -1):
         entry = entries[position - 1]
         record = state.pass_of(entry.version)
@@ -63,7 +79,13 @@ def waiting_patches(
 
 
 def _pending(entries: Sequence[DonefileEntry], state: State) -> Sequence[DonefileEntry]:
-    """The lines of the served base's patches below the last one that was served."""
+    """The lines of the served base's patches below the last one that was served, but for those that
+    go back."""
+    newest = _newest_patch(state)
+    return [each for each in _below_served(entries, state) if not _goes_back(each, newest)]
+
+
+def _below_served(entries: Sequence[DonefileEntry], state: State) -> Sequence[DonefileEntry]:
     served_base = _served_base(state)
     ours = [entry for entry in entries if entry.base == served_base]
     for position in range(len(ours), 0, -1):
@@ -71,6 +93,29 @@ def _pending(entries: Sequence[DonefileEntry], state: State) -> Sequence[Donefil
         if record is not None and record.stage.is_served:
             return ours[position:]
     return ours
+
+
+def _newest_patch(state: State) -> PassRecord | None:
+    newest = state.newest_of_base(_served_base(state))
+    return newest if newest is not None and newest.previous else None
+
+
+def _goes_back(entry: DonefileEntry, newest: PassRecord | None) -> bool:
+    if newest is None:
+        return False
+    newest_id = newest.parsed_version.version
+    return newest_id.isdecimal() and entry.id.isdecimal() and int(entry.id) < int(newest_id)
+
+
+def _errors(entries: Sequence[DonefileEntry], newest: PassRecord | None) -> list[DonefileError]:
+    return [
+        DonefileError(
+            f"{each.where}: out of order: id {each.id} is below id "
+            f"{newest.parsed_version.version}, which was served before"
+        )
+        for each in entries
+        if newest is not None and _goes_back(each, newest)
+    ]
 
 
 def _served_base(state: State) -> str:

@@ -29,6 +29,7 @@ class TransferMetrics(Collector):
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._waiting_patches = 0
+        self._bad_lines: dict[str, int] = {}
         self._lock = threading.Lock()
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -40,6 +41,7 @@ class TransferMetrics(Collector):
         listed = daemon.listed_patches().entries
         waiting = waiting_patches(listed, daemon.state, daemon.deployer.under_way)
         self._waiting_patches = sum(1 for _ in waiting)
+        self._bad_lines = {file: len(errors) for file, errors in daemon.bad_lines().items()}
 
     def text(self) -> bytes:
         """Everything, in Prometheus' text form. Blocks on the disk."""
@@ -164,7 +166,7 @@ class TransferMetrics(Collector):
         for name, watch in watches.items():
             readable.add_metric([name], int(not watch.error))
             passes.add_metric([name], len(watch.reading.entries))
-            bad_lines.add_metric([name], len(watch.reading.errors))
+            bad_lines.add_metric([name], self._bad_lines[name])
         yield from (readable, passes, bad_lines)
         yield GaugeMetricFamily(
             "cube_transfer_patches_waiting",

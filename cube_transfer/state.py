@@ -176,6 +176,21 @@ class State:
             None,
         )
 
+    def newest_numbered_base(self) -> PassRecord | None:
+        """The base that was served last, of those that have a number as id and were not rolled back
+        from."""
+        return next(
+            (
+                each
+                for each in self.records()
+                if each.is_base
+                and each.stage.is_served
+                and not each.rolled_back
+                and each.id.isdecimal()
+            ),
+            None,
+        )
+
     def records(self) -> list[PassRecord]:
         """All records, newest first."""
         return sorted(self._records.values(), key=lambda record: -record.order)

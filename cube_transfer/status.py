@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from cube_core.errors import DonefileError
 from cube_core.redaction import redacted_texts
 from cube_transfer.daemon import Daemon
 from cube_transfer.listing import waiting_patches
@@ -24,7 +26,7 @@ def status_of(daemon: Daemon) -> dict[str, Any]:
         "serving": daemon.state.wanted,
         "paused": daemon.state.paused,
         "deploying": _deploying(daemon),
-        "donefile": _donefile(daemon.donefiles.bases),
+        "donefile": _donefile(daemon.donefiles.bases, daemon.bad_lines()["base"]),
         "patch_file": _patch_file(daemon),
         "passes": [_pass(record) for record in daemon.state.records()[:PASSES_SHOWN]],
         "replicas": {
@@ -48,12 +50,12 @@ def _deploying(daemon: Daemon) -> dict[str, Any] | None:
     return {**_pass(record), "error": error}
 
 
-def _donefile(watch: DonefileWatch) -> dict[str, Any]:
+def _donefile(watch: DonefileWatch, bad_lines: Sequence[DonefileError]) -> dict[str, Any]:
     return {
         "address": shown(watch.address),
         "error": watch.error,
         "pass_count": len(watch.reading.entries),
-        "bad_lines": [str(error) for error in watch.reading.errors],
+        "bad_lines": [str(error) for error in bad_lines],
         "incomplete_line": watch.reading.incomplete_line,
     }
 
@@ -64,8 +66,7 @@ def _patch_file(daemon: Daemon) -> dict[str, Any] | None:
         return None
     listed = daemon.listed_patches()
     waiting = list(waiting_patches(listed.entries, daemon.state, daemon.deployer.under_way))
-    answer = _donefile(watch)
-    answer["bad_lines"] += [str(error) for error in listed.errors]
+    answer = _donefile(watch, daemon.bad_lines()["patch"])
     answer["waiting_count"] = len(waiting)
     answer["waiting"] = [
         {"version": str(entry.version), "for": reason} for entry, reason in waiting[:PASSES_SHOWN]

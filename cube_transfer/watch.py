@@ -77,12 +77,16 @@ class DonefileWatch:
     def _take(self, reading: DonefileReading) -> None:
         self.reading = reading
         for error in reading.errors:
-            self._log_once(logging.WARNING, str(error))
+            self.tell_once(str(error))
         self.changed.set()
+
+    def tell_once(self, problem: str) -> None:
+        """Writes to the log what is wrong with the file, unless it is there already."""
+        self._log_once(logging.WARNING, problem)
 
     def _note_failure(self, error: BaseException, attempt: int) -> None:
         self.error = f"{shown(self.address)}: {error or type(error).__name__}"
-        self._log_once(logging.WARNING, self.error)
+        self.tell_once(self.error)
 
     def _log_once(self, level: int, text: str) -> None:
         if text not in self._logged:

@@ -21,6 +21,8 @@ from cube_core.conf.cube_conf import read_cube_conf
 from cube_core.errors import CubeError
 from cube_core.versions import Version
 from cube_transfer.donefile import parse_donefile
+from cube_transfer.listing import bases_that_go_back
+from cube_transfer.state import PassRecord, Stage, State
 from tests.docs.pages import page
 
 PAGE = " ".join(page("operating/troubleshooting.md").replace("`", "").split())
@@ -66,6 +68,18 @@ def test_lines_of_a_donefile() -> None:
     ]
     assert is_told("input: Field required")
     assert is_told("out of order: id 9 is below id 10 of line 1")
+
+
+def test_lines_that_are_older_than_what_was_served(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    first, old = (
+        parse_donefile(f'{{"id":"{n}","input":"../{n}"}}\n'.encode(), "base.txt").entries
+        for n in (10, 9)
+    )
+    state.save(PassRecord.of(first[0], 1, stage=Stage.DONE))
+    (error,) = bases_that_go_back(old, state)
+    state.close()
+    assert is_told(str(error))
 
 
 def test_passes_that_cannot_be_built(tmp_path: Path) -> None:

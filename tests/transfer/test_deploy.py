@@ -100,6 +100,17 @@ def test_bad_and_unfinished_lines_do_not_stop_the_others(site: Site) -> None:
         site.await_stage("4", "done")
         site.require_served("4")
 
+        # A file that takes the place of this one, and goes back.
+        trainer.donefile.write_text(f"{json.dumps(trainer.line('2'))}\n")
+        words = f"{address}:1: out of order: id 2 is below id 4, which was served before"
+        wait_until(lambda: site.status()["donefile"]["bad_lines"] == [words])
+        metrics = site.http.get(f"{site.url()}/metrics").text
+        assert 'cube_transfer_donefile_bad_lines{file="base"} 1.0' in metrics
+        trainer.announce(trainer.write("5"))
+        site.await_stage("5", "done")
+        assert site.stage("2") == ""
+        assert daemon.log().count(words) == 1
+
 
 def test_a_pass_of_files_without_manifest_and_without_dense_model(site: Site) -> None:
     trainer = site.trainer

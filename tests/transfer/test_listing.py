@@ -66,6 +66,9 @@ class Site:
         self.state.save(record, wanted=record.version if stage.is_served else None)
         return record
 
+    def bad_lines(self, file: str) -> list[str]:
+        return [str(error) for error in self.daemon.bad_lines()[file]]
+
     def waiting(self) -> dict[str, str]:
         found = waiting_patches(self.listed().entries, self.state, None)
         return {str(entry.version): reason for entry, reason in found}
@@ -193,6 +196,61 @@ async def test_a_base_is_remembered_when_its_line_is_gone(site: Site) -> None:
     site.list_bases()
     site.list_patches(_patch("11", "ten"))
     assert await site.take() == "10_11"
+
+
+async def test_a_donefile_that_took_the_place_of_another_does_not_go_back(site: Site) -> None:
+    site.list_bases(_base("10"))
+    await site.deploy()
+    site.list_bases(_base("8"), _base("9"))
+    assert await site.take() == ""
+    assert not site.daemon._newer_listed(site.state.records()[0])
+    assert site.bad_lines("base") == [
+        f"/base.txt:{line}: out of order: id {id} is below id 10, which was served before"
+        for line, id in ((1, 8), (2, 9))
+    ]
+    # What is newer is taken, whatever is above it; so is what was deployed before, as known.
+    site.list_bases(_base("8"), _base("11"), _base("12"))
+    assert len(site.bad_lines("base")) == 1
+    await site.deploy()
+    assert site.state.wanted == "12_12"
+    site.list_bases(_base("10"), _base("11"))
+    assert (await site.take(), site.bad_lines("base")) == ("", [])
+    # Ids that are no numbers have no order but that of the lines.
+    site.list_bases(_base("b-1"))
+    assert (await site.deploy()).version == "b-1_b-1"
+    site.list_bases(_base("7"))
+    assert (await site.take(), len(site.bad_lines("base"))) == ("", 1)
+
+
+async def test_ids_count_from_what_was_gone_back_to(site: Site) -> None:
+    site.list_bases(_base("10"))
+    await site.deploy()
+    site.list_bases(_base("20261130"))
+    await site.deploy()
+    # An id by mistake, which the operator goes back from and takes out of the file.
+    (mistaken,) = (each for each in site.state.records() if each.id == "20261130")
+    site.state.save(mistaken.model_copy(update={"rolled_back": True}), wanted="10_10")
+    site.list_bases(_base("9"), _base("11"))
+    assert site.bad_lines("base") == [
+        "/base.txt:1: out of order: id 9 is below id 10, which was served before"
+    ]
+    assert await site.take() == "11_11"
+
+
+async def test_patches_do_not_go_back_either(site: Site) -> None:
+    # A patch may have any id, compared with that of its base.
+    site.list_bases(_base("10"))
+    await site.deploy()
+    site.list_patches(_patch("5", "10"))
+    assert (await site.deploy()).version == "10_5"
+    site.list_patches(_patch("3", "10"), _patch("6", "10"))
+    assert (await site.deploy()).version == "10_6"
+    site.list_patches(_patch("4", "10"))
+    assert await site.take() == ""
+    assert site.bad_lines("patch") == [
+        "/patch.txt:1: out of order: id 4 is below id 6, which was served before"
+    ]
+    assert site.waiting() == {}
 
 
 def test_ids_of_patches_grow_base_by_base() -> None:
