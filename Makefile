@@ -14,9 +14,12 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generat
 FUZZ_TARGETS := frame seek_request seek_response table sequence_file ctr_request snappy
 # Of the whole campaign, split over its targets.
 SECONDS ?= 60
+# Of each of the two campaigns.
+KILLS ?= 60
+SEED  ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs asan aarch64 fuzz native bench format packages lock clean
+.PHONY: help demo test check docs asan aarch64 fuzz kills native bench format packages lock clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +77,9 @@ fuzz: $(VENV)/.dev ## Fuzzes frames, messages and files under ASan and UBSan (SE
 	    -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 \
 	    -artifact_prefix=build/fuzz/findings/$${target}_ build/fuzz/corpus/$$target; \
 	done
+
+kills: $(VENV)/.dev ## Kills daemon, builders and servers while passes are deployed (KILLS=60 SEED=1, of 1 and 2 replicas)
+	CUBE_KILLS=$(KILLS) CUBE_KILLS_SEED=$(SEED) $(BIN)/python -m pytest -s tests/transfer/test_kills.py
 
 packages: $(VENV)/.dev ## Builds sdist, and the wheel from it, into build/dist; serves from the wheel in a new environment
 	$(BIN)/python -m release.packages build/dist

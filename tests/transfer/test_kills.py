@@ -1,19 +1,18 @@
 """`kill -9` at random points of deployments: a pass is served whole or not at all, and no wedge.
 
-`CUBE_KILLS=200` asks for a campaign, `CUBE_KILLS_SEED` for another one of the same length. What it
-killed, in which step, is printed with the seed.
+`make kills KILLS=200 SEED=7` runs a campaign, and prints in which steps the kills hit.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import shutil
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,7 @@ SEED = int(os.environ.get("CUBE_KILLS_SEED", "1"))
 KEY_COUNT = 30_000
 KEYS_CHECKED = 500
 PATCH_SHARE = 0.6
+STEPS = ("pull", "build", "ship", "load", "switch", "publish", "tidy", "between")
 DAEMON = "cube-transfer"
 BUILDER = "cube-builder"
 
@@ -38,8 +38,8 @@ class Campaign:
     def __init__(self, site: Site, stack: contextlib.ExitStack) -> None:
         self.site = site
         self.random = random.Random(SEED)
-        self.killed: Counter[str] = Counter()
-        """By who was killed, in which step of what."""
+        self.killed: Counter[tuple[str, str, str]] = Counter()
+        """By the step, who was killed, and what was deployed: a base or a patch."""
         self.passes: Counter[str] = Counter()
         self._stack = stack
         self._number = 0
@@ -76,6 +76,16 @@ class Campaign:
             self._kill(victim, kind)
         wait_until(lambda: self.site.stage(pass_id) == "done", 40, f"{pass_id} done, seed {SEED}")
         self._require_served()
+
+    def histogram(self) -> Iterator[str]:
+        """Lines: what was deployed, and how many were killed in each step."""
+        passes = f"{self.passes['base']} bases and {self.passes['patch']} patches"
+        copies = self.site.copy_num
+        yield f"seed {SEED}, replicas a shard {copies}: {self.killed.total()} kills in {passes}"
+        for step in STEPS:
+            hit = {who: n for who, n in self.killed.items() if who[0] == step}
+            whom = ", ".join(f"{n} {role} ({kind})" for (_, role, kind), n in sorted(hit.items()))
+            yield f"{step:8}{sum(hit.values()):5} {'#' * sum(hit.values())}  {whom}"
 
     def _announce(self, kind: str) -> str:
         """Returns the id of its record."""
@@ -114,7 +124,7 @@ class Campaign:
         else:
             self.site.servers[victim].stop(signal.SIGKILL)
         role = "cube-server" if victim in self.site.servers else victim
-        self.killed[f"{role} in {step} of a {kind}"] += 1
+        self.killed[step, role, kind] += 1
         for name in self.site.servers:
             if name != victim:
                 self._require_whole(name)
@@ -160,15 +170,20 @@ class Campaign:
 
 
 @pytest.mark.timeout(120 + 20 * KILLS)
-def test_a_pass_is_served_whole_or_not_at_all_whoever_is_killed(site: Site) -> None:
+@pytest.mark.parametrize("sites", ["site", "replicated_site"])
+def test_a_pass_is_served_whole_or_not_at_all_whoever_is_killed(
+    sites: str, request: pytest.FixtureRequest
+) -> None:
+    site: Site = request.getfixturevalue(sites)
     with contextlib.ExitStack() as stack:
         campaign = Campaign(site, stack)
-        for kind in ("base", "base", "patch"):
-            campaign.deploy(kind)
-        while campaign.killed.total() < KILLS:
-            campaign.deploy_killing()
-        figures = {"seed": SEED, "passes": campaign.passes, "kills": campaign.killed.total()}
-        print(json.dumps({**figures, "killed": dict(sorted(campaign.killed.items()))}))
+        try:
+            for kind in ("base", "base", "patch"):
+                campaign.deploy(kind)
+            while campaign.killed.total() < KILLS:
+                campaign.deploy_killing()
+        finally:
+            print("", *campaign.histogram(), sep="\n")
 
 
 def _children(pid: int) -> list[int]:
