@@ -29,7 +29,7 @@ from cube_api import (
 )
 from cube_core.errors import (
     CubeError,
-    LimitError,
+    OverloadError,
     PredictionError,
     RpcTimeoutError,
     SeekTimeoutError,
@@ -94,7 +94,7 @@ class Batches:
         """Response bytes with a prediction for each instance, of which there is at least one.
 
         Raises:
-            LimitError: the request waited longer than `queue_timeout_s`.
+            OverloadError: the request waited longer than `queue_timeout_s`.
             RpcTimeoutError: the caller's timeout passed.
             SeekError, VersionNotLoadedError: the embedding could not be asked.
             PredictionError: a value is of another width, or Paddle failed.
@@ -180,7 +180,7 @@ class Batches:
         job.trace.seconds["queue"] = waited_s
         if waited_s > self._queue_timeout_s:
             limit_ms = round(self._queue_timeout_s * 1000)
-            return LimitError(f"waited longer than queue_timeout_ms={limit_ms} for its turn")
+            return OverloadError(f"waited longer than queue_timeout_ms={limit_ms} for its turn")
         # Else an overload would be spent on answers that come just too late.
         if job.deadline_s is not None and job.deadline_s - now_s < min(self._batch_s, waited_s):
             return RpcTimeoutError("too little of the caller's timeout was left to answer")

@@ -58,7 +58,8 @@ class CtrOp:
 
         Raises:
             WireError: the request does not parse, or an instance has another number of ids.
-            LimitError: more than `rows_per_request_max` instances, or it waited too long.
+            LimitError: more than `rows_per_request_max` instances.
+            OverloadError: it waited too long.
             RpcTimeoutError: the caller's timeout passed.
             SeekError, VersionNotLoadedError: the embedding could not be asked.
             NotServingError: no model is loaded.

@@ -16,7 +16,7 @@ from ctr_serving.engine import ROWS_PER_RUN_MAX
 from ctr_serving.feeds import Feed, joined, parts, rows_of, signature
 from ctr_serving.network import Fetch, Network
 from ctr_serving.trace import ROWS_TOLD_MAX, Trace
-from cube_core.errors import CubeError, LimitError, PredictionError
+from cube_core.errors import CubeError, OverloadError, PredictionError
 from cube_core.wire.service import RpcContext
 
 
@@ -58,7 +58,7 @@ class RunQueue:
 
         Raises:
             PredictionError: the inputs are not those of the model, or Paddle refused to run it.
-            LimitError: it waited longer than `queue_timeout_s`.
+            OverloadError: it waited longer than `queue_timeout_s`.
             RpcTimeoutError: the caller's timeout passed.
         """
         rows = rows_of(feed)
@@ -113,7 +113,7 @@ class RunQueue:
             job.context.check_deadline()
             if time.monotonic() - job.queued_s > self._queue_timeout_s:
                 limit_ms = round(self._queue_timeout_s * 1000)
-                raise LimitError(f"waited longer than queue_timeout_ms={limit_ms} for its turn")
+                raise OverloadError(f"waited longer than queue_timeout_ms={limit_ms} for its turn")
         except CubeError as error:
             job.answer.set_exception(error)
             return False

@@ -17,7 +17,7 @@ from ctr_serving.counters import Counters
 from ctr_serving.jobs import METHOD, failed_response, is_told_in_response, outcome_of
 from ctr_serving.trace import Trace
 from cube_core._native import encode_ctr_response, parse_ctr_response
-from cube_core.errors import CubeError, LimitError, WireError
+from cube_core.errors import CubeError, OverloadError, WireError
 from cube_core.request_log import request_log
 from cube_core.wire.service import RpcContext, Service
 from cube_proto import ctr_prediction_pb2
@@ -27,7 +27,7 @@ class PredictionService:
     """Handlers of `inference` and `debug`.
 
     Args:
-        requests_pending_max: requests under way at the same time; one more is a LimitError.
+        requests_pending_max: requests under way at the same time; one more is an OverloadError.
     """
 
     def __init__(self, op: Predicts, counters: Counters, *, requests_pending_max: int) -> None:
@@ -95,7 +95,7 @@ class PredictionService:
         self, payload: bytes | memoryview, context: RpcContext, trace: Trace
     ) -> bytes:
         if self._counters.pending >= self._pending_max:
-            raise LimitError(f"requests_pending_max={self._pending_max} requests are under way")
+            raise OverloadError(f"requests_pending_max={self._pending_max} requests are under way")
         self._counters.pending += 1
         try:
             return await self._op.predict(payload, context, trace)

@@ -61,7 +61,8 @@ class Workflow:
 
         Raises:
             WireError: the request does not parse, or does not fit the model.
-            LimitError: more than `rows_per_request_max` instances, or it waited too long.
+            LimitError: more than `rows_per_request_max` instances.
+            OverloadError: it waited too long.
             RpcTimeoutError: the caller's timeout passed.
             SeekError, VersionNotLoadedError: an embedding could not be asked.
             PredictionError: no model is loaded, a value is of another width, or an op failed.

@@ -8,6 +8,7 @@
     │   ├── DonefileError        a line of a donefile
     │   └── WireError            a frame, request or response
     ├── LimitError               a named limit is exceeded
+    │   └── OverloadError        by what is under way: the same request may be taken later
     ├── VersionNotLoadedError    a request pins a version that is not loaded
     ├── BuildError               a pass cannot be built into shard tables
     ├── DeployError              a pass cannot be shipped, loaded or switched
@@ -75,6 +76,10 @@ class WireError(FormatError):
 
 class LimitError(CubeError):
     """A named limit is exceeded; the message names the limit and its value."""
+
+
+class OverloadError(LimitError):
+    """Too much is under way for one more; the same request may be taken later, or elsewhere."""
 
 
 class VersionNotLoadedError(CubeError):

@@ -13,6 +13,7 @@ from cube_core.errors import (
     FormatError,
     LimitError,
     NotServingError,
+    OverloadError,
     RoleError,
     RpcError,
     RpcTimeoutError,
@@ -52,6 +53,7 @@ class Fault(NamedTuple):
 # The first class that matches counts.
 _FAULTS: tuple[tuple[type[CubeError], Code, int, str], ...] = (
     (FormatError, Code.BAD_REQUEST, 400, "INVALID_ARGUMENT"),
+    (OverloadError, Code.LIMIT, 503, "RESOURCE_EXHAUSTED"),
     (LimitError, Code.LIMIT, 413, "RESOURCE_EXHAUSTED"),
     (VersionNotLoadedError, Code.INTERNAL, 409, "FAILED_PRECONDITION"),
     (RpcTimeoutError, Code.TIMED_OUT, 504, "DEADLINE_EXCEEDED"),

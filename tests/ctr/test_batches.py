@@ -23,7 +23,7 @@ from ctr_serving.trace import Trace
 from cube_api import STATUS_MISSING, STATUS_WRONG_WIDTH, SeekResult
 from cube_core._native import parse_ctr_response
 from cube_core.errors import (
-    LimitError,
+    OverloadError,
     PredictionError,
     RpcTimeoutError,
     SeekTimeoutError,
@@ -270,7 +270,7 @@ async def test_what_waited_too_long_is_refused(models: dict[int, Path], tmp_path
     asked = bench.ask(*requests_of(1))
     await asyncio.wait([asked], timeout=0.05)
     bench.table.gate.set()
-    with pytest.raises(LimitError, match="waited longer than queue_timeout_ms=20"):
+    with pytest.raises(OverloadError, match="waited longer than queue_timeout_ms=20"):
         await asked
     await asyncio.gather(*held)
 
