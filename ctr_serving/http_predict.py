@@ -74,7 +74,7 @@ def add_predict_route(
         responses={
             422: {"model": InvalidRequest, "description": "A field is wrong"},
             413: {"model": Failure, "description": "Over a limit; the text names it"},
-            503: {"model": Failure, "description": "Nothing can be predicted now"},
+            503: {"model": Failure, "description": "Nothing, or no more, can be predicted now"},
             504: {"model": Failure, "description": "No answer in time"},
         },
     )

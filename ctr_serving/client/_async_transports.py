@@ -61,7 +61,10 @@ class AsyncHttpTransport:
         timeout = self._wire.timeout(timeout_s)
         try:
             answer = await self._client.post(
-                self._wire.url, content=payload, timeout=timeout, headers=named(log_id)
+                self._wire.url,
+                content=payload,
+                timeout=timeout,
+                headers=self._wire.headers(timeout_s, log_id),
             )
         except Exception as error:
             raise self._wire.failure(error, timeout_s) from error

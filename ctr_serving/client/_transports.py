@@ -109,7 +109,10 @@ class HttpTransport:
         timeout = self._wire.timeout(timeout_s)
         try:
             answer = self._client.post(
-                self._wire.url, content=payload, timeout=timeout, headers=named(log_id)
+                self._wire.url,
+                content=payload,
+                timeout=timeout,
+                headers=self._wire.headers(timeout_s, log_id),
             )
         except Exception as error:
             raise self._wire.failure(error, timeout_s) from error
@@ -140,6 +143,10 @@ class HttpWire:
 
     def timeout(self, timeout_s: float) -> httpx.Timeout:
         return self._httpx.Timeout(timeout_s, connect=min(self._connect_timeout_s, timeout_s))
+
+    def headers(self, timeout_s: float, log_id: int) -> dict[str, str]:
+        """What a frame tells in its meta."""
+        return {"x-bd-timeout-ms": str(max(1, round(timeout_s * 1000))), **named(log_id)}
 
     def failure(self, error: Exception, timeout_s: float) -> Exception:
         """The error of this package that stands for one of httpx; any other as it is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,13 +12,18 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
 from cube_core.access import Access, Asker, Right, token_of
-from cube_core.errors import AccessError, LimitError
+from cube_core.errors import AccessError, LimitError, WireError
 from cube_core.request_log import request_log
 from cube_core.wire.faults import fault_of, fault_text
 from cube_core.wire.json_mapping import request_from_json, response_to_json
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.service import Method, RpcContext, Service, ServiceTable
 
+TIMEOUT_HEADER = "x-bd-timeout-ms"
+"""How long the caller waits: brpc tells it in the frame or by `grpc-timeout`, and over HTTP not at
+all. In the manner of brpc's own headers."""
+
+_TIMEOUT_DIGITS_MAX = 10
 _RAW_TYPES = ("application/proto", "application/x-protobuf")
 _INLINE_JSON_BYTES_MAX = 2048
 _ORIGIN_CHARS_SHOWN = 100
@@ -110,6 +116,23 @@ def _is_own_page(page: str, host: str) -> bool:
         return False
 
 
+def deadline_of(request: Request) -> float | None:
+    """`time.monotonic()` after which the caller does not wait any more, by `x-bd-timeout-ms`; None
+    for ever, without it or with 0, as in a frame.
+
+    Raises:
+        WireError: it is no number of milliseconds.
+    """
+    told = request.headers.get(TIMEOUT_HEADER)
+    if told is None:
+        return None
+    if not (told.isascii() and told.isdecimal() and len(told) <= _TIMEOUT_DIGITS_MAX):
+        raise WireError(
+            f"header {TIMEOUT_HEADER}: {told[:_TIMEOUT_DIGITS_MAX]!r} is not a number of ms"
+        )
+    return time.monotonic() + int(told) / 1000 if int(told) else None
+
+
 def request_token(request: Request) -> str:
     """The token of the request; "" for none."""
     return token_of(request.headers.get("authorization", ""))
@@ -145,9 +168,11 @@ def _endpoint(method: Method, limits: WireLimits) -> Callable[[Request], Awaitab
 
 
 async def _answer(method: Method, request: Request, limits: WireLimits) -> Response:
+    context = RpcContext(
+        peer_address(request), deadline_s=deadline_of(request), token=request_token(request)
+    )
     body = await read_body(request, limits)
     content_type = request.headers.get("content-type", "application/json")
-    context = RpcContext(peer_address(request), token=request_token(request))
     if content_type.partition(";")[0].strip().lower() in _RAW_TYPES:
         return _response(await method.handler(body, context), content_type)
     payload = await _mapped(request_from_json, method.input_class, body)

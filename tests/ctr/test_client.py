@@ -334,3 +334,24 @@ def test_command_line_names_what_is_wrong(data: Path, tmp_path: Path) -> None:
         assert ended.returncode == 2
         assert message in ended.stderr
         assert "Traceback" not in ended.stderr
+
+
+def test_http_tells_how_long_the_caller_waits() -> None:
+    heads: list[bytes] = []
+
+    def talk(connection: socket.socket) -> None:
+        heads.append(connection.recv(1 << 16))
+        connection.sendall(
+            b"HTTP/1.1 504 Gateway Timeout\r\nx-bd-error-code: 1008\r\n"
+            b"content-length: 4\r\n\r\nlate"
+        )
+
+    with (
+        peer(talk) as address,
+        CtrClient(address, "http", timeout_ms=2500) as client,
+        pytest.raises(RpcError, match="late") as raised,
+    ):
+        client.predict(*requests_of(1))
+    assert raised.value.code == 1008
+    (told,) = re.findall(rb"x-bd-timeout-ms: (\d+)\r\n", heads[0])
+    assert 2000 <= int(told) <= 2500

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from ctr_serving.http_schema import (
     Shape,
 )
 from cube_core.errors import RpcTimeoutError
+from cube_core.wire.http import service_router
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.service import RpcContext, Service
 from cube_proto import ctr_prediction_pb2
@@ -37,7 +41,7 @@ from tests.ctr.models import (
     requests_of,
 )
 from tests.ctr.networks import make_network, run_directly, write_network_manifest
-from tests.ctr.service import Ctr, Shards, ctr_running, write_conf
+from tests.ctr.service import Ctr, Shards, ctr_running, shards_running, write_conf
 from tests.waiting import wait_until
 
 
@@ -248,3 +252,79 @@ def test_what_only_ops_know_is_left_to_them() -> None:
     message = ctr_prediction_pb2.Request.FromString(request.payload(None))
     assert list(message.instances[0].sparse_ids) == [1, 2, 3]
     assert list(message.instances[0].ids_per_slot) == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("told", "wait_s"), [(None, None), ("0", None), ("60000", 60.0), ("6e4", 0), ("-1", 0)]
+)
+async def test_the_header_of_a_timeout_reaches_the_handler_of_any_service(
+    told: str | None, wait_s: float | None
+) -> None:
+    deadlines: list[float | None] = []
+
+    async def late(payload: bytes | memoryview, context: RpcContext) -> bytes:
+        deadlines.append(context.deadline_s)
+        raise RpcTimeoutError("the caller's timeout passed")
+
+    descriptor = ctr_prediction_pb2.DESCRIPTOR.services_by_name["CTRPredictionService"]
+    app = FastAPI()
+    app.include_router(service_router([Service(descriptor, {"inference": late, "debug": late})]))
+    headers = {} if told is None else {"x-bd-timeout-ms": told}
+    begin_s = time.monotonic()
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://ctr", timeout=10
+    ) as client:
+        answer = await client.post("/CTRPredictionService/inference", headers=headers)
+    if wait_s == 0:
+        assert (answer.status_code, deadlines) == (400, [])
+        assert f"header x-bd-timeout-ms: '{told}' is not a number of ms" in answer.text
+        return
+    assert answer.status_code == 504
+    (deadline_s,) = deadlines
+    assert (deadline_s is None) == (wait_s is None)
+    if deadline_s is not None and wait_s is not None:
+        assert begin_s + wait_s <= deadline_s <= time.monotonic() + wait_s
+
+
+def test_an_overload_is_503_and_who_does_not_wait_any_more_gets_504(
+    models: dict[int, Path], tmp_path: Path
+) -> None:
+    url, body = "/CTRPredictionService/inference", instances_of(*requests_of(1))
+    with shards_running(tmp_path, "1_1", seed=1) as shards:
+        write_conf(tmp_path, shards.ports, timeout_ms=20_000, extra="enable_batch_align: 1")
+        publish(tmp_path / "model", models[1])
+        with (
+            ctr_running(tmp_path, "--requests_pending_max=3") as ctr,
+            ThreadPoolExecutor(3) as pool,
+        ):
+            wait_until(ctr.model_version, what="the model served")
+            stopped = shards.roles[0].process.pid
+            os.kill(stopped, signal.SIGSTOP)
+            try:
+                held = []
+                for number, headers in enumerate([{}, {}, {"x-bd-timeout-ms": "1"}], 1):
+                    held.append(
+                        pool.submit(
+                            httpx.post,
+                            f"http://{ctr.address}{url}",
+                            json=body,
+                            headers=headers,
+                            timeout=30,
+                        )
+                    )
+                    wait_until(
+                        lambda: ctr.status()["requests_pending"] == number,  # noqa: B023
+                        what=f"{number} under way",
+                    )
+                refused = httpx.post(f"http://{ctr.address}{url}", json=body)
+                assert (refused.status_code, refused.headers["x-bd-error-code"]) == (503, "2004")
+                assert "requests_pending_max=3 requests are under way" in refused.text
+                answer = post(ctr, body)
+                assert answer.status_code == 503
+                detail = Failure.model_validate_json(answer.content).detail
+                assert "requests_pending_max=3" in detail
+            finally:
+                os.kill(stopped, signal.SIGCONT)
+            statuses = [each.result().status_code for each in held]
+            assert statuses == [200, 200, 504]
+            assert ctr.status()["requests"] == {"ok": 2, "limit": 2, "timeout": 1}
