@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ctr_serving.check_rows import check_recorded_rows
 from ctr_serving.defaults import Defaults
 from ctr_serving.manifest import MANIFEST_NAME, Manifest, check_files, read_manifest
-from ctr_serving.predictor import Predictor, first_line
+from ctr_serving.predictor import ONE_ROW_ONLY, Predictor, first_line
 from cube_core.errors import ModelError, PredictionError
 
 ROWS_PER_RUN_MAX = 256
@@ -81,6 +81,7 @@ class Engine:
         engine.default_rows = default_rows
         for predictor in (plain, onednn):
             engine._check_output(predictor)
+            engine._check_two_rows(predictor)
             check_recorded_rows(directory, manifest, predictor)
         engine.onednn_rows_min = engine._measured_switch()
         engine.load_seconds = time.monotonic() - start_s
@@ -147,7 +148,7 @@ class Engine:
         times_ns = []
         for _ in range(_TIMED_RUNS):
             start_ns = time.thread_time_ns()
-            predictor.run(rows, dense)
+            self._run(predictor, rows, dense)
             times_ns.append(time.thread_time_ns() - start_ns)
         return min(times_ns)
 
@@ -169,3 +170,11 @@ class Engine:
             raise ModelError(
                 f"{self.directory}: output {manifest.output}: not finite for a row of zeros"
             )
+
+    def _check_two_rows(self, predictor: Predictor) -> None:
+        try:
+            shape = self._run(predictor, *self._zeros(2)).shape
+        except PredictionError as error:
+            raise ModelError(f"{error} ({ONE_ROW_ONLY})") from error
+        if shape != (2, _OUTPUT_COLUMNS):
+            raise ModelError(f"{self.directory}: two rows give {list(shape)} ({ONE_ROW_ONLY})")

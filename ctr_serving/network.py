@@ -18,7 +18,7 @@ from ctr_serving.engine import ROWS_PER_RUN_MAX
 from ctr_serving.feeds import Feed, Ragged, rows_of
 from ctr_serving.manifest import MANIFEST_NAME, check_files
 from ctr_serving.network_manifest import NetworkManifest, read_network_manifest
-from ctr_serving.predictor import check_names, create_native, first_line
+from ctr_serving.predictor import ONE_ROW_ONLY, check_names, create_native, first_line
 from cube_core.errors import ModelError, PredictionError
 
 _TOLERANCE = 1e-4
@@ -102,13 +102,17 @@ class Network:
 
     def _try_out(self) -> None:
         for native in (self._plain, self._onednn):
-            try:
-                fetch = self._run(native, self._zeros(2), 2)
-            except PredictionError as error:
-                raise ModelError(f"{error} (run with zeros of manifest.json's shapes)") from error
+            fetch = self._run_zeros(native, 1, "run with zeros of manifest.json's shapes")
+            self._run_zeros(native, 2, ONE_ROW_ONLY)
             for name, values in fetch.items():
                 if values.dtype.kind == "f" and not np.isfinite(values).all():
                     raise ModelError(f"{self.directory}: output {name}: not finite for zeros")
+
+    def _run_zeros(self, native: _Native, rows: int, hint: str) -> Fetch:
+        try:
+            return self._run(native, self._zeros(rows), rows)
+        except PredictionError as error:
+            raise ModelError(f"{error} ({hint})") from error
 
     def _zeros(self, rows: int) -> Feed:
         manifest = self.manifest
@@ -133,10 +137,18 @@ class Network:
     def _measured_switch(self) -> int:
         """The number of rows from which oneDNN takes less CPU time."""
         for rows in _SWITCH_CANDIDATES:
-            feed = self._zeros(rows)
-            if _cpu_ns(self._onednn, feed) < _cpu_ns(self._plain, feed):
+            if self._cpu_ns(self._onednn, rows) < self._cpu_ns(self._plain, rows):
                 return rows
         return ROWS_PER_RUN_MAX
+
+    def _cpu_ns(self, native: _Native, rows: int) -> int:
+        feed = self._zeros(rows)
+        times_ns = []
+        for _ in range(_TIMED_RUNS):
+            start_ns = time.thread_time_ns()
+            self._run(native, feed, rows)
+            times_ns.append(time.thread_time_ns() - start_ns)
+        return min(times_ns)
 
     def _check_recorded_rows(self) -> None:
         """Compares what `check_rows.npz` holds, `input.<name>`, `input.<name>.offsets` and
@@ -192,15 +204,6 @@ class _Native:
                 handle.copy_from_cpu(np.ascontiguousarray(value))
         self._native.run()
         return {name: handle.copy_to_cpu() for name, handle in self._outputs.items()}
-
-
-def _cpu_ns(native: _Native, feed: Feed) -> int:
-    times_ns = []
-    for _ in range(_TIMED_RUNS):
-        start_ns = time.thread_time_ns()
-        native.run(feed)
-        times_ns.append(time.thread_time_ns() - start_ns)
-    return min(times_ns)
 
 
 def _default_rows(

@@ -32,6 +32,12 @@ FLAGS: dict[str, bool | str | float] = {"FLAGS_eager_delete_tensor_gb": -1.0}
 often, which is a quarter of the CPU time of a run of 50 rows of the Criteo network."""
 
 
+ONE_ROW_ONLY = (
+    "one instance runs, two at once do not: export the network with None as the batch dimension of"
+    " its inputs, and with no other number in its place"
+)
+
+
 class Predictor:
     """One of Paddle's predictors with its handles, looked up once.
 

@@ -13,6 +13,7 @@ from ctr_serving.announcement import Announcement, Mark
 from ctr_serving.cached_source import fill_caches
 from ctr_serving.conf import EngineConf
 from ctr_serving.model_slot import M, ModelSlot
+from ctr_serving.predictor import first_line
 from cube_core.errors import CubeError, ModelError
 from cube_core.log import fields as log_fields
 
@@ -71,7 +72,7 @@ class Reloader(Generic[M]):
                 try:
                     await self.poll()
                 except Exception:
-                    # An unforeseen error must not end the watch: the next pass may well load.
+                    # What fails after the switch must not end the watch either.
                     log.exception("a model could not be looked at")
                 await asyncio.sleep(self._interval_s)
 
@@ -93,6 +94,9 @@ class Reloader(Generic[M]):
             await self._warm_up(engine)
         except CubeError as error:
             self._refuse(error)
+            return
+        except Exception as error:
+            self._refuse(_UnforeseenError(self._conf.model_path, error))
             return
         self._served_mark, self._candidate, self._told_reason = mark, None, None
         self._slot.switch(engine)
@@ -143,7 +147,13 @@ class Reloader(Generic[M]):
         directory = self._directory()
         if not directory.is_dir():
             raise ModelError(f"{self._conf.model_path}: there is no model directory")
-        return self._load_model(directory)
+        try:
+            return self._load_model(directory)
+        except CubeError:
+            raise
+        except Exception as error:
+            # As any other model that cannot be loaded: told, counted, and tried again less often.
+            raise _UnforeseenError(directory, error) from error
 
     def _refuse(self, error: CubeError) -> None:
         # Which shard or replica it names may change with every poll.
@@ -151,5 +161,14 @@ class Reloader(Generic[M]):
         is_due = reason != self._told_reason or time.monotonic() - self._told_s >= _TOLD_AGAIN_S
         if str(error) != self._slot.problem and is_due:
             self._told_reason, self._told_s = reason, time.monotonic()
-            log.warning("the model is not taken: %s", error)
+            trace = error.__cause__ if isinstance(error, _UnforeseenError) else None
+            log.warning("the model is not taken: %s", error, exc_info=trace)
         self._slot.refuse(str(error))
+
+
+class _UnforeseenError(ModelError):
+    """Stands for an error that nobody raises on purpose; the log has its trace."""
+
+    def __init__(self, model: Path, error: Exception) -> None:
+        super().__init__(f"{model}: {type(error).__name__}: {first_line(error)}")
+        self.__cause__ = error

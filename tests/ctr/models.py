@@ -45,9 +45,11 @@ def make_model(
     name: str = "model",
     fused_input: str = "",
     slots: int = SLOTS,
+    batch: int | None = None,
 ) -> None:
     """Saves a dense network of 26 vectors and 13 values with weights drawn by `seed`; with
-    `fused_input`, one of that name takes the vectors side by side."""
+    `fused_input`, one of that name takes the vectors side by side; with `batch`, it takes so many
+    rows and no others."""
     import paddle
 
     static: Any = paddle.static
@@ -60,10 +62,12 @@ def make_model(
             widths = dict.fromkeys(SPARSE_INPUTS[:slots], embedding_dim)
             if fused_input:
                 widths = {fused_input: slots * embedding_dim}
-            vectors = [static.data(each, [None, wide], "float32") for each, wide in widths.items()]
-            dense = static.data("dense_input", [None, DENSE_DIM], "float32")
+            vectors = [static.data(each, [batch, wide], "float32") for each, wide in widths.items()]
+            dense = static.data("dense_input", [batch, DENSE_DIM], "float32")
             joined = paddle.concat([*vectors, dense], axis=1)
             width = slots * embedding_dim + DENSE_DIM
+            if batch is not None:
+                joined = paddle.reshape(joined, [batch, width])
             first = linear(width, hidden, rng)(joined)
             logits = linear(hidden, outputs, rng)(paddle.nn.functional.relu(first))
             probabilities = paddle.nn.functional.softmax(logits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from ctr_serving.engine import Engine
+from ctr_serving.network import Network
 from cube_core._native import crc32c_file
 from cube_core.errors import ModelError
 from tests.ctr.models import (
@@ -95,6 +97,17 @@ def test_an_output_of_another_width_is_refused(models: dict[int, Path], tmp_path
     write_manifest(tmp_path / "wide", "3_3")
     with pytest.raises(ModelError, match=r"one row gives float32\[1, 3\], not float32\[1, 2\]"):
         Engine.load(tmp_path / "wide")
+
+
+@pytest.mark.parametrize("load", [Engine.load, Network.load])
+def test_a_network_for_one_row_only_is_refused(
+    tmp_path: Path, load: Callable[[Path], object]
+) -> None:
+    make_model(tmp_path / "fixed", seed=3, batch=1)
+    write_manifest(tmp_path / "fixed", "3_3")
+    with pytest.raises(ModelError, match="None as the batch dimension") as raised:
+        load(tmp_path / "fixed")
+    assert str(raised.value).startswith(f"{tmp_path}/fixed: ")
 
 
 def write_manifest_with_files(model: Path) -> None:

@@ -231,3 +231,47 @@ async def test_a_reason_that_changes_with_every_look_is_logged_once(
     announce(root / "model")
     await reloader.poll()
     assert len(told()) == 2, "another model"
+
+
+async def test_an_unforeseen_error_refuses_a_model_as_any_other(
+    root: Path, models: dict[int, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    loads: list[Path] = []
+
+    def load(directory: Path) -> Engine:
+        loads.append(directory)
+        if directory == models[2]:
+            raise IndexError("list index out of range")
+        return Engine.load(directory)
+
+    slot = ModelSlot()
+    reloader = Reloader(conf_of(root), slot, Probe(), load=load, interval_s=3600.0)
+    publish(root / "model", models[1])
+    await reloader.poll()
+    publish(root / "model", models[2])
+    for _ in range(3):
+        await reloader.poll()
+    assert version_of(slot) == "1_1"
+    assert slot.problem == f"{models[2]}: IndexError: list index out of range"
+    assert slot.refusal_count == 1
+    assert loads == [models[1], models[2]], "it is left alone for a while"
+    (told,) = [each for each in caplog.records if "not taken" in each.message]
+    assert told.exc_info is not None
+    assert told.exc_info[0] is IndexError
+    publish(root / "model", models[1])
+    await reloader.poll()
+    assert (slot.problem, slot.switch_count) == ("", 2)
+
+
+async def test_an_unforeseen_error_of_the_probe_refuses_the_model(
+    root: Path, models: dict[int, Path]
+) -> None:
+    async def probe(manifest: Manifest) -> None:
+        raise KeyError(manifest.version)
+
+    slot = ModelSlot()
+    reloader = Reloader(conf_of(root), slot, probe, load=Engine.load, interval_s=0.0)
+    publish(root / "model", models[1])
+    await reloader.poll()
+    assert (slot.engine, slot.refusal_count) == (None, 1)
+    assert slot.problem == "model/current: KeyError: '1_1'"
