@@ -34,7 +34,8 @@ def rows_of(feed: Feed) -> int:
     """The number of instances.
 
     Raises:
-        PredictionError: the inputs do not agree, or offsets do not fit their values.
+        PredictionError: a name is no str, values are no array, offsets do not fit their values, or
+            the inputs do not agree.
     """
     counts = {name: _rows(name, value) for name, value in feed.items()}
     if len(set(counts.values())) != 1:
@@ -72,17 +73,25 @@ def _values(value: NDArray[Any] | Ragged) -> NDArray[Any]:
 
 
 def _rows(name: str, value: NDArray[Any] | Ragged) -> int:
+    # What an op of a user's feeds is of any type; behind the queue it would fail others' runs too.
+    if not isinstance(name, str):
+        raise PredictionError(f"input {name!r}: its name is {type(name).__name__}, not str")
+    values = _values(value)
+    if not isinstance(values, np.ndarray) or not values.ndim:
+        what = "its values are" if isinstance(value, Ragged) else "is"
+        raise PredictionError(
+            f"input {name!r}: {what} {type(values).__name__}, not an array [n, …]"
+        )
     if not isinstance(value, Ragged):
-        if not isinstance(value, np.ndarray) or not value.ndim:
-            raise PredictionError(f"input {name!r}: is {type(value).__name__}, not an array [n, …]")
-        return len(value)
-    offsets = np.asarray(value.offsets)
+        return len(values)
+    offsets = value.offsets
+    if not isinstance(offsets, np.ndarray) or offsets.ndim != 1 or offsets.dtype.kind not in "iu":
+        raise PredictionError(f"input {name!r}: its offsets are no array int64[n + 1]")
     fits = (
-        offsets.ndim == 1
-        and len(offsets) > 0
+        len(offsets) > 0
         and offsets[0] == 0
-        and offsets[-1] == len(value.values)
-        and (np.diff(offsets) >= 0).all()
+        and offsets[-1] == len(values)
+        and (offsets[1:] >= offsets[:-1]).all()
     )
     if not fits:
         raise PredictionError(

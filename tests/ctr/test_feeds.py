@@ -6,12 +6,14 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctr_serving.feeds import Feed, joined, parts, rows_of, signature
 from ctr_serving.ops import Ragged, pooled
 from ctr_serving.ops._instances import parse_instances
+from cube_core.errors import PredictionError
 from tests.ctr.op_bench import request_of
 
 
@@ -62,3 +64,24 @@ def test_feeds_are_joined_and_cut_without_loss(sizes: list[int], rows_max: int) 
     np.testing.assert_array_equal(again["ids"].values, wanted["ids"].values)
     np.testing.assert_array_equal(again["ids"].offsets, wanted["ids"].offsets)
     np.testing.assert_array_equal(again["dense"], wanted["dense"])
+
+
+@pytest.mark.parametrize(
+    ("feed", "message"),
+    [
+        ({"x": [1.0, 2.0]}, "input 'x': is list, not an array [n, …]"),
+        ({"x": np.float32(1)}, "input 'x': is float32, not an array [n, …]"),
+        ({"x": Ragged([1.0], np.array([0, 1]))}, "input 'x': its values are list, not an array"),  # type: ignore[arg-type]
+        ({"x": Ragged(np.ones(1), [0, 1])}, "input 'x': its offsets are no array int64[n + 1]"),  # type: ignore[arg-type]
+        ({"x": Ragged(np.ones(1), np.array([0.0, 1.0]))}, "its offsets are no array int64[n + 1]"),
+        ({"x": Ragged(np.ones(2), np.array([0, 1]))}, "its offsets do not go from 0 to 2"),
+        ({"x": Ragged(np.ones(2), np.array([0, 3, 1, 2], np.uint64))}, "do not go from 0 to 2"),
+        ({7: np.ones(1)}, "input 7: its name is int, not str"),
+        ({"x": np.ones(1), "y": np.ones(2)}, "different numbers of instances: {'x': 1, 'y': 2}"),
+        ({}, "different numbers of instances: {}"),
+    ],
+)
+def test_what_is_no_feed_is_named(feed: Any, message: str) -> None:
+    with pytest.raises(PredictionError) as raised:
+        rows_of(feed)
+    assert message in str(raised.value)

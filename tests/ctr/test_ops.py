@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ctr_serving.conf import read_engine_confs
-from ctr_serving.ops import Op, OpCall, PredictionError, SlotsOp, look_up
+from ctr_serving.ops import Op, OpCall, PredictionError, Ragged, SlotsOp, look_up
 from ctr_serving.predictor import import_paddle
 from ctr_serving.trace import Trace
 from cube_core._native import parse_ctr_response
@@ -286,6 +286,42 @@ async def test_requests_at_once_each_get_their_own(
     assert network is not None
     runs = sum(network.sizes.values())
     assert runs == 12 if not extra else runs < 12
+
+
+class OftenNoFeed(SlotsOp):
+    """Feeds what is no array for instances of one slot without ids, or two."""
+
+    async def preprocess(self, call: OpCall) -> Any:
+        feed: Any = await super().preprocess(call)
+        empty = sum(not len(call.instances.slot(slot).values) for slot in range(3))
+        if empty == 1:
+            feed["wide"] = Ragged([0.0], np.array([0, 1]))  # type: ignore[arg-type]
+        if empty == 2:
+            feed[7] = feed.pop("wide")
+        return feed
+
+
+async def test_feeds_that_are_none_do_not_hold_up_the_others(
+    two_dicts: Path, tmp_path: Path
+) -> None:
+    bench = Bench(confs_of(tmp_path, "enable_batch_align: 1"), {"it": OftenNoFeed}, two_dicts)
+    counts = [[1, 1, 1], [0, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 1], [1, 1, 1]]
+    requests = [request_of([each], seed) for seed, each in enumerate(counts)]
+    asked = [
+        bench.workflow.predict(payload, RpcContext("peer"), Trace()) for payload, _, _ in requests
+    ]
+    answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 30)
+    for answer in answers[1:3]:
+        assert isinstance(answer, PredictionError)
+        assert "input 'wide': its values are list, not an array" in str(answer)
+    for answer in answers[3:5]:
+        assert isinstance(answer, PredictionError)
+        assert "input 7: its name is int, not str" in str(answer)
+    for number in (0, 5):
+        answer, (_, by_slot, dense) = answers[number], requests[number]
+        assert isinstance(answer, bytes)
+        wanted = run_directly(two_dicts, feed_of(by_slot, dense))
+        np.testing.assert_allclose(parse_ctr_response(answer)[0], wanted, atol=1e-6, rtol=0)
 
 
 class Hours(Op):
