@@ -71,6 +71,7 @@ class Engine:
         check_files(directory, manifest.files)
         default_rows = defaults.rows(
             manifest.slots,
+            manifest.dict_name,
             manifest.embedding_dim,
             manifest.mean_row,
             where=str(directory / MANIFEST_NAME),

@@ -210,10 +210,10 @@ def _default_rows(
     manifest: NetworkManifest, defaults: Defaults, where: str
 ) -> list[NDArray[np.float32] | None]:
     rows = []
-    defaults.check_slots(manifest.slots, where)
+    defaults.check_places(manifest.slots, manifest.dicts, where)
     for lookup in manifest.lookups:
         use = manifest.dicts[lookup.dict_name]
-        row = defaults.row(lookup.slot, use.dim, use.mean_row, where)
+        row = defaults.row(lookup.slot, lookup.dict_name, use.dim, use.mean_row, where)
         rows.append(row if row.any() else None)
     return rows
 

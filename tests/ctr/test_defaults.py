@@ -33,7 +33,7 @@ MEAN_ROW = [round(0.1 * index, 1) for index in range(EMBEDDING_DIM)]
 
 
 def rows(defaults: Defaults, mean_row: list[float] | None = None) -> NDArray[np.float32] | None:
-    return defaults.rows(3, 2, mean_row or [], where="manifest.json")
+    return defaults.rows(3, "deep", 2, mean_row or [], where="manifest.json")
 
 
 def test_zeros_are_told_as_nothing_to_do() -> None:
@@ -41,7 +41,7 @@ def test_zeros_are_told_as_nothing_to_do() -> None:
 
 
 def test_each_slot_has_its_own_default() -> None:
-    found = rows(Defaults((0.5,), {0: Mean.ROW, 2: (1.0, 2.0)}), [7.0, 8.0])
+    found = rows(Defaults((0.5,), {(0, ""): Mean.ROW, (2, ""): (1.0, 2.0)}), [7.0, 8.0])
     assert found is not None
     assert found.tolist() == [[7, 8], [0.5, 0.5], [1, 2]]
 
@@ -50,8 +50,12 @@ def test_each_slot_has_its_own_default() -> None:
     ("defaults", "message"),
     [
         (Defaults(Mean.ROW), "manifest.json: mean_row: is missing"),
-        (Defaults(by_slot={3: (1.0,)}), "names slot 3, the model has 3 slots"),
-        (Defaults(by_slot={1: (1.0, 2.0, 3.0)}), "gives 3 values for slot 1, its vectors have 2"),
+        (Defaults(by_place={(3, ""): (1.0,)}), "names slot 3, the model has 3 slots"),
+        (Defaults(by_place={(1, "wide"): (1.0,)}), "names dict 'wide', the model has deep"),
+        (
+            Defaults(by_place={(1, ""): (1.0, 2.0, 3.0)}),
+            "gives 3 values for slot 1, its vectors of dict 'deep' have 2; dict_name says which",
+        ),
     ],
 )
 def test_a_default_that_does_not_fit_the_model_refuses_it(defaults: Defaults, message: str) -> None:
@@ -71,9 +75,22 @@ def test_the_configuration_names_slots_and_kinds(tmp_path: Path) -> None:
         default_embeddings { kind: MEAN }
         default_embeddings { slot: 1 values: 0.25 values: -1 }
         default_embeddings { slot: 2 kind: ZEROS }
+        default_embeddings { slot: 2 dict_name: "deep" values: 3 }
+        default_embeddings { dict_name: "deep" values: 4 }
         """,
     )
-    assert found == Defaults(Mean.ROW, {1: (0.25, -1.0), 2: (0.0,)})
+    by_place = {(1, ""): (0.25, -1.0), (2, ""): (0.0,), (2, "deep"): (3.0,), (None, "deep"): (4.0,)}
+    assert found == Defaults(Mean.ROW, by_place)
+
+
+@pytest.mark.parametrize(
+    ("slot", "dict_name", "value"),
+    [(2, "deep", 3), (2, "wide", 0), (0, "deep", 4), (0, "wide", 7), (1, "deep", 0.25)],
+)
+def test_what_names_a_slot_and_a_dict_goes_first(slot: int, dict_name: str, value: float) -> None:
+    by_place = {(1, ""): (0.25,), (2, ""): (0.0,), (2, "deep"): (3.0,), (None, "deep"): (4.0,)}
+    row = Defaults(Mean.ROW, by_place).row(slot, dict_name, 2, [7.0, 7.0], where="manifest.json")
+    assert row.tolist() == [value, value]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +101,7 @@ def test_the_configuration_names_slots_and_kinds(tmp_path: Path) -> None:
         ("default_embeddings { slot: -1 values: 1 }", "default_embeddings[0].slot: -1 is negative"),
         (
             "default_embeddings { slot: 4 kind: MEAN } default_embeddings { slot: 4 kind: ZEROS }",
-            "default_embeddings[1].slot: 4 is negative or stands twice",
+            "default_embeddings[1]: its slot and dict_name stand twice",
         ),
         ("failed_shards: IGNORE", "IGNORE"),
     ],

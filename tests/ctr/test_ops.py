@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ctr_serving.conf import read_engine_confs
+from ctr_serving.network import Network
 from ctr_serving.ops import Op, OpCall, PredictionError, Ragged, SlotsOp, look_up
 from ctr_serving.predictor import import_paddle
 from ctr_serving.trace import Trace
@@ -101,6 +102,40 @@ async def test_missing_ids_get_the_default_of_their_slot(
     assert bench.counters.missing_by_slot.tolist() == [2, 0, 0]
     assert bench.trace.missing == [(0, 0, 99)] * 2
     assert len(bench.trace.row_seconds) == 2
+
+
+async def test_each_dict_of_a_slot_has_its_own_default(two_dicts: Path, tmp_path: Path) -> None:
+    extra = f"""
+        default_embeddings {{ slot: 0 dict_name: "{DEEP}" values: 1 values: 2 values: 3 values: 4 }}
+        default_embeddings {{ dict_name: "{WIDE}" values: -0.5 }}
+    """
+    bench = Bench(confs_of(tmp_path, extra), {"slots": SlotsOp}, two_dicts)
+    payload, by_slot, dense = request_of([[1, 1, 1]], ids=[99])
+    found, _, _ = await bench.ask(payload)
+    feed = feed_of(by_slot, dense)
+    feed["deep_0"][0] = [1, 2, 3, 4]
+    feed["wide"][0, 0] = -0.5
+    np.testing.assert_allclose(found, run_directly(two_dicts, feed), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (
+            "default_embeddings { slot: 0 values: 1 values: 2 values: 3 values: 4 }",
+            "gives 4 values for slot 0, its vectors of dict 'wide_dict' have 1; dict_name says",
+        ),
+        (
+            'default_embeddings { dict_name: "other" kind: MEAN }',
+            "names dict 'other', the model has deep_dict, wide_dict",
+        ),
+    ],
+)
+def test_a_default_that_does_not_fit_the_dicts_refuses_the_model(
+    two_dicts: Path, tmp_path: Path, extra: str, message: str
+) -> None:
+    with pytest.raises(ModelError, match=re.escape(message)):
+        Network.load(two_dicts, confs_of(tmp_path, extra)[0].defaults)
 
 
 async def test_a_failed_shard_is_an_error_or_told(two_dicts: Path, tmp_path: Path) -> None:
