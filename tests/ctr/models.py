@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -16,6 +17,8 @@ EMBEDDING_DIM = 10
 DENSE_DIM = 13
 ROW_COUNT = 1000
 """Ids from 0 on that have a row; all others are missing."""
+
+PDMODEL_OUTPUT = "softmax_0.tmp_0"
 
 SPARSE_INPUTS = [f"embedding_{slot}.tmp_0" for slot in range(SLOTS)]
 
@@ -46,19 +49,25 @@ def make_model(
     fused_input: str = "",
     slots: int = SLOTS,
     batch: int | None = None,
+    is_pdmodel: bool = False,
 ) -> None:
     """Saves a dense network of 26 vectors and 13 values with weights drawn by `seed`; with
     `fused_input`, one of that name takes the vectors side by side; with `batch`, it takes so many
-    rows and no others."""
+    rows and no others; with `is_pdmodel`, in the form of Paddle 2 with output PDMODEL_OUTPUT."""
     import paddle
+    from paddle.pir_utils import OldIrGuard
 
     static: Any = paddle.static
     rng = np.random.default_rng(seed)
     hidden = 8
     paddle.enable_static()
     try:
-        program, startup = static.Program(), static.Program()
-        with static.program_guard(program, startup):
+        with contextlib.ExitStack() as stack:
+            if is_pdmodel:
+                stack.enter_context(OldIrGuard())
+                stack.enter_context(paddle.utils.unique_name.guard())
+            program, startup = static.Program(), static.Program()
+            stack.enter_context(static.program_guard(program, startup))
             widths = dict.fromkeys(SPARSE_INPUTS[:slots], embedding_dim)
             if fused_input:
                 widths = {fused_input: slots * embedding_dim}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from tests.ctr.models import (
     DENSE_DIM,
     DICT_NAME,
     EMBEDDING_DIM,
+    ROW_COUNT,
     SPARSE_INPUTS,
     embedding,
     publish,
@@ -31,6 +33,7 @@ from tests.ctr.service import Shards, ctr_running, write_conf
 from tests.waiting import wait_until
 
 SEED = 4
+ASKED_NUM = 40
 
 
 def make_criteo(directory: Path, *, combined: bool = False) -> None:
@@ -70,6 +73,60 @@ def test_a_fluid_model_is_served(shards: Shards, tmp_path: Path) -> None:
         wait_until(ctr.model_version, what="the model served")
         wanted = fluid_probabilities(SEED, np.concatenate([rows, dense], axis=1))
         np.testing.assert_allclose(client.predict(ids, dense), wanted, atol=1e-6, rtol=0)
+
+
+def test_a_fluid_model_pools_several_ids_a_slot_of_joined_requests(
+    shards: Shards, tmp_path: Path
+) -> None:
+    extra = "enable_batch_align: 1 default_embeddings { slot: 1 values: 0.5 }"
+    write_conf(tmp_path, shards.ports, extra=extra)
+    (tmp_path / "workflow.prototxt").write_text(
+        """
+        workflows { name: "w" workflow_type: "Sequence"
+                    nodes { name: "ctr_prediction" type: "SlotsOp" } }
+        """
+    )
+    import_paddle()
+    names = [f"embedding_{slot}" for slot in range(3)]
+    make_fluid_model(tmp_path / "fluid", SEED, dict.fromkeys(names, EMBEDDING_DIM), DENSE_DIM)
+    write_network_manifest(
+        tmp_path / "fluid",
+        "1_1",
+        slots=3,
+        dense_dim=DENSE_DIM,
+        dense_input=DENSE_INPUT,
+        dicts={DICT_NAME: {"dim": EMBEDDING_DIM}},
+        lookups=[
+            {"slot": slot, "dict": DICT_NAME, "input": name, "pooling": "sequence"}
+            for slot, name in enumerate(names)
+        ],
+        outputs=[OUTPUT],
+        model="__model__",
+    )
+    publish(tmp_path / "model", tmp_path / "fluid")
+    # The second instance has a key without a row in slot 1, and no id in slot 2.
+    counts = np.array([[2, 1, 3], [1, 2, 0]])
+    ids = np.array([5, 7, 11, 1, 2, 3, 8, 9, ROW_COUNT + 1])
+    dense: NDArray[np.float32] = np.random.default_rng(1).random((2, DENSE_DIM), np.float32)
+    vectors = embedding(ids, seed=1)
+    vectors[-1] = 0.5
+    ends = np.cumsum(counts.reshape(-1))
+    sums = [part.sum(axis=0) for part in np.split(vectors, ends[:-1])]
+    wanted = fluid_probabilities(SEED, np.concatenate([np.reshape(sums, (2, -1)), dense], axis=1))
+    with (
+        ctr_running(tmp_path, "--workflow_file=workflow.prototxt") as ctr,
+        ctr.client() as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        wait_until(ctr.model_version, what="the model served")
+        asked = [
+            pool.submit(client.predict, ids, dense, ids_per_slot=counts) for _ in range(ASKED_NUM)
+        ]
+        for each in asked:
+            np.testing.assert_allclose(each.result(), wanted, atol=1e-6, rtol=0)
+        status = ctr.status()
+        assert status["missing_keys_by_slot"] == [0, ASKED_NUM, 0]
+        assert status["rows"] == 2 * ASKED_NUM
 
 
 def ragged(counts: list[int], width: int, seed: int) -> Ragged:

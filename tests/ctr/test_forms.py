@@ -14,6 +14,7 @@ from ctr_serving.engine import Engine
 from ctr_serving.network import Network
 from cube_core.errors import ModelError
 from tests.ctr.models import (
+    PDMODEL_OUTPUT,
     direct_probabilities,
     embedding,
     make_model,
@@ -133,3 +134,52 @@ def test_a_damaged_file_of_recorded_rows_is_refused(fused: Path) -> None:
     (fused / CHECK_ROWS_NAME).write_bytes(b"PK\x03\x04 no zip")
     with pytest.raises(ModelError, match=r"check_rows\.npz: is no file of recorded rows"):
         Engine.load(fused)
+
+
+@pytest.fixture
+def paddle_2(tmp_path: Path) -> Path:
+    """Model 1 as Paddle 2 saved it: model.pdmodel and model.pdiparams."""
+    model = tmp_path / "paddle_2"
+    make_model(model, seed=1, is_pdmodel=True)
+    write_manifest(model, "1_1", output=PDMODEL_OUTPUT)
+    assert {path.name for path in model.iterdir()} == {
+        "manifest.json",
+        "model.pdiparams",
+        "model.pdmodel",
+    }
+    return model
+
+
+@pytest.mark.parametrize("rows_num", [1, 7, 50])
+def test_a_model_of_paddle_2_answers_as_one_of_paddle_3(
+    paddle_2: Path, models: dict[int, Path], rows_num: int
+) -> None:
+    ids, dense = requests_of(rows_num)
+    rows = embedding(ids, seed=1)
+    wanted = direct_probabilities(models[1], rows, dense)
+    engine = Engine.load(paddle_2)
+    for engine.onednn_rows_min in (1, 256):
+        found = engine.predict(rows.reshape(rows_num, -1), dense)
+        np.testing.assert_allclose(found, wanted, atol=1e-6, rtol=0)
+    assert Network.load(paddle_2).manifest.outputs == (PDMODEL_OUTPUT,)
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes_num", "message"),
+    [
+        ("model.pdmodel", 0, "model.pdmodel: is no program of Paddle: it has no block"),
+        ("model.pdmodel", 1000, "model.pdmodel: is no program of Paddle: "),
+        ("model.pdiparams", 100, "model.pdiparams: "),
+        ("model.pdiparams", None, "model.pdiparams: is missing"),
+    ],
+)
+def test_a_damaged_model_of_paddle_2_is_refused(
+    paddle_2: Path, name: str, bytes_num: int | None, message: str
+) -> None:
+    damaged = paddle_2 / name
+    content = damaged.read_bytes()
+    damaged.unlink()
+    if bytes_num is not None:
+        damaged.write_bytes(content[:bytes_num])
+    with pytest.raises(ModelError, match=message):
+        Engine.load(paddle_2)
