@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from ctr_serving.trace import Trace
 from ctr_serving.workflow import Workflow
 from ctr_serving.workflow_conf import Node
 from cube_core.wire.service import RpcContext
+
+log = logging.getLogger(__name__)
 
 
 class Predicts(Protocol):
@@ -43,7 +46,7 @@ class Assembly:
     """A predictor without its ports.
 
     Attributes:
-        engines: in the order of model_toolkit.prototxt.
+        engines: those that predict, in the order of model_toolkit.prototxt.
         batches: where frames can be queued without a task for each; None for a workflow.
     """
 
@@ -87,11 +90,12 @@ async def assemble_workflow(
     rows_per_request_max: int,
     queue_timeout_s: float,
 ) -> Assembly:
-    """The ops of a workflow over any number of engines.
+    """The ops of a workflow over the engines that its nodes name; the others are not loaded.
 
     Raises:
         ConfError: cube.conf is wrong, or an op cannot be imported.
     """
+    confs = _named(confs, groups)
     slots = [ModelSlot[Any](conf.name) for conf in confs]
     counters = Counters(*slots, dict_names=_remote_dicts(confs))
     engines = {
@@ -106,6 +110,18 @@ async def assemble_workflow(
         [EngineSlot(each.conf, each.slot, each.load, each.probe) for each in engines.values()],
         counters,
     )
+
+
+def _named(confs: Sequence[EngineConf], groups: Sequence[Sequence[Node]]) -> Sequence[EngineConf]:
+    """The engines that nodes name; all, where none names any."""
+    names = {name for group in groups for node in group for name in node.engines}
+    named = [conf for conf in confs if conf.name in names]
+    if not named:
+        return confs
+    for conf in confs:
+        if conf not in named:
+            log.warning("engine %s: is not loaded: no node of the workflow names it", conf.name)
+    return named
 
 
 def _remote_dicts(confs: Sequence[EngineConf]) -> list[str]:

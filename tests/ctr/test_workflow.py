@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from ctr_serving.client import CtrClient
+from ctr_serving.client import ConnectError, CtrClient
 from ctr_serving.conf import read_engine_confs
 from ctr_serving.workflow_conf import Node, file_of_flags, read_workflow
 from cube_core._native import encode_ctr_request, parse_ctr_response
@@ -332,6 +332,34 @@ def test_ids_that_do_not_fit_their_counts_are_not_sent(
     dense = np.zeros((1, DENSE_DIM), np.float32)
     with CtrClient("127.0.0.1:1") as client, pytest.raises(ValueError, match=re.escape(message)):
         client.predict(np.array(ids), dense, ids_per_slot=np.array(counts))
+
+
+def test_an_engine_that_no_node_names_does_not_hold_up_the_others(blend: Path) -> None:
+    (blend / "conf" / "workflow.prototxt").write_text(
+        nodes('nodes { name: "it" type: "SlotsOp" engines: "wide" }')
+    )
+    # Of the other there is neither a model nor a table.
+    shutil.rmtree(blend / "deep")
+    ids, dense = requests_of(3)
+    feed = {"wide": embedding(ids, 1)[:, :, 0], "dense": dense}
+    with ctr_running(blend, "--workflow_path=conf") as ctr, ctr.client() as client:
+        wait_until(lambda: ctr.get("/ready").status_code == 200, what="the model served")
+        wanted = run_directly(blend / "wide_model", feed)
+        np.testing.assert_allclose(client.predict(ids, dense), wanted, atol=1e-6, rtol=0)
+        assert [each["engine"] for each in ctr.status()["engines"]] == ["wide"]
+        told = "engine deep: is not loaded: no node of the workflow names it"
+        assert told in ctr.role.log()
+
+
+def test_without_a_model_of_one_engine_clients_are_sent_elsewhere(blend: Path) -> None:
+    shutil.rmtree(blend / "deep")
+    with ctr_running(blend, "--workflow_path=conf") as ctr, ctr.client() as client:
+        wait_until(lambda: ctr.status()["engines"][1]["model"], what="one of the models")
+        with pytest.raises(ConnectError, match="engine deep: no model is loaded yet") as raised:
+            client.predict(*requests_of(1))
+        assert raised.value.code == 2003
+        answer = httpx.post(f"http://{ctr.address}/CTRPredictionService/inference", json={})
+        assert (answer.status_code, answer.headers["x-bd-error-code"]) == (503, "2003")
 
 
 def test_one_engine_is_reloaded_and_the_other_stays(blend: Path, models: dict[int, Path]) -> None:
