@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ctr_serving.batches import Batches
+from ctr_serving.batches import JOINED_BATCHES_MAX, SINGLE_BATCHES_MAX, Batches
 from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
 from ctr_serving.general_engine import GeneralEngine
@@ -69,6 +69,14 @@ async def assemble_op(
     Raises:
         ConfError: cube.conf is wrong.
     """
+    if conf.runtime_thread_num > JOINED_BATCHES_MAX and not conf.batch_rows_max:
+        log.warning(
+            "engine %s: runtime_thread_num=%d does nothing without enable_batch_align: 1: each"
+            " request is a batch of its own, up to %d under way at once",
+            conf.name,
+            conf.runtime_thread_num,
+            SINGLE_BATCHES_MAX,
+        )
     slot = ModelSlot(conf.name)
     counters = Counters(slot, dict_names=_remote_dicts([conf]))
     op = CtrOp(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 CACHE_NAME = "cube_cache"
 """Beside a model: a directory with SequenceFiles part-*, or one such file; its keys are hot."""
 
+_SUMMED = ("keys", "capacity_keys", "capacity_bytes", "hits", "misses")
 _KEYS_ON_LOOP_MAX = 16384
 _FILL_KEYS = 4096
 _READ_RECORDS = 65536
@@ -107,16 +109,29 @@ def cache_status(held: object) -> dict[str, Any] | None:
     if not versions:
         return None
     counts = versions[0].counts
-    asked = counts.hits + counts.misses
     return {
         "keys": sum(len(version.cache) for version in versions),
         "capacity_keys": sum(version.cache.capacity for version in versions),
         "capacity_bytes": sum(version.cache.bytes for version in versions),
         "hits": counts.hits,
         "misses": counts.misses,
-        "hit_rate": round(counts.hits / asked, 4) if asked else 0.0,
+        "hit_rate": _share(counts.hits, counts.misses),
         "problem": next((each.problem for each in versions if each.problem), ""),
     }
+
+
+def joined_cache(statuses: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What `cache_status` tells of one engine in several processes, one at least, together."""
+    sums = {name: sum(each[name] for each in statuses) for name in _SUMMED}
+    return {
+        **sums,
+        "hit_rate": _share(sums["hits"], sums["misses"]),
+        "problem": next((each["problem"] for each in statuses if each["problem"]), ""),
+    }
+
+
+def _share(hits: int, misses: int) -> float:
+    return round(hits / (hits + misses), 4) if hits + misses else 0.0
 
 
 class CachedSource:
@@ -126,7 +141,7 @@ class CachedSource:
     served for no other version than the one it was got from.
 
     Args:
-        capacity_bytes: of the cache of one version of one dict.
+        capacity_bytes: of the cache of each version of each dict of the engine that it is for.
     """
 
     def __init__(self, source: Source, capacity_bytes: int) -> None:

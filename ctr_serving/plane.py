@@ -15,10 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from ctr_serving.assembly import Assembly, EngineSlot
-from ctr_serving.cached_source import cache_status
+from ctr_serving.cached_source import cache_status, joined_cache
 
 _SUMMED = ("requests_pending", "rows", "missing_keys", "failed_keys")
 _STARTED_AT_S = round(time.time(), 3)
+_SUMMED_OF_ENGINE = ("switches", "refusals")
 _SUMMED_BY_SLOT = ("missing_keys_by_slot", "failed_keys_by_slot")
 
 
@@ -100,24 +101,36 @@ def _engine_status(each: EngineSlot) -> dict[str, Any]:
 
 
 def joined_status(statuses: Sequence[dict[str, Any]], pid: int) -> dict[str, Any]:
-    """The counts of all workers; models as of the first worker, or of one with a problem, and under
-    `workers` what each says for itself."""
-    troubled = next(
-        (each for each in statuses if each["problem"] or each["source_problem"]), statuses[0]
-    )
-    joined = {**troubled, "pid": pid, "started_at_s": _STARTED_AT_S}
+    """The counts of all workers; the model of each engine as of the first worker, or of one where
+    it has a problem, and under `workers` what each says for itself."""
+    by_engine = zip(*(each["engines"] for each in statuses), strict=True)
+    engines = [_joined_engine(of_workers) for of_workers in by_engine]
+    joined = {**statuses[0], **engines[0], "pid": pid, "started_at_s": _STARTED_AT_S}
+    joined["engines"] = engines
     for name in _SUMMED:
         joined[name] = sum(each[name] for each in statuses)
     for name in _SUMMED_BY_SLOT:
         joined[name] = _added([each[name] for each in statuses])
     joined["stage_seconds"] = {
         stage: _added_up(each["stage_seconds"][stage] for each in statuses)
-        for stage in troubled["stage_seconds"]
+        for stage in joined["stage_seconds"]
     }
     requests: Counter[str] = Counter()
     for each in statuses:
         requests.update(each["requests"])
     return joined | {"requests": dict(requests), "workers": list(statuses)}
+
+
+def _joined_engine(of_workers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    troubled = next(
+        (each for each in of_workers if each["problem"] or each["source_problem"]), of_workers[0]
+    )
+    caches = [each["cache"] for each in of_workers if each["cache"] is not None]
+    return {
+        **troubled,
+        **{name: sum(each[name] for each in of_workers) for name in _SUMMED_OF_ENGINE},
+        "cache": joined_cache(caches) if caches else None,
+    }
 
 
 def joined_metrics(texts: Sequence[str]) -> bytes:

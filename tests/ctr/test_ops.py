@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ctr_serving.assembly import assemble_op
 from ctr_serving.conf import read_engine_confs
 from ctr_serving.network import Network
 from ctr_serving.ops import Op, OpCall, PredictionError, Ragged, SlotsOp, look_up
 from ctr_serving.predictor import import_paddle
+from ctr_serving.sources import OpenSources
 from ctr_serving.trace import Trace
 from cube_core._native import parse_ctr_response
 from cube_core.errors import LimitError, ModelError, ShardError, WireError
@@ -85,6 +87,18 @@ def test_a_setting_without_effect_is_told(
     assert "runtime_thread_num" not in caplog.text
     Bench([replace(conf, runtime_thread_num=4)], {"slots": SlotsOp}, two_dicts)
     assert "engine main: runtime_thread_num=4 does nothing here" in caplog.text
+
+
+@pytest.mark.parametrize(("extra", "is_told"), [("", True), ("enable_batch_align: 1", False)])
+async def test_of_batches_that_nobody_joins_the_number_is_told_to_do_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, extra: str, is_told: bool
+) -> None:
+    (conf,) = confs_of(tmp_path, extra)
+    conf = replace(conf, runtime_thread_num=4, sparse_service="NONE")
+    async with OpenSources() as sources:
+        await assemble_op(conf, sources, rows_per_request_max=100, queue_timeout_s=1)
+    told = "engine main: runtime_thread_num=4 does nothing without enable_batch_align: 1"
+    assert (told in caplog.text) == is_told
 
 
 @pytest.mark.parametrize("counts", [[[2, 1, 1], [1, 1, 1]], [[1, 1, 1], [1, 1, 1]]])

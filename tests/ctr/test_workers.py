@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -83,7 +84,14 @@ def test_status_and_metrics_are_of_all_workers(workers: Ctr, models: dict[int, P
     assert len(status["workers"]) == WORKERS
     assert status["rows"] == sum(each["rows"] for each in status["workers"])
     assert status["requests"]["ok"] == sum(each["requests"]["ok"] for each in status["workers"])
+    for name in ("switches", "refusals"):
+        assert status[name] == sum(each[name] for each in status["workers"])
+    assert status["switches"] >= WORKERS
+    for name in ("keys", "hits", "misses", "capacity_keys"):
+        assert status["cache"][name] == sum(each["cache"][name] for each in status["workers"])
+    assert status["engines"][0]["cache"] == status["cache"]
     samples = samples_of(workers.get("/metrics").text)
+    assert samples["ctr_model_switches_total", ()] == status["switches"]
     assert samples["ctr_rows_total", ()] == status["rows"]
     assert samples["ctr_requests_total", (("outcome", "ok"),)] == status["requests"]["ok"]
     labels = ("dict", "ctr_embedding"), ("engine", "ctr_prediction"), ("version", "1_1")
@@ -174,11 +182,24 @@ def test_samples_of_the_same_name_and_labels_are_added() -> None:
 
 
 def test_the_status_of_all_tells_of_a_worker_with_a_problem() -> None:
-    def status(pid: int, problem: str, by_slot: list[int]) -> dict[str, object]:
+    def engine(problem: str, hits: int | None) -> dict[str, Any]:
+        cache = hits and {
+            "keys": 5,
+            "capacity_keys": 70,
+            "capacity_bytes": 4000,
+            "hits": hits,
+            "misses": 1,
+            "hit_rate": 0.5,
+            "problem": "",
+        }
+        return {"problem": problem, "source_problem": "", "switches": 2, "refusals": 1, "cache": cache}
+
+    def status(pid: int, problem: str, by_slot: list[int]) -> dict[str, Any]:
+        engines = [engine(problem, pid), engine("" if problem else "no model", None)]
         return {
+            **engines[0],
+            "engines": engines,
             "pid": pid,
-            "problem": problem,
-            "source_problem": "",
             "requests": Counter(ok=pid),
             "requests_pending": 1,
             "rows": pid,
@@ -196,3 +217,20 @@ def test_the_status_of_all_tells_of_a_worker_with_a_problem() -> None:
     assert joined["missing_keys_by_slot"] == [2, 3, 5]
     assert joined["stage_seconds"] == {"seek": {"0.5": 7, "+Inf": 0, "sum": 0.5}}
     assert [each["pid"] for each in joined["workers"]] == [3, 4]
+    assert (joined["switches"], joined["refusals"]) == (4, 2)
+    assert joined["cache"] == {
+        "keys": 10,
+        "capacity_keys": 140,
+        "capacity_bytes": 8000,
+        "hits": 7,
+        "misses": 2,
+        "hit_rate": 0.7778,
+        "problem": "",
+    }
+    assert joined["engines"][0] == {name: joined[name] for name in joined["engines"][0]}
+    assert joined["engines"][1] == {
+        "problem": "no model",
+        "switches": 4,
+        "refusals": 2,
+        "cache": None,
+    }
