@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +18,7 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 
 from ctr_serving.assembly import Assembly, assemble_op, assemble_workflow
+from ctr_serving.cached_source import cache_status
 from ctr_serving.client import CtrClient, CubeError
 from ctr_serving.conf import EngineConf, read_engine_confs
 from ctr_serving.frame_path import FramePath
@@ -27,13 +30,17 @@ from cube_api.testing import FakeCluster
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.server import RpcServer
 from tests.ctr.models import (
+    DENSE_DIM,
     DICT_NAME,
+    EMBEDDING_DIM,
     ROW_COUNT,
+    SLOTS,
     direct_probabilities,
     embedding,
     publish,
     requests_of,
 )
+from tests.ctr.networks import make_network, run_directly, write_network_manifest
 from tests.ctr.service import SHARD_NUM, write_conf
 
 SWITCHES = 100
@@ -41,6 +48,7 @@ ANSWERS_PER_SWITCH = 4
 CLIENTS = 3
 ROWS = 6
 KEYS = np.arange(ROW_COUNT, dtype=np.uint64)
+FIRST_ORDER = "first_order"
 
 Assemble = Callable[[EngineConf, OpenSources], Any]
 
@@ -116,12 +124,51 @@ async def serving(assembly: Assembly) -> AsyncIterator[int]:
         await server.drain(5.0)
 
 
-async def switch_tables(cluster: FakeCluster, seed: int, answers: Answers) -> None:
-    """Shard by shard, as in a deployment, with answers between."""
-    rows = embedding(KEYS.view(np.int64), seed)
-    for shard in range(SHARD_NUM):
-        await asyncio.to_thread(cluster.switch, KEYS, rows, f"{seed}_{seed}", shard=shard)
-        await answers.wait(1)
+def rows_of(dict_name: str, seed: int) -> NDArray[np.float32]:
+    """What a dict holds in the pass of `seed`, in the order of KEYS."""
+    if dict_name == DICT_NAME:
+        return embedding(KEYS.view(np.int64), seed)
+    return np.ascontiguousarray(embedding(KEYS.view(np.int64), seed + 10)[:, :1])
+
+
+def make_two_dicts(root: Path) -> dict[int, Path]:
+    """Models by seed with vectors of two dicts, of one pass each."""
+    directories = {seed: root / "two_dicts" / str(seed) for seed in (1, 2)}
+    for seed, directory in directories.items():
+        widths = {"deep": SLOTS * EMBEDDING_DIM, "wide": SLOTS, "dense": DENSE_DIM}
+        # Drawn so that the answers of the two passes are far from each other.
+        make_network(directory, seed + 1, widths)
+        write_network_manifest(
+            directory,
+            f"{seed}_{seed}",
+            slots=SLOTS,
+            dense_dim=DENSE_DIM,
+            dense_input="dense",
+            dicts={DICT_NAME: {"dim": EMBEDDING_DIM}, FIRST_ORDER: {"dim": 1}},
+            lookups=[
+                {"slot": slot, "dict": dict_name, "input": name}
+                for dict_name, name in ((DICT_NAME, "deep"), (FIRST_ORDER, "wide"))
+                for slot in range(SLOTS)
+            ],
+        )
+    return directories
+
+
+def wanted_of(directory: Path, seed: int, dict_names: Sequence[str]) -> NDArray[np.float32]:
+    ids, dense = requests_of(ROWS)
+    if len(dict_names) == 1:
+        return direct_probabilities(directory, embedding(ids, seed), dense)
+    deep, wide = (rows_of(each, seed)[ids].reshape(ROWS, -1) for each in dict_names)
+    return run_directly(directory, {"deep": deep, "wide": wide, "dense": dense})
+
+
+async def switch_tables(clusters: Sequence[FakeCluster], seed: int, answers: Answers) -> None:
+    """Dict by dict and shard by shard, as in a deployment, with answers between."""
+    for cluster in clusters:
+        rows = rows_of(cluster.dict_name, seed)
+        for shard in range(SHARD_NUM):
+            await asyncio.to_thread(cluster.switch, KEYS, rows, f"{seed}_{seed}", shard=shard)
+            await answers.wait(1)
 
 
 @asynccontextmanager
@@ -138,10 +185,13 @@ async def load_on(port: int, answers: Answers) -> AsyncIterator[Sequence[Load]]:
             await asyncio.to_thread(load.join)
 
 
-def conf_of(root: Path, cluster: FakeCluster) -> EngineConf:
-    endpoints = cluster.conf()[DICT_NAME].replicas()
-    ports = [shard[0].port for shard in endpoints]
-    write_conf(root, ports, timeout_ms=20_000, extra="enable_batch_align: 1")
+def conf_of(root: Path, clusters: Sequence[FakeCluster], extra: str) -> EngineConf:
+    write_conf(root, [], extra=f"enable_batch_align: 1 {extra}")
+    dicts = [
+        each.conf(timeout=20_000, retry=3)[each.dict_name].model_dump(mode="json")
+        for each in clusters
+    ]
+    (root / "cube.conf").write_text(json.dumps(dicts))
     confs = read_engine_confs(root / "model_toolkit.prototxt", root / "cube.conf")
     return replace(
         confs[0],
@@ -150,30 +200,47 @@ def conf_of(root: Path, cluster: FakeCluster) -> EngineConf:
     )
 
 
-@pytest.mark.parametrize("assemble", [fixed_op, general_op])
+@pytest.mark.parametrize(
+    ("assemble", "dict_names", "cache_mb"),
+    [
+        pytest.param(fixed_op, [DICT_NAME], 0, id="fixed_op"),
+        pytest.param(general_op, [DICT_NAME], 0, id="general_op"),
+        pytest.param(fixed_op, [DICT_NAME], 1, id="cache"),
+        pytest.param(general_op, [DICT_NAME, FIRST_ORDER], 0, id="two_dicts"),
+        pytest.param(general_op, [DICT_NAME, FIRST_ORDER], 1, id="two_dicts_and_caches"),
+    ],
+)
 async def test_one_pass_a_prediction_under_a_hundred_switches(
-    models: dict[int, Path], tmp_path: Path, assemble: Assemble
+    models: dict[int, Path],
+    tmp_path: Path,
+    assemble: Assemble,
+    dict_names: Sequence[str],
+    cache_mb: int,
 ) -> None:
-    ids, dense = requests_of(ROWS)
-    wanted = {
-        seed: direct_probabilities(models[seed], embedding(ids, seed), dense) for seed in (1, 2)
-    }
+    if len(dict_names) > 1:
+        models = make_two_dicts(tmp_path)
+    wanted = {seed: wanted_of(models[seed], seed, dict_names) for seed in (1, 2)}
     assert np.abs(wanted[1] - wanted[2]).min() > 1e-4
-    rows = embedding(KEYS.view(np.int64), 1)
-    with FakeCluster(KEYS, rows, dict_name=DICT_NAME, shard_num=SHARD_NUM) as cluster:
+    with contextlib.ExitStack() as stack:
+        clusters = [
+            stack.enter_context(
+                FakeCluster(KEYS, rows_of(each, 1), dict_name=each, shard_num=SHARD_NUM)
+            )
+            for each in dict_names
+        ]
         async with OpenSources() as sources:
-            conf = conf_of(tmp_path, cluster)
+            conf = conf_of(tmp_path, clusters, f"cube_cache_mb: {cache_mb}")
             assembly = await assemble(conf, sources)
             engine = assembly.engines[0]
             # Files are read once for all switches; what else a switch is, is done each time.
             loaded = {seed: engine.load(models[seed]) for seed in (1, 2)}
-            reloader = Reloader(
-                conf,
-                engine.slot,
-                engine.probe,
-                load=lambda directory: loaded[int(directory.name)],
-                interval_s=0.0,
-            )
+
+            def load(directory: Path) -> Any:
+                model = loaded[int(directory.name)]
+                model.embedding = None
+                return model
+
+            reloader = Reloader(conf, engine.slot, engine.probe, load=load, interval_s=0.0)
             publish(tmp_path / "model", models[1])
             await reloader.poll()
             answers = Answers()
@@ -181,7 +248,7 @@ async def test_one_pass_a_prediction_under_a_hundred_switches(
                 await answers.wait(ANSWERS_PER_SWITCH)
                 for number in range(SWITCHES):
                     seed = 2 - number % 2
-                    await switch_tables(cluster, seed, answers)
+                    await switch_tables(clusters, seed, answers)
                     publish(tmp_path / "model", models[seed])
                     await reloader.poll()
                     assert engine.slot.problem == ""
@@ -194,3 +261,8 @@ async def test_one_pass_a_prediction_under_a_hundred_switches(
     assert [load.failures for load in loads] == [[]] * CLIENTS
     assert min(by_pass) >= SWITCHES
     assert sum(by_pass) == len(found)
+    cache = cache_status(engine.slot.engine.embedding)
+    assert (cache is not None) == bool(cache_mb)
+    if cache is not None:
+        # Every row is in it from the first switch on, and still none of another pass is served.
+        assert cache["hits"] > cache["misses"] > 0
