@@ -89,16 +89,17 @@ def import_paddle() -> Any:
     set them again.
 
     Raises:
-        ModelError: Paddle is not installed.
+        ModelError: Paddle is not installed, or its installation is broken in any way.
     """
     # A hint for people who compile Paddle extensions; it means nothing to a server's log.
     warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
     try:
         import paddle
         from paddle import inference
-    except ImportError as error:
+    except Exception as error:
         raise ModelError(
-            f"paddle cannot be imported ({error}); install the package with its extra [paddle]"
+            f"paddle cannot be imported ({type(error).__name__}: {error}); install the package with"
+            " its extra [paddle]"
         ) from error
     paddle.disable_signal_handler()
     paddle.set_flags(FLAGS)

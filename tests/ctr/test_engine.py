@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,3 +152,27 @@ def test_a_number_of_rows_that_comes_again_and_again_is_run_as_it_is(
         engine.rows_to_run(37)
     assert engine.rows_to_run(37) == 37
     assert engine.rows_to_run(36) == 40
+
+
+@pytest.mark.parametrize("error", ["ImportError('libgomp.so.1')", "OSError('libgomp.so.1')"])
+def test_a_broken_paddle_is_told_as_what_keeps_models_from_being_loaded(
+    tmp_path: Path, error: str
+) -> None:
+    (tmp_path / "paddle.py").write_text(f"raise {error}\n")
+    code = """
+from ctr_serving.predictor import import_paddle
+from cube_core.errors import ModelError
+try:
+    import_paddle()
+except ModelError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kind = error.partition("(")[0]
+    assert f"paddle cannot be imported ({kind}: libgomp.so.1); install" in done.stdout
