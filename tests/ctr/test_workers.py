@@ -192,7 +192,13 @@ def test_the_status_of_all_tells_of_a_worker_with_a_problem() -> None:
             "hit_rate": 0.5,
             "problem": "",
         }
-        return {"problem": problem, "source_problem": "", "switches": 2, "refusals": 1, "cache": cache}
+        return {
+            "problem": problem,
+            "source_problem": "",
+            "switches": 2,
+            "refusals": 1,
+            "cache": cache,
+        }
 
     def status(pid: int, problem: str, by_slot: list[int]) -> dict[str, Any]:
         engines = [engine(problem, pid), engine("" if problem else "no model", None)]
@@ -230,6 +236,7 @@ def test_the_status_of_all_tells_of_a_worker_with_a_problem() -> None:
     assert joined["engines"][0] == {name: joined[name] for name in joined["engines"][0]}
     assert joined["engines"][1] == {
         "problem": "no model",
+        "source_problem": "",
         "switches": 4,
         "refusals": 2,
         "cache": None,
