@@ -126,8 +126,9 @@ class Access:
 
 
 def audit(asker: Asker, what: str, result: str) -> None:
-    """One line of who did what; never a token."""
-    fields = {"who": asker.peer, "token": bool(asker.token), "what": what, "result": result}
+    """One line of who did what; never a token, and never a line that the asker made up."""
+    shown = {"who": asker.peer, "what": what, "result": result}
+    fields = {"token": bool(asker.token), **{name: _one_line(shown[name]) for name in shown}}
     audit_log.info(
         "who=%(who)s token=%(token)s what=%(what)s result=%(result)s",
         fields,
@@ -143,6 +144,10 @@ def token_of(authorization: str) -> str:
 def authorization(token: str) -> dict[str, str]:
     """The header that carries a token; none for ""."""
     return {"authorization": f"{_SCHEME}{token}"} if token else {}
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _is_same(offered: bytes, token: str) -> bool:

@@ -182,6 +182,8 @@ def test_commands_need_the_token(site: Site, tmp_path: Path) -> None:
         assert "a-secret-of-the-site" not in daemon.log()
         assert "token=False what=pause result=refused" in daemon.log()
         assert "token=True what=pause result=done" in daemon.log()
+        _command(site, "rollback", "9", f"--token_file={token_file}", code=2)
+        assert "token=True what=rollback 9 result=failed: " in daemon.log()
 
 
 def test_what_the_original_answers(site: Site) -> None:
