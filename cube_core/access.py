@@ -6,6 +6,7 @@ import hmac
 import ipaddress
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -17,6 +18,7 @@ READ_TOKEN_VARIABLE = "CUBE_READ_TOKEN"  # noqa: S105  the name of a variable, n
 OPERATE_TOKEN_VARIABLE = "CUBE_OPERATE_TOKEN"  # noqa: S105
 TOKEN_BYTES_MIN = 8
 _SCHEME = "Bearer "
+_PROXY_HEADERS = frozenset({"forwarded", "via", "x-real-ip"})
 
 log = logging.getLogger(__name__)
 audit_log = logging.getLogger("cube.audit")
@@ -35,8 +37,8 @@ class Asker:
     """Who asks.
 
     Attributes:
-        peer: address, "host:port"; one that asks for a page of another site begins with that, and
-            so is not local: any page may have a browser send a request.
+        peer: address, "host:port"; words before it say that it is not who really asks, such as a
+            proxy or a browser with a page of another site, and so it is not local.
         token: what came with the request; "" for none.
     """
 
@@ -115,14 +117,18 @@ class Access:
             f"{what}: wrong or missing token: send it as '{_SCHEME}<token>' in Authorization"
         )
 
-    def warn_when_open_to(self, host: str) -> None:
-        """Tells in the log what other machines cannot do, where `host` is listened on."""
-        if not self.operate_token and not Asker(f"{host}:0").is_local:
-            log.warning(
-                "no operate token is set (--operate_token_file, %s): control commands are taken "
-                "from this machine only",
-                OPERATE_TOKEN_VARIABLE,
-            )
+    def tell_who_commands(self, host: str) -> None:
+        """Tells in the log, where no operate token is set, that only this machine commands: as a
+        warning where `host` is listened on for others too."""
+        if self.operate_token:
+            return
+        is_private = host == "localhost" or Asker(f"{host}:0").is_local
+        log.log(
+            logging.INFO if is_private else logging.WARNING,
+            "no operate token is set (--operate_token_file, %s): control commands are taken "
+            "from this machine only, and not from a proxy on it",
+            OPERATE_TOKEN_VARIABLE,
+        )
 
 
 def audit(asker: Asker, what: str, result: str) -> None:
@@ -139,6 +145,12 @@ def audit(asker: Asker, what: str, result: str) -> None:
 def token_of(authorization: str) -> str:
     """The token of an `Authorization` header; "" when it is of another scheme."""
     return authorization.removeprefix(_SCHEME).strip() if authorization.startswith(_SCHEME) else ""
+
+
+def is_forwarded(names: Iterable[str]) -> bool:
+    """Whether a request with headers, or metadata, of these names (lower case) came by a proxy,
+    whose address says nothing about who asks."""
+    return any(each in _PROXY_HEADERS or each.startswith("x-forwarded-") for each in names)
 
 
 def authorization(token: str) -> dict[str, str]:

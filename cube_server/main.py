@@ -206,7 +206,7 @@ def serve(
         if dict_names.count(name) > 1:
             raise ConfError("command line", "--dict_name", f"{name!r} is given twice")
     access = Access.read(read_token_file, operate_token_file)
-    access.warn_when_open_to(host)
+    access.tell_who_commands(host)
     if grpc_port is None:
         grpc_port = port + 1000 if 0 < port <= _PORT_MAX - 1000 else 0
     run(

@@ -94,7 +94,7 @@ def transfer(
         conf = conf.model_copy(update={"keep_versions": keep_versions})
     log.configure("cube-transfer", log_format=log_format)
     access = Access.read(read_token_file, operate_token_file)
-    access.warn_when_open_to(host)
+    access.tell_who_commands(host)
     run(
         conf,
         host=host,

@@ -84,6 +84,8 @@ async def _serve(
                 log_config=None,
                 log_level=logging.WARNING,
                 access_log=False,
+                # Else a header could say who asks, and the environment whose.
+                proxy_headers=False,
                 lifespan="off",
                 timeout_graceful_shutdown=_STOP_TIMEOUT_S,
             ),

@@ -18,7 +18,7 @@ from grpc_health.v1 import health, health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
-from cube_core.access import token_of
+from cube_core.access import is_forwarded, token_of
 from cube_core.errors import ConfError, RpcTimeoutError
 from cube_core.log import set_request_id
 from cube_core.request_log import request_log
@@ -153,7 +153,9 @@ def _remaining_s(call: grpc.ServicerContext) -> float | None:
 
 
 def _peer_of(call: grpc.ServicerContext) -> str:
-    return str(call.peer().partition(":")[2])
+    """host:port of the caller; of a proxy, with words that make it no address of this machine."""
+    peer = str(call.peer().partition(":")[2])
+    return f"proxy at {peer}" if is_forwarded(dict(call.invocation_metadata() or ())) else peer
 
 
 def _metadata_of(call: grpc.ServicerContext, name: str) -> str:

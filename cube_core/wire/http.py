@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
-from cube_core.access import Access, Asker, Right, token_of
+from cube_core.access import Access, Asker, Right, is_forwarded, token_of
 from cube_core.errors import AccessError, LimitError, WireError
 from cube_core.request_log import request_log
 from cube_core.wire.faults import fault_of, fault_text
@@ -26,7 +26,7 @@ all. In the manner of brpc's own headers."""
 _TIMEOUT_DIGITS_MAX = 10
 _RAW_TYPES = ("application/proto", "application/x-protobuf")
 _INLINE_JSON_BYTES_MAX = 2048
-_ORIGIN_CHARS_SHOWN = 100
+_NAME_CHARS_SHOWN = 100
 _DEFAULT_LIMITS = WireLimits()
 
 
@@ -96,15 +96,22 @@ def server_address(request: Request) -> str:
 
 
 def peer_address(request: Request) -> str:
-    """host:port of the caller; of a browser that asks for a page of another site, that first."""
+    """host:port of the caller. Where that is not who really asks, words come first, so that it is
+    no address of this machine: for a page of another site that a browser shows, for a proxy, and
+    for a name in place of this machine's address, which may be anybody's."""
     peer = f"{request.client.host}:{request.client.port}" if request.client else "unknown"
-    page, host = request.headers.get("origin"), request.headers.get("host", "")
-    if page is None or _is_own_page(page, host):
-        return peer
-    return f"page of {page[:_ORIGIN_CHARS_SHOWN]} at {peer}"
+    page, hosts = request.headers.get("origin"), request.headers.getlist("host")
+    if page is not None and not _is_own_page(page, *hosts[:1]):
+        return f"page of {page[:_NAME_CHARS_SHOWN]} at {peer}"
+    if is_forwarded(request.headers):
+        return f"proxy at {peer}"
+    here = server_address(request).rpartition(":")[0]
+    if Asker(peer).is_local and not all(_is_here(host, here) for host in hosts or [""]):
+        return f"caller of {', '.join(hosts)[:_NAME_CHARS_SHOWN] or 'no host'} at {peer}"
+    return peer
 
 
-def _is_own_page(page: str, host: str) -> bool:
+def _is_own_page(page: str, host: str = "") -> bool:
     """Whether the page that a browser names as `Origin` came from the host that it asks. A name can
     be made to lead here by whoever owns it, so only addresses and localhost count."""
     if page.partition("://")[2] != host:
@@ -131,6 +138,15 @@ def deadline_of(request: Request) -> float | None:
             f"header {TIMEOUT_HEADER}: {told[:_TIMEOUT_DIGITS_MAX]!r} is not a number of ms"
         )
     return time.monotonic() + int(told) / 1000 if int(told) else None
+
+
+def _is_here(host: str, listening: str) -> bool:
+    """Whether a `Host` is this machine by its own address, and no name."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name in ("localhost", listening) or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def request_token(request: Request) -> str:

@@ -137,6 +137,8 @@ def http_factory(
         lifespan="off",
         log_config=None,
         access_log=False,
+        # Else a header could say who asks, and the environment whose.
+        proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
     )
     config.load()
