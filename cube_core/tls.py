@@ -5,14 +5,20 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from cube_core.errors import ConfError
 
 log = logging.getLogger(__name__)
 
+OUTLIVED_S = 600.0
+
 _FileState = tuple[tuple[int, int, int], ...]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,36 @@ def _no_password() -> str:
     raise _EncryptedKeyError("the private key is encrypted; give one without a password")
 
 
+class _NewestContext:
+    """A context of files, made anew when they were replaced. While they cannot be used, the one
+    before them stays, and the log says so once. Thread-safe."""
+
+    def __init__(self, files: TlsFiles, make: Callable[[], ssl.SSLContext]) -> None:
+        self._files = files
+        self._make = make
+        self._lock = threading.Lock()
+        self._state = _state_of(files)
+        self._told = ""
+        self._context = make()
+
+    def get(self) -> ssl.SSLContext:
+        with self._lock:
+            try:
+                state = _state_of(self._files)
+                if state == self._state:
+                    return self._context
+                self._state = state
+                self._context = self._make()
+            except ConfError as error:
+                if str(error) != self._told:
+                    self._told = str(error)
+                    log.error("the certificates before it stay in use: %s", error)
+            else:
+                self._told = ""
+                log.info("%s is read anew", self._files.cert_file or self._files.ca_file)
+            return self._context
+
+
 class ServerTls:
     """TLS of a server's ports. Files that were replaced are read at the next handshake; while they
     cannot be used, the certificates before them stay and the log says so.
@@ -77,10 +113,7 @@ class ServerTls:
         if not files.cert_file:
             raise ConfError("command line", "--tls_cert_file", "a server needs a certificate")
         self.files = files
-        self._lock = threading.Lock()
-        self._state = _state_of(files)
-        self._refused: _FileState = ()
-        self._newest = self._make()
+        self._newest = _NewestContext(files, self._make)
         # Listeners keep this one for good; every handshake is moved to the newest.
         self.context = self._make()
         self.context.sni_callback = self._choose
@@ -91,19 +124,7 @@ class ServerTls:
 
     def newest(self) -> ssl.SSLContext:
         """A context of the files as they are now. Thread-safe."""
-        with self._lock:
-            try:
-                state = _state_of(self.files)
-                if state in (self._state, self._refused):
-                    return self._newest
-                self._refused = state
-                self._newest = self._make()
-            except ConfError as error:
-                log.error("the certificates before it stay in use: %s", error)
-            else:
-                self._state = state
-                log.info("%s is read anew", self.files.cert_file)
-            return self._newest
+        return self._newest.get()
 
     def _choose(
         self, handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext
@@ -134,22 +155,12 @@ class ClientTls:
     def __init__(self, files: TlsFiles, server_name: str = "") -> None:
         self.files = files
         self.server_name = server_name
-        self._lock = threading.Lock()
-        self._state = _state_of(files)
-        self._context = self._make()
+        self._newest = _NewestContext(files, self._make)
 
     def context(self) -> ssl.SSLContext:
         """A context of the files as they are now; of those before while they cannot be used.
         Thread-safe."""
-        with self._lock:
-            try:
-                state = _state_of(self.files)
-                if state != self._state:
-                    self._context = self._make()
-                    self._state = state
-            except ConfError as error:
-                log.error("the certificates before it stay in use: %s", error)
-            return self._context
+        return self._newest.get()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ClientTls):
@@ -170,6 +181,61 @@ class ClientTls:
             context.load_default_certs()
         self.files.load(context)
         return context
+
+
+class Renewed(Generic[Made]):
+    """What keeps the TLS that it was made with, such as an HTTP client or a channel of gRPC; made
+    anew when the files were replaced. Requests under way end on the one they began with.
+    Thread-safe.
+
+    Args:
+        make: called at once, and whenever they were.
+        tls: None: it is made once.
+    """
+
+    def __init__(self, make: Callable[[], Made], tls: ClientTls | None) -> None:
+        self._make = make
+        self._tls = tls
+        self._lock = threading.Lock()
+        self._context = tls.context() if tls else None
+        self._made = make()
+        self._replaced: list[tuple[float, Made]] = []
+
+    def get(self) -> Made:
+        """The newest."""
+        if self._tls is None:
+            return self._made
+        context = self._tls.context()
+        if context is not self._context:
+            with self._lock:
+                if context is not self._context:
+                    self._renew(context)
+        return self._made
+
+    def _renew(self, context: ssl.SSLContext) -> None:
+        try:
+            made = self._make()
+        except OSError:
+            # Its files are being replaced again; the next call looks anew.
+            return
+        self._replaced.append((time.monotonic(), self._made))
+        self._made, self._context = made, context
+
+    def outlived(self) -> list[Made]:
+        """Those that were replaced so long ago that nothing is under way on them; each once, for
+        the caller to close."""
+        if not self._replaced:
+            return []
+        with self._lock:
+            before_s = time.monotonic() - OUTLIVED_S
+            old = [made for since_s, made in self._replaced if since_s < before_s]
+            self._replaced = [each for each in self._replaced if each[0] >= before_s]
+            return old
+
+    def all(self) -> list[Made]:
+        """The newest, and those before it that were not handed out by `outlived`."""
+        with self._lock:
+            return [self._made, *(made for _, made in self._replaced)]
 
 
 def _state_of(files: TlsFiles) -> _FileState:

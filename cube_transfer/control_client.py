@@ -11,7 +11,7 @@ from cube_core.access import authorization
 from cube_core.conf.transfer_conf import Replica
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError, RpcError, RpcTimeoutError
-from cube_core.tls import ClientTls
+from cube_core.tls import ClientTls, Renewed
 
 CONNECT_TIMEOUT_S = 3.0
 _TEXT_MAX = 500
@@ -28,40 +28,30 @@ class ServersHttp:
     def __init__(self, token: str = "", tls: ClientTls | None = None) -> None:
         self._headers = authorization(token)
         self._tls = tls
-        self._context = tls.context() if tls else None
-        self._client = self._open()
-        self._retired: list[httpx.AsyncClient] = []
+        self._clients = Renewed(self._open, tls)
 
     async def post(
         self, endpoint: Endpoint, path: str, body: dict[str, Any], timeout: httpx.Timeout
     ) -> httpx.Response:
         """Raises httpx.RequestError: there is no answer."""
-        return await self._current().post(self._url(endpoint, path), json=body, timeout=timeout)
+        return await self._clients.get().post(self._url(endpoint, path), json=body, timeout=timeout)
 
     async def get(self, endpoint: Endpoint, path: str, timeout: httpx.Timeout) -> httpx.Response:
         """Raises httpx.RequestError: there is no answer."""
-        return await self._current().get(self._url(endpoint, path), timeout=timeout)
+        return await self._clients.get().get(self._url(endpoint, path), timeout=timeout)
 
     def _url(self, endpoint: Endpoint, path: str) -> str:
         return f"{'https' if self._tls else 'http'}://{endpoint}{path}"
-
-    def _current(self) -> httpx.AsyncClient:
-        if self._tls is not None and self._tls.context() is not self._context:
-            # Its files were replaced. Requests under way end on the client they began with.
-            self._retired.append(self._client)
-            self._context = self._tls.context()
-            self._client = self._open()
-        return self._client
 
     async def __aenter__(self) -> ServersHttp:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for client in (*self._retired, self._client):
+        for client in self._clients.all():
             await client.aclose()
 
     def _open(self) -> httpx.AsyncClient:
-        verify = self._context if self._context is not None else False
+        verify = self._tls.context() if self._tls else False
         return httpx.AsyncClient(trust_env=False, headers=self._headers, verify=verify)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
 from typing import Protocol as Interface
 
 from ctr_serving.client._transports import (
     GRPC_OPTIONS,
     METHOD,
+    PATH,
     SERVICE,
     HttpWire,
     grpc_failure,
@@ -14,7 +16,7 @@ from ctr_serving.client._transports import (
     named,
 )
 from cube_core.endpoint import Endpoint
-from cube_core.tls import ClientTls
+from cube_core.tls import ClientTls, Renewed
 from cube_core.wire.prpc_channel import AsyncChannel
 
 
@@ -55,12 +57,15 @@ class AsyncHttpTransport:
         import httpx
 
         self._wire = HttpWire(endpoint, connect_timeout_s, tls)
-        self._client = httpx.AsyncClient(**self._wire.client_options)
+        self._clients = Renewed(lambda: httpx.AsyncClient(**self._wire.client_options()), tls)
 
     async def call(self, payload: bytes, timeout_s: float, log_id: int = 0) -> bytes:
         timeout = self._wire.timeout(timeout_s)
+        client = self._clients.get()
+        for each in self._clients.outlived():
+            await each.aclose()
         try:
-            answer = await self._client.post(
+            answer = await client.post(
                 self._wire.url,
                 content=payload,
                 timeout=timeout,
@@ -71,7 +76,8 @@ class AsyncHttpTransport:
         return self._wire.content(answer)
 
     async def close(self) -> None:
-        await self._client.aclose()
+        for each in self._clients.all():
+            await each.aclose()
 
 
 class AsyncGrpcTransport:
@@ -84,17 +90,21 @@ class AsyncGrpcTransport:
 
         self._error_class = grpc.aio.AioRpcError
         self._endpoint = endpoint
-        if tls is None:
-            self._channel = grpc.aio.insecure_channel(str(endpoint), options=GRPC_OPTIONS)
-        else:
-            self._channel = grpc.aio.secure_channel(str(endpoint), *grpc_security(tls))
-        self._inference = self._channel.unary_unary(
-            f"/{SERVICE}/{METHOD}", request_serializer=None, response_deserializer=None
-        )
+        self._tls = tls
+        self._aio = grpc.aio
+        self._channels = Renewed(self._open, tls)
+
+    def _open(self) -> Any:
+        if self._tls is None:
+            return self._aio.insecure_channel(str(self._endpoint), options=GRPC_OPTIONS)
+        return self._aio.secure_channel(str(self._endpoint), *grpc_security(self._tls))
 
     async def call(self, payload: bytes, timeout_s: float, log_id: int = 0) -> bytes:
+        channel = self._channels.get()
+        for each in self._channels.outlived():
+            await each.close(grace=None)
         try:
-            answer: bytes = await self._inference(
+            answer: bytes = await channel.unary_unary(PATH, None, None)(
                 payload, timeout=timeout_s, metadata=tuple(named(log_id).items())
             )
         except self._error_class as error:
@@ -102,4 +112,5 @@ class AsyncGrpcTransport:
         return answer
 
     async def close(self) -> None:
-        await self._channel.close(grace=None)
+        for each in self._channels.all():
+            await each.close(grace=None)

@@ -9,7 +9,7 @@ from typing import Protocol as Interface
 
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError, RpcError, RpcTimeoutError
-from cube_core.tls import ClientTls
+from cube_core.tls import ClientTls, Renewed
 from cube_core.wire.prpc_blocking import BlockingConnection
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SERVICE = "baidu.paddle_serving.predictor.ctr_prediction.CTRPredictionService"
 METHOD = "inference"
+PATH = f"/{SERVICE}/{METHOD}"
 
 _IDLE_MAX = 100
 _INTERNAL_CODE = 2001
@@ -103,12 +104,15 @@ class HttpTransport:
         import httpx
 
         self._wire = HttpWire(endpoint, connect_timeout_s, tls)
-        self._client = httpx.Client(**self._wire.client_options)
+        self._clients = Renewed(lambda: httpx.Client(**self._wire.client_options()), tls)
 
     def call(self, payload: bytes, timeout_s: float, log_id: int = 0) -> bytes:
         timeout = self._wire.timeout(timeout_s)
+        client = self._clients.get()
+        for each in self._clients.outlived():
+            each.close()
         try:
-            answer = self._client.post(
+            answer = client.post(
                 self._wire.url,
                 content=payload,
                 timeout=timeout,
@@ -119,7 +123,8 @@ class HttpTransport:
         return self._wire.content(answer)
 
     def close(self) -> None:
-        self._client.close()
+        for each in self._clients.all():
+            each.close()
 
 
 class HttpWire:
@@ -134,11 +139,14 @@ class HttpWire:
         self._endpoint = endpoint
         self._connect_timeout_s = connect_timeout_s
         self.url = f"{'https' if tls else 'http'}://{endpoint}/{SERVICE}/{METHOD}"
-        self.client_options: dict[str, Any] = {
+        self._tls = tls
+
+    def client_options(self) -> dict[str, Any]:
+        return {
             "headers": {"content-type": "application/proto"},
             "trust_env": False,
             "follow_redirects": False,
-            "verify": tls.context() if tls else False,
+            "verify": self._tls.context() if self._tls else False,
         }
 
     def timeout(self, timeout_s: float) -> httpx.Timeout:
@@ -183,17 +191,20 @@ class GrpcTransport:
 
         self._grpc = grpc
         self._endpoint = endpoint
-        if tls is None:
-            self._channel = grpc.insecure_channel(str(endpoint), options=GRPC_OPTIONS)
-        else:
-            self._channel = grpc.secure_channel(str(endpoint), *grpc_security(tls))
-        self._inference = self._channel.unary_unary(
-            f"/{SERVICE}/{METHOD}", request_serializer=None, response_deserializer=None
-        )
+        self._tls = tls
+        self._channels = Renewed(self._open, tls)
+
+    def _open(self) -> Any:
+        if self._tls is None:
+            return self._grpc.insecure_channel(str(self._endpoint), options=GRPC_OPTIONS)
+        return self._grpc.secure_channel(str(self._endpoint), *grpc_security(self._tls))
 
     def call(self, payload: bytes, timeout_s: float, log_id: int = 0) -> bytes:
+        channel = self._channels.get()
+        for each in self._channels.outlived():
+            each.close()
         try:
-            answer: bytes = self._inference(
+            answer: bytes = channel.unary_unary(PATH, None, None)(
                 payload, timeout=timeout_s, metadata=tuple(named(log_id).items())
             )
         except self._grpc.RpcError as error:
@@ -201,7 +212,8 @@ class GrpcTransport:
         return answer
 
     def close(self) -> None:
-        self._channel.close()
+        for each in self._channels.all():
+            each.close()
 
 
 def grpc_security(tls: ClientTls) -> tuple[Any, tuple[tuple[str, Any], ...]]:

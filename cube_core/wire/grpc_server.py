@@ -184,9 +184,15 @@ class _Certificates:
         context = self._tls.newest()
         if context is self._context:
             return None
-        self._context = context
-        self.configuration = self._read()
-        return self.configuration
+        try:
+            configuration = self._read()
+        except OSError:
+            return None
+        if self._tls.newest() is not context:
+            # Replaced again meanwhile, so that it may be half of the one and half of the other.
+            return None
+        self._context, self.configuration = context, configuration
+        return configuration
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         files = self._tls.files

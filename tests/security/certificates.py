@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -39,6 +41,32 @@ class Authority:
         Path(cert_file).write_bytes(b"".join(each.bytes() for each in certificate.cert_chain_pems))
         certificate.private_key_pem.write_to_path(key_file)
         return TlsFiles(cert_file, key_file, trusts)
+
+
+@dataclass(frozen=True)
+class Side:
+    """Files of one side, which are replaced in place."""
+
+    files: TlsFiles
+
+    @classmethod
+    def of(cls, directory: Path, authority: Authority) -> Side:
+        directory.mkdir()
+        names = (str(directory / name) for name in ("cert.pem", "key.pem", "ca.pem"))
+        side = cls(TlsFiles(*names))
+        side.show(authority)
+        side.trust(authority)
+        return side
+
+    def show(self, authority: Authority) -> None:
+        """Replaces certificate and key."""
+        issued = authority.issue()
+        shutil.copy(issued.key_file, self.files.key_file)
+        shutil.copy(issued.cert_file, self.files.cert_file)
+
+    def trust(self, authority: Authority) -> None:
+        """Replaces who signs the certificates of the other side."""
+        shutil.copy(authority.ca_file, self.files.ca_file)
 
 
 def flags(files: TlsFiles) -> list[str]:
