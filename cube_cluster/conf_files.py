@@ -111,8 +111,9 @@ class ConfFiles:
     def _security(self, role: str) -> dict[str, FlagValue]:
         return taken_flags(role, _given(**self.cluster.security.model_dump()))
 
-    def _tls(self) -> dict[str, Any]:
-        """The block of cube.conf, whose paths are seen from its directory."""
+    def _tls(self) -> dict[str, str]:
+        """The block of cube.conf and predictors.prototxt, whose paths are seen from their
+        directory; empty without TLS."""
         security = self.cluster.security
         if security.tls_cert_file is None:
             return {}
@@ -122,14 +123,19 @@ class ConfFiles:
             key_file=security.tls_key_file,
         )
         seen = {name: self._from_directory(path) for name, path in paths.items()}
-        return {"tls": {**seen, **_given(server_name=security.tls_server_name)}}
+        return {**seen, **_given(server_name=security.tls_server_name)}
 
     def _from_directory(self, path: str) -> str:
         return path if Path(path).is_absolute() else os.path.relpath(path, self.directory)
 
     def _cube_conf(self, servers: list[ShardServer]) -> str:
+        tls = self._tls()
         entries = [
-            {"written_by": self._mark, **_cube_conf_entry(conf, servers), **self._tls()}
+            {
+                "written_by": self._mark,
+                **_cube_conf_entry(conf, servers),
+                **({"tls": tls} if tls else {}),
+            }
             for conf in self.cluster.dicts
         ]
         return json.dumps(entries, indent=4) + "\n"
@@ -176,6 +182,8 @@ class ConfFiles:
         default.tag = "default"
         for name, value in ctr.clients.model_dump().items():
             setattr(default.connection_conf, name, value)
+        for name, path in self._tls().items():
+            setattr(default.connection_conf.tls, name, path)
         default.naming_conf.load_balance_strategy = "la"
         default.rpc_parameter.protocol = "baidu_std"
         predictor = message.predictors.add(

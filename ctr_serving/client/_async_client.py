@@ -38,6 +38,7 @@ from ctr_serving.client._routes import (
     read_routes,
     routes_of_address,
 )
+from ctr_serving.client._transports import TransportKey
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError
 from cube_core.tls import ClientTls
@@ -77,9 +78,9 @@ class AsyncCtrClient:
         tls: ClientTls | None = None,
     ) -> None:
         options = Options(
-            connect_timeout_ms, timeout_ms, retry_count, hedge_timeout_ms, hedge_count
+            connect_timeout_ms, timeout_ms, retry_count, hedge_timeout_ms, hedge_count, tls
         )
-        self._set_up(routes_of_address(address, options, tls), protocol)
+        self._set_up(routes_of_address(address, options), protocol)
 
     @classmethod
     def from_conf(
@@ -101,7 +102,7 @@ class AsyncCtrClient:
     def _set_up(self, routes: Routes, protocol: str) -> None:
         self._protocol = checked_protocol(protocol)
         self._routes = routes
-        self._transports: dict[tuple[Endpoint, int], AsyncTransport] = {}
+        self._transports: dict[TransportKey, AsyncTransport] = {}
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -203,17 +204,17 @@ class AsyncCtrClient:
         self, variant: Variant, payload: bytes, log_id: int, attempts: Attempts, endpoint: Endpoint
     ) -> tuple[Endpoint, bytes | memoryview]:
         remaining_s = attempts.remaining_s(endpoint, time.monotonic())
-        transport = self._transport(endpoint, variant.options.connect_timeout_ms)
+        transport = self._transport(endpoint, variant.options)
         with variant.outages.watched(endpoint):
             return endpoint, await transport.call(payload, remaining_s, log_id)
 
-    def _transport(self, endpoint: Endpoint, connect_timeout_ms: int) -> AsyncTransport:
-        key = endpoint, connect_timeout_ms
+    def _transport(self, endpoint: Endpoint, options: Options) -> AsyncTransport:
+        key = endpoint, options.connect_timeout_ms, options.tls
         transport = self._transports.get(key)
         if transport is None:
             make = _TRANSPORTS[self._protocol]
             transport = self._transports[key] = make(
-                endpoint, connect_timeout_ms / 1000, self._routes.tls
+                endpoint, options.connect_timeout_ms / 1000, options.tls
             )
         return transport
 

@@ -70,6 +70,7 @@ class AsyncHttpTransport:
                 content=payload,
                 timeout=timeout,
                 headers=self._wire.headers(timeout_s, log_id),
+                extensions=self._wire.extensions,
             )
         except Exception as error:
             raise self._wire.failure(error, timeout_s) from error

@@ -39,6 +39,7 @@ from ctr_serving.client._transports import (
     HttpTransport,
     PrpcTransport,
     Transport,
+    TransportKey,
 )
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError
@@ -82,9 +83,9 @@ class CtrClient:
         tls: ClientTls | None = None,
     ) -> None:
         options = Options(
-            connect_timeout_ms, timeout_ms, retry_count, hedge_timeout_ms, hedge_count
+            connect_timeout_ms, timeout_ms, retry_count, hedge_timeout_ms, hedge_count, tls
         )
-        self._set_up(routes_of_address(address, options, tls), protocol)
+        self._set_up(routes_of_address(address, options), protocol)
 
     @classmethod
     def from_conf(
@@ -99,7 +100,7 @@ class CtrClient:
 
         Args:
             protocol: instead of that of the file.
-            tls: as of the class.
+            tls: as of the class, instead of what the file says.
 
         Raises:
             ConfError: names the file and the field.
@@ -112,7 +113,7 @@ class CtrClient:
     def _set_up(self, routes: Routes, protocol: str) -> None:
         self._protocol = checked_protocol(protocol)
         self._routes = routes
-        self._transports: dict[tuple[Endpoint, int], Transport] = {}
+        self._transports: dict[TransportKey, Transport] = {}
         self._hedging: _HedgingSender | None = None
         self._lock = threading.Lock()
 
@@ -208,12 +209,12 @@ class CtrClient:
             return self._hedging
 
     def _transport(self, endpoint: Endpoint, variant: Variant) -> Transport:
-        connect_timeout_ms = variant.options.connect_timeout_ms
-        key = endpoint, connect_timeout_ms
+        options = variant.options
+        key = endpoint, options.connect_timeout_ms, options.tls
         transport = self._transports.get(key)
         if transport is None:
             made = _TRANSPORTS[self._protocol](
-                endpoint, connect_timeout_ms / 1000, self._routes.tls
+                endpoint, options.connect_timeout_ms / 1000, options.tls
             )
             transport = self._transports.setdefault(key, made)
             if transport is not made:

@@ -14,10 +14,10 @@ from cube_core.conf.prototxt import read_predictors
 from cube_core.endpoint import Endpoint, parse_endpoint_list
 from cube_core.errors import ConfError
 from cube_core.hedging import HedgeBudget
-from cube_core.tls import ClientTls
+from cube_core.tls import ClientTls, TlsFiles
 
 if TYPE_CHECKING:
-    from cube_proto.predictors_pb2 import Predictor, VariantConf
+    from cube_proto.predictors_pb2 import ConnectionConf, Predictor, VariantConf
 
 CONNECT_TIMEOUT_MS = 2000
 TIMEOUT_MS = 20_000
@@ -40,6 +40,7 @@ class Options:
         hedge_timeout_ms: a request that has no answer after so long is sent to a further endpoint
             too; NO_HEDGE: it is not.
         hedge_count: how often it is, each after as long again.
+        tls: what the endpoints speak; None for plain text.
     """
 
     connect_timeout_ms: int = CONNECT_TIMEOUT_MS
@@ -47,6 +48,7 @@ class Options:
     retry_count: int = RETRY_COUNT
     hedge_timeout_ms: int = NO_HEDGE
     hedge_count: int = HEDGE_COUNT
+    tls: ClientTls | None = None
 
 
 class Variant:
@@ -79,13 +81,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Routes:
-    """Variants with their weights, the protocol that the configuration names ("" for none), and how
-    connections are secured."""
+    """Variants with their weights, and the protocol that the configuration names ("" for none)."""
 
     variants: Sequence[Variant]
     weights: Sequence[int]
     protocol: str = ""
-    tls: ClientTls | None = None
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ class Routes:
         raise ValueError(f"no variant has the tag {tag!r}, only {', '.join(self.tags)}")
 
 
-def routes_of_address(address: str, options: Options, tls: ClientTls | None = None) -> Routes:
+def routes_of_address(address: str, options: Options) -> Routes:
     """Reads "host:port" or "list://host:port,host:port".
 
     Raises:
@@ -120,14 +120,17 @@ def routes_of_address(address: str, options: Options, tls: ClientTls | None = No
         endpoints = parse_endpoint_list(address, "address")
     except ValueError as error:
         raise ConfError("command line", "", str(error)) from error
-    return Routes([Variant("default", endpoints, options)], [1], tls=tls)
+    return Routes([Variant("default", endpoints, options)], [1])
 
 
 def read_routes(path: Path | str, name: str, tls: ClientTls | None = None) -> Routes:
     """Reads the predictor `name` of a predictors.prototxt.
 
+    Args:
+        tls: instead of what the file says.
+
     Raises:
-        ConfError: names the file and the field.
+        ConfError: names the file and the field, or the file of a certificate that cannot be used.
     """
     conf = read_predictors(path)
     index, predictor = _find(str(path), conf.predictors, name)
@@ -135,11 +138,11 @@ def read_routes(path: Path | str, name: str, tls: ClientTls | None = None) -> Ro
     if not predictor.variants:
         raise ConfError(str(path), f"{field}.variants", "at least one is needed")
     variants = [
-        _variant(str(path), f"{field}.variants[{number}]", variant, conf.default_variant_conf)
+        _variant(str(path), f"{field}.variants[{number}]", variant, conf.default_variant_conf, tls)
         for number, variant in enumerate(predictor.variants)
     ]
     weights = _weights(str(path), f"{field}.weighted_random_render_conf", predictor)
-    return Routes(variants, weights, conf.default_variant_conf.rpc_parameter.protocol, tls)
+    return Routes(variants, weights, conf.default_variant_conf.rpc_parameter.protocol)
 
 
 def _find(file: str, predictors: Sequence[Predictor], name: str) -> tuple[int, Predictor]:
@@ -156,7 +159,9 @@ def _find(file: str, predictors: Sequence[Predictor], name: str) -> tuple[int, P
     raise ConfError(file, "predictors", f"there is no {name!r}, only {known}")
 
 
-def _variant(file: str, field: str, variant: VariantConf, default: VariantConf) -> Variant:
+def _variant(
+    file: str, field: str, variant: VariantConf, default: VariantConf, tls: ClientTls | None
+) -> Variant:
     connection = type(default.connection_conf)()
     connection.MergeFrom(default.connection_conf)
     connection.MergeFrom(variant.connection_conf)
@@ -172,8 +177,18 @@ def _variant(file: str, field: str, variant: VariantConf, default: VariantConf) 
         retry_count=_at_least(file, field, "connect_retry_count", 0, connection),
         hedge_timeout_ms=NO_HEDGE if hedge_timeout_ms == _NO_HEDGE_UNSIGNED else hedge_timeout_ms,
         hedge_count=_at_least(file, field, "hedge_fetch_retry_count", 0, connection),
+        tls=tls or _tls(Path(file).parent, connection),
     )
     return Variant(variant.tag, endpoints, options)
+
+
+def _tls(directory: Path, connection: ConnectionConf) -> ClientTls | None:
+    if not connection.HasField("tls"):
+        return None
+    conf = connection.tls
+    paths = (conf.cert_file, conf.key_file, conf.ca_file)
+    files = TlsFiles(*(str(directory / each) if each else "" for each in paths))
+    return ClientTls(files, conf.server_name)
 
 
 def _at_least(file: str, field: str, name: str, smallest: int, connection: object) -> int:

@@ -19,6 +19,9 @@ SERVICE = "baidu.paddle_serving.predictor.ctr_prediction.CTRPredictionService"
 METHOD = "inference"
 PATH = f"/{SERVICE}/{METHOD}"
 
+TransportKey = tuple[Endpoint, int, ClientTls | None]
+"""Endpoint, time to connect in ms, TLS: what a transport is made for."""
+
 _IDLE_MAX = 100
 _INTERNAL_CODE = 2001
 GRPC_OPTIONS: tuple[tuple[str, Any], ...] = (
@@ -117,6 +120,7 @@ class HttpTransport:
                 content=payload,
                 timeout=timeout,
                 headers=self._wire.headers(timeout_s, log_id),
+                extensions=self._wire.extensions,
             )
         except Exception as error:
             raise self._wire.failure(error, timeout_s) from error
@@ -140,6 +144,7 @@ class HttpWire:
         self._connect_timeout_s = connect_timeout_s
         self.url = f"{'https' if tls else 'http'}://{endpoint}/{SERVICE}/{METHOD}"
         self._tls = tls
+        self.extensions = {"sni_hostname": tls.server_name} if tls and tls.server_name else None
 
     def client_options(self) -> dict[str, Any]:
         return {

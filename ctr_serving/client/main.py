@@ -57,7 +57,10 @@ def predict(
     ] = None,
     tls_ca_file: Annotated[
         str,
-        typer.Option("--tls_ca_file", help="who signs the servers' certificates: speak TLS"),
+        typer.Option(
+            "--tls_ca_file",
+            help="who signs the servers' certificates: speak TLS, not as the file says",
+        ),
     ] = "",
     tls_cert_file: Annotated[
         str, typer.Option("--tls_cert_file", help="certificate to show to servers that ask")

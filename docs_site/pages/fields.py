@@ -102,6 +102,7 @@ MESSAGES: dict[str, tuple[str, str, dict[str, str]]] = {
             "predictors": "Predictor",
             "default_variant_conf, variants": "VariantConf",
             "connection_conf": "ConnectionConf",
+            "connection_conf.tls": "TlsConf",
             "naming_conf": "NamingConf",
             "rpc_parameter": "RpcParameter",
             "weighted_random_render_conf": "WeightedRandomRenderConf",

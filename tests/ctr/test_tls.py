@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+import yaml
 
 from ctr_serving.client import AsyncCtrClient, CtrClient
-from cube_core.errors import ConnectError, RpcError
+from ctr_serving.client._routes import read_routes
+from cube_core.errors import ConfError, ConnectError, RpcError
 from cube_core.tls import ClientTls, TlsFiles
-from tests.ctr.models import direct_probabilities, embedding, publish, requests_of
-from tests.ctr.service import Ctr, Shards, ctr_running, write_conf
+from tests.cluster.site import free_ports
+from tests.ctr.models import DICT_NAME, direct_probabilities, embedding, publish, requests_of
+from tests.ctr.service import SHARD_NUM, Ctr, Shards, ctr_running, write_conf, write_tables
+from tests.ctr.test_client import PREDICTORS
+from tests.processes import running
 from tests.security.certificates import Authority, Side, flags
 from tests.waiting import wait_until
 
@@ -100,6 +107,7 @@ def test_pages_need_the_read_token(secured: Ctr, https: ssl.SSLContext) -> None:
 
 
 PROTOCOLS = ["baidu_std", "grpc", "http"]
+PLAIN_PORT = ["baidu_std", "http"]
 
 
 async def test_certificates_and_authorities_are_replaced_while_predictors_and_clients_run(
@@ -160,6 +168,100 @@ async def test_certificates_and_authorities_are_replaced_while_predictors_and_cl
             assert await ask_all() == [True] * 6
             for client in asked:
                 await client.close()
+
+
+def test_the_files_of_a_cluster_are_all_that_its_clients_need(
+    models: dict[int, Path], tmp_path: Path
+) -> None:
+    """From cluster.yml to a prediction; what the certificates hold is a name, and no address."""
+    authority = Authority(tmp_path, "own")
+    identity = authority.issue("cube.example", trusts=authority.ca_file)
+    names = ("tls_cert_file", "tls_key_file", "tls_ca_file")
+    paths = (identity.cert_file, identity.key_file, identity.ca_file)
+    *server_ports, transfer_port, port, grpc_port = free_ports(SHARD_NUM + 3)
+    conf = {
+        "name": DICT_NAME,
+        "donefile_address": "passes",
+        "shards": SHARD_NUM,
+        "servers": [{"port": each, "grpc_port": -1} for each in server_ports],
+        "transfer": {"port": transfer_port},
+        "model_path": "model",
+        "timeout_ms": 5000,
+    }
+    cluster = {
+        "dicts": [conf],
+        "ctr": {
+            "servers": [{"port": port, "grpc_port": grpc_port}],
+            "engines": [{"dict_name": DICT_NAME}],
+        },
+        "security": {
+            **{name: Path(path).name for name, path in zip(names, paths, strict=True)},
+            "tls_server_name": "cube.example",
+        },
+    }
+    (tmp_path / "cluster.yml").write_text(yaml.safe_dump(cluster))
+    written = python(tmp_path, "cube_cluster.main", "config", "--file=cluster.yml", "--output=conf")
+    assert written.returncode == 0, written.stderr
+    (tmp_path / "model").mkdir()
+    publish(tmp_path / "model", models[1])
+    data_dirs = [tmp_path / "data" / f"cube_server_{shard}" for shard in range(SHARD_NUM)]
+    write_tables(data_dirs, "1_1", 1)
+    rows = [[str(row)] * 13 + [f"{slot:x}" for slot in range(26)] for row in range(7)]
+    (tmp_path / "rows.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    with contextlib.ExitStack() as stack:
+        for shard, data_dir in enumerate(data_dirs):
+            (data_dir / "VERSION").write_text("1_1\n")
+            flags = ["--flagfile=conf/gflags.conf", f"--flagfile=conf/cube_server_{shard}.flags"]
+            stack.enter_context(running("cube_server.main", flags, cwd=tmp_path))
+        stack.enter_context(
+            running("ctr_serving.main", ["--flagfile=conf/ctr_serving_0.flags"], cwd=tmp_path)
+        )
+        client = ("ctr_serving.client.main", "--conf=conf/predictors.prototxt", "--data=rows.tsv")
+        wait_until(lambda: python(tmp_path, *client).returncode == 0, 60, "a model is served")
+        by_protocol = [python(tmp_path, *client, f"--protocol={each}") for each in PLAIN_PORT]
+        for ended in by_protocol:
+            assert ended.returncode == 0, ended.stderr
+            assert len(ended.stdout.splitlines()) == len(rows)
+        assert len({ended.stdout for ended in by_protocol}) == 1
+        # The file is read from wherever it is, and what is given in code counts before it.
+        with CtrClient.from_conf(tmp_path / "conf" / "predictors.prototxt") as asking:
+            asking.predict(*requests_of(1))
+        stranger = Authority(tmp_path, "stranger")
+        other = ClientTls(TlsFiles(ca_file=stranger.ca_file), "cube.example")
+        with (
+            CtrClient.from_conf(tmp_path / "conf" / "predictors.prototxt", tls=other) as asking,
+            pytest.raises(ConnectError, match=r"(?i)certificate"),
+        ):
+            asking.predict(*requests_of(1))
+
+
+def python(cwd: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_variants_may_differ_in_how_they_are_secured(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "own")
+    path = tmp_path / "predictors.prototxt"
+    text = PREDICTORS.read_text().replace('"100"', '"1|1"')
+    secured = 'connection_conf { tls { ca_file: "own-ca.pem" server_name: "cube.example" } }'
+    more = f'variants {{ tag: "two" {secured} naming_conf {{ cluster: "list://h:1" }} }}'
+    path.write_text(text.replace("variants {", more + "\n  variants {", 1))
+    two, one = read_routes(path, "ctr_prediction_service").variants
+    assert one.options.tls is None
+    assert two.options.tls == ClientTls(TlsFiles(ca_file=authority.ca_file), "cube.example")
+    Path(authority.ca_file).write_text("no certificate")
+    with pytest.raises(ConfError, match=r"own-ca\.pem"):
+        CtrClient.from_conf(path)
+    path.write_text(path.read_text().replace("ca_file", "ca_flie"))
+    with pytest.raises(ConfError, match=r"predictors\.prototxt:\d+: .*ca_flie"):
+        CtrClient.from_conf(path)
 
 
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
