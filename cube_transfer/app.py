@@ -6,14 +6,14 @@ import asyncio
 import re
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from cube_core.access import Access
 from cube_core.errors import ControlError
 from cube_core.versions import Version
-from cube_core.wire.http import readers_only
+from cube_core.wire.http import readers_only, require_reader
 from cube_core.wire.request_ids import RequestIds
 from cube_transfer.control_routes import control_router
 from cube_transfer.daemon import Daemon
@@ -23,8 +23,7 @@ from cube_transfer.original_routes import original_router
 from cube_transfer.page.listeners import Listeners
 from cube_transfer.page.routes import page_router
 from cube_transfer.status import history_of, status_of
-
-FILES_PATH = "/files"
+from cube_transfer.table_links import FILES_PATH
 
 
 class _TableResponse(FileResponse):
@@ -51,7 +50,9 @@ def create_app(
     table_name = re.compile(rf"{re.escape(daemon.settings.conf.dict_name)}_part\d{{1,5}}\.table")
 
     @app.get(FILES_PATH + "/{version}/{name}")
-    async def table(version: str, name: str) -> FileResponse:
+    async def table(request: Request, version: str, name: str, signature: str = "") -> FileResponse:
+        if not daemon.settings.links.is_signed(version, name, signature):
+            require_reader(access, request)
         try:
             is_version = str(Version.parse(version)) == version
         except ControlError:
@@ -83,5 +84,5 @@ def create_app(
     app.include_router(page_router(listeners or Listeners(), access))
     app.include_router(control_router(daemon, access))
     app.include_router(model_router(daemon.settings.model_deploy_path, reading))
-    app.include_router(original_router(daemon, daemon.settings.files_url), dependencies=reading)
+    app.include_router(original_router(daemon), dependencies=reading)
     return app

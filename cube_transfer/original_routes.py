@@ -19,13 +19,14 @@ from cube_core.redaction import redacted
 from cube_core.versions import Version
 from cube_transfer.daemon import Daemon
 from cube_transfer.replica_link import ReplicaLink
+from cube_transfer.settings import Settings
 from cube_transfer.state import PassRecord, Stage
 from cube_transfer.status import replica_status
 
 _OK, _FAIL = "0", "1"
 
 
-def original_router(daemon: Daemon, files_url: str) -> APIRouter:
+def original_router(daemon: Daemon) -> APIRouter:
     """`GET /dict/info`, `/instance/status`, `/dict/scaler`, `/dict/meta_info`,
     `/dict/deploy/history`; each answers `{"success", "message", "data"}`, success "0" = good."""
     router = APIRouter()
@@ -47,7 +48,7 @@ def original_router(daemon: Daemon, files_url: str) -> APIRouter:
         if not shard.isdecimal() or int(shard) >= daemon.settings.conf.shard_num:
             return _bad(f"shard {shard!r} is none of 0 to {daemon.settings.conf.shard_num - 1}")
         # The original puts the list as text into the answer.
-        return _good(json.dumps(_scaler(daemon, int(shard), files_url)))
+        return _good(json.dumps(_scaler(daemon, int(shard))))
 
     @router.get("/dict/meta_info")
     async def meta_info(request: Request) -> JSONResponse:
@@ -139,14 +140,14 @@ def _instance(daemon: Daemon, link: ReplicaLink) -> dict[str, Any]:
     }
 
 
-def _scaler(daemon: Daemon, shard: int, files_url: str) -> list[dict[str, Any]]:
+def _scaler(daemon: Daemon, shard: int) -> list[dict[str, Any]]:
     """What a server that is added to the shard has to fetch: the base, then each patch in order."""
     stack = daemon.state.stack_of(daemon.state.wanted)
-    return [_source(daemon.settings.conf, record, shard, files_url) for record in stack]
+    return [_source(daemon.settings, record, shard) for record in stack]
 
 
-def _source(conf: TransferConf, record: PassRecord, shard: int, files_url: str) -> dict[str, Any]:
-    version = record.parsed_version
+def _source(settings: Settings, record: PassRecord, shard: int) -> dict[str, Any]:
+    conf, version = settings.conf, record.parsed_version
     return {
         "name": conf.dict_name,
         "version": version.version,
@@ -155,7 +156,7 @@ def _source(conf: TransferConf, record: PassRecord, shard: int, files_url: str) 
         "key": record.key,
         "shard": shard,
         "mode": "base" if version.is_base else "delta",
-        "data_source": f"{files_url}/{record.version}/{conf.dict_name}_part{shard}.table",
+        "data_source": settings.links.url(record.version, f"{conf.dict_name}_part{shard}.table"),
     }
 
 

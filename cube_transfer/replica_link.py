@@ -7,6 +7,7 @@ import time
 
 from cube_core.conf.transfer_conf import Replica
 from cube_core.errors import BuildError, ConnectError, DeployError, RpcError
+from cube_core.redaction import redacted
 from cube_transfer.control_client import ControlClient, ReplicaVersions, ServersHttp
 from cube_transfer.tables import TableSet, TableStack
 
@@ -138,7 +139,7 @@ class ReplicaLink:
             await self._client.command("bg_unload", timeout_s=COMMAND_TIMEOUT_S)
 
     def note_failure(self, error: BaseException) -> None:
-        self.error = str(error) or type(error).__name__
+        self.error = redacted(str(error) or type(error).__name__)
         self.attempts += 1
         if self.failing_since_s is None:
             self.failing_since_s = time.monotonic()

@@ -18,7 +18,7 @@ from cube_core.access import Access
 from cube_core.conf.transfer_conf import TransferConf
 from cube_core.errors import ConfError
 from cube_core.tls import ClientTls, ServerTls, TlsFiles
-from cube_transfer.app import FILES_PATH, create_app
+from cube_transfer.app import create_app
 from cube_transfer.control_client import ServersHttp
 from cube_transfer.daemon import Daemon
 from cube_transfer.limits import REPLICA_DEADLINE_S, SAMPLE_INTERVAL_S
@@ -26,6 +26,7 @@ from cube_transfer.page.page import Page
 from cube_transfer.page.sampling import Sampler
 from cube_transfer.settings import Settings
 from cube_transfer.state import State
+from cube_transfer.table_links import TableLinks
 from cube_transfer.together import all_together
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,9 @@ def run(
         with contextlib.closing(state):
             port = listener.getsockname()[1]
             scheme = "https" if tls.cert_file else "http"
-            files_url = f"{scheme}://{conf.transfer_address}:{port}{FILES_PATH}"
-            settings = Settings(conf, files_url, replica_deadline_s, sample_interval_s)
+            base_url = f"{scheme}://{conf.transfer_address}:{port}"
+            links = TableLinks.kept_in(state_dir, base_url)
+            settings = Settings(conf, links, replica_deadline_s, sample_interval_s)
             asyncio.run(_serve(settings, listener, state, access, tls))
 
 

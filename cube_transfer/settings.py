@@ -8,6 +8,7 @@ from pathlib import Path
 from cube_core.conf.transfer_conf import TransferConf
 from cube_transfer.limits import REPLICA_DEADLINE_S, SAMPLE_INTERVAL_S
 from cube_transfer.source import PulledPass
+from cube_transfer.table_links import TableLinks
 
 POLLS_PER_RECONCILE = 3
 
@@ -16,13 +17,13 @@ POLLS_PER_RECONCILE = 3
 class Settings:
     """The configuration and what follows from it.
 
-    `files_url` is where the shard servers fetch tables: the daemon's own HTTP port. A replica that
-    fails for `replica_deadline_s` holds up no deployment any more. The page looks at every server
-    each `sample_interval_s`.
+    `links` are the addresses at which the shard servers fetch tables. A replica that fails for
+    `replica_deadline_s` holds up no deployment any more. The page looks at every server each
+    `sample_interval_s`.
     """
 
     conf: TransferConf
-    files_url: str
+    links: TableLinks
     replica_deadline_s: float = REPLICA_DEADLINE_S
     sample_interval_s: float = SAMPLE_INTERVAL_S
 

@@ -12,6 +12,7 @@ from cube_core.errors import BuildError
 from cube_core.versions import Version
 from cube_transfer.settings import Settings
 from cube_transfer.state import State
+from cube_transfer.table_links import TableLinks
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def read_stack(settings: Settings, state: State, version: str) -> TableStack:
         settings.output_address,
         dict_name=conf.dict_name,
         shard_num=conf.shard_num,
-        files_url=settings.files_url,
+        links=settings.links,
     )
     versions = tuple(record.version for record in state.stack_of(version)) or (version,)
     if not Version.parse(versions[0]).is_base:
@@ -80,12 +81,12 @@ def read_stack(settings: Settings, state: State, version: str) -> TableStack:
 
 
 def read_tables(
-    output_address: Path, version: str, *, dict_name: str, shard_num: int, files_url: str
+    output_address: Path, version: str, *, dict_name: str, shard_num: int, links: TableLinks
 ) -> TableSet:
     """Reads what the builder left in `<output_address>/<version>`.
 
     Args:
-        files_url: where the daemon serves `output_address`.
+        links: where the daemon serves `output_address`.
 
     Raises:
         BuildError: no build, one of another dict, version or shard_num, or a table that is
@@ -107,6 +108,6 @@ def read_tables(
             raise BuildError(f"{path}: the table of shard {shard} is missing")
         if path.stat().st_size != entry.file_bytes:
             raise BuildError(f"{path}: is not {entry.file_bytes} bytes, as its build said")
-        url = f"{files_url}/{version}/{entry.file}"
+        url = links.url(version, entry.file)
         tables.append(ShardTable(shard, url, entry.file_bytes, entry.crc32c))
     return TableSet(version, report.value_bytes, tuple(tables))

@@ -163,14 +163,19 @@ def readers_only(access: Access) -> Any:
     """Dependency of routes that only look: open to all until a read token is set."""
 
     def require(request: Request) -> None:
-        if not access.read_token:
-            return
-        try:
-            access.require(asker_of(request), Right.READ, f"GET {request.url.path}")
-        except AccessError as error:
-            raise HTTPException(fault_of(error).http_status, str(error)) from error
+        require_reader(access, request)
 
     return Depends(require)
+
+
+def require_reader(access: Access, request: Request) -> None:
+    """Lets the request look, or raises HTTPException: all may until a read token is set."""
+    if not access.read_token:
+        return
+    try:
+        access.require(asker_of(request), Right.READ, f"GET {request.url.path}")
+    except AccessError as error:
+        raise HTTPException(fault_of(error).http_status, str(error)) from error
 
 
 def _endpoint(method: Method, limits: WireLimits) -> Callable[[Request], Awaitable[Response]]:

@@ -14,6 +14,7 @@ from cube_transfer.control_client import ServersHttp
 from cube_transfer.daemon import Daemon
 from cube_transfer.settings import Settings
 from cube_transfer.state import State
+from cube_transfer.table_links import TableLinks
 
 
 @pytest.fixture
@@ -39,7 +40,9 @@ async def test_only_tables_are_served(tmp_path: Path, state: State) -> None:
     )
     async with httpx.AsyncClient() as http:
         servers = ServersHttp()
-        daemon = Daemon(Settings(conf, "http://127.0.0.1/files"), state, http, servers)
+        daemon = Daemon(
+            Settings(conf, TableLinks("http://127.0.0.1", b"key")), state, http, servers
+        )
         transport = httpx.ASGITransport(create_app(daemon))
         async with httpx.AsyncClient(transport=transport, base_url="http://transfer") as client:
             assert (await client.get("/files/1_1/ctr_part0.table")).content == table.read_bytes()

@@ -20,6 +20,7 @@ from cube_transfer.control_client import ServersHttp
 from cube_transfer.daemon import Daemon
 from cube_transfer.settings import Settings
 from cube_transfer.state import PassRecord, Stage, State
+from cube_transfer.table_links import TableLinks
 
 TOKEN = "token-to-operate"  # noqa: S105
 AUTHORIZED = {"authorization": f"Bearer {TOKEN}"}
@@ -54,7 +55,9 @@ async def client(tmp_path: Path, state: State) -> AsyncIterator[httpx.AsyncClien
         shard_num=1,
     )
     async with httpx.AsyncClient() as http:
-        daemon = Daemon(Settings(conf, "http://127.0.0.1/files"), state, http, ServersHttp())
+        daemon = Daemon(
+            Settings(conf, TableLinks("http://127.0.0.1", b"key")), state, http, ServersHttp()
+        )
         transport = httpx.ASGITransport(create_app(daemon, Access("", TOKEN)))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             yield client

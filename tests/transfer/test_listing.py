@@ -17,6 +17,7 @@ from cube_transfer.donefiles import Donefiles, ListedPatches
 from cube_transfer.listing import new_bases, next_patch, outdated_patches, waiting_patches
 from cube_transfer.settings import Settings
 from cube_transfer.state import PassRecord, Stage, State
+from cube_transfer.table_links import TableLinks
 
 
 class Site:
@@ -35,7 +36,7 @@ class Site:
         self.state = State(root / "state")
         http = httpx.AsyncClient()
         self.daemon = Daemon(
-            Settings(conf, "http://127.0.0.1/files"), self.state, http, ServersHttp()
+            Settings(conf, TableLinks("http://127.0.0.1", b"key")), self.state, http, ServersHttp()
         )
 
     def list_bases(self, *lines: dict[str, str]) -> None:
