@@ -9,7 +9,7 @@ import pytest
 
 from release.locks import ROOT
 
-_DIRECTORIES = [path.parent.name for path in ROOT.glob("*/__init__.py")] + ["examples"]
+_DIRECTORIES = [path.parent.name for path in ROOT.glob("*/__init__.py")] + ["examples", "deploy"]
 _SHELLS = {
     "os.popen",
     "os.system",
