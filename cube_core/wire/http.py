@@ -96,17 +96,20 @@ def server_address(request: Request) -> str:
 
 
 def peer_address(request: Request) -> str:
-    """host:port of the caller. Where that is not who really asks, words come first, so that it is
-    no address of this machine: for a page of another site that a browser shows, for a proxy, and
-    for a name in place of this machine's address, which may be anybody's."""
+    """host:port of the caller. Words come first where an address of this machine is not who really
+    asks: a proxy, or who asks for a name in place of the address, which may be anybody's; and for
+    a page of another site that a browser shows, wherever it runs."""
     peer = f"{request.client.host}:{request.client.port}" if request.client else "unknown"
-    page, hosts = request.headers.get("origin"), request.headers.getlist("host")
+    headers = request.headers
+    page, hosts = headers.get("origin"), headers.getlist("host")
     if page is not None and not _is_own_page(page, *hosts[:1]):
         return f"page of {page[:_NAME_CHARS_SHOWN]} at {peer}"
-    if is_forwarded(request.headers):
+    if not Asker(peer).is_local:
+        return peer
+    if is_forwarded(headers):
         return f"proxy at {peer}"
     here = server_address(request).rpartition(":")[0]
-    if Asker(peer).is_local and not all(_is_here(host, here) for host in hosts or [""]):
+    if not all(_is_here(host, here) for host in hosts or [""]):
         return f"caller of {', '.join(hosts)[:_NAME_CHARS_SHOWN] or 'no host'} at {peer}"
     return peer
 
