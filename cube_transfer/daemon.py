@@ -26,7 +26,7 @@ from cube_transfer.rollback import rollback_record, rolled_back_passes
 from cube_transfer.settings import Settings
 from cube_transfer.state import PassRecord, Stage, State
 from cube_transfer.tables import TableStack
-from cube_transfer.tidy import tidy
+from cube_transfer.tidy import published_lately, tidy
 from cube_transfer.together import all_together
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ class Daemon:
             settings, state, self.fleet, source_http, self._newer_listed, self._builders
         )
         self.reconcile_error = ""
+        self._models_stay = False
         self._ordered: PassRecord | None = None
         self._ordering = asyncio.Lock()
 
@@ -87,8 +88,16 @@ class Daemon:
                 record = await self._take_new()
             if record is not None:
                 await self.deployer.deploy(record)
+                self._models_stay = True
                 continue
+            await self._tidy_models()
             await self._reconcile_until_change()
+
+    async def _tidy_models(self) -> None:
+        """Removes models that stayed for whoever was loading them, after the last of a run."""
+        if self._models_stay and not published_lately(self.state):
+            await asyncio.to_thread(tidy, self.settings, self.state)
+            self._models_stay = False
 
     async def rollback(self, version: str) -> PassRecord:
         """Orders a rollback; it is recorded when this returns, and gives up what is under way.

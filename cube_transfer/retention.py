@@ -24,8 +24,8 @@ def remove_versions(directory: Path, known: Collection[str], keep: Collection[st
 
 def remove_build_leftovers(directory: Path, known: Collection[str]) -> None:
     """Removes what builders that were killed left beside their output; none may be running."""
-    for version in known:
-        for path in directory.glob(f".{version}.*.staging"):
+    for path in directory.glob(".*.staging"):
+        if any(path.name.startswith(f".{version}.") for version in known):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from cube_core.model_directory import published_version, remove_unfinished_publications
+from cube_transfer.limits import MODEL_KEPT_S
 from cube_transfer.retention import remove_all_but, remove_build_leftovers, remove_versions
 from cube_transfer.settings import Settings
-from cube_transfer.state import State
+from cube_transfer.state import Stage, State
 
 log = logging.getLogger(__name__)
 
 
 def tidy(settings: Settings, state: State) -> None:
-    """Keeps the `keep_versions` newest deployed versions, what is to be served, and what a pass
-    under way needs; removes the rest of what this daemon made. No builder may be running.
+    """Keeps the `keep_versions` newest deployed versions, what is to be served, models that were
+    published lately, and what a pass under way needs; removes the rest of what this daemon made.
+    No builder may be running.
 
     What cannot be removed is logged: it takes room, but holds up no pass.
     """
@@ -22,6 +25,16 @@ def tidy(settings: Settings, state: State) -> None:
         _tidy(settings, state)
     except OSError as error:
         log.warning("clean-up: %s", error)
+
+
+def published_lately(state: State) -> set[str]:
+    """Versions of the base that is served whose models a CTR server may still be loading."""
+    since_s = time.time() - MODEL_KEPT_S
+    return {
+        record.version
+        for record in state.stack_of(state.wanted)
+        if record.reached_at_s.get(Stage.PUBLISHED.value, 0.0) > since_s
+    }
 
 
 def _tidy(settings: Settings, state: State) -> None:
@@ -45,5 +58,6 @@ def _tidy(settings: Settings, state: State) -> None:
     if settings.model_deploy_path is not None:
         published = published_version(settings.model_deploy_path)
         below = {record.previous for record in under_way}
-        remove_versions(settings.model_deploy_path, known, {*keep, *below, published})
+        lately = published_lately(state)
+        remove_versions(settings.model_deploy_path, known, {*keep, *below, *lately, published})
         remove_unfinished_publications(settings.model_deploy_path)
