@@ -118,7 +118,7 @@ class GatedOpener(TableOpener):
 class Machine:
     """A dict's state machine, in the process."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, keep_versions: int = 3, replaced_s: float = 0) -> None:
         self.seeker = Seeker(10_000, 1 << 24)
         store = DataDirectory(data_dir)
         self.opener = GatedOpener(store)
@@ -126,7 +126,7 @@ class Machine:
             store,
             self._publish,
             self.opener,
-            keep=KeepLimits(3, 0),
+            keep=KeepLimits(keep_versions, replaced_s),
             fold_percent=5,
             want_timeout_s=1,
         )
@@ -181,6 +181,37 @@ def test_patches_that_come_during_a_fold_lie_over_what_it_makes(
     assert "10_12/test_dict_part0.folded" in files_of(data_dir)
     assert "10_14/test_dict_part0.over_10_12" in files_of(data_dir)
     assert "10_14/test_dict_part0.over_10_10" not in files_of(data_dir)
+
+
+def test_versions_that_were_replaced_stay_over_the_table_that_they_have(
+    table: PatchedDict, data_dir: Path
+) -> None:
+    async def run() -> None:
+        machine = Machine(data_dir, keep_versions=2, replaced_s=60)
+        await machine.versions.enable(Version.parse("10"))
+        await machine.switch_to(table.place_patch(11, sets=range(50), deletes=[60]))
+        await machine.switch_to(table.place_patch(12, sets=range(40, 150), deletes=[0]))
+        await asyncio.to_thread(machine.opener.fold_began.wait, 20)
+        for patch in (13, 14, 15):
+            await machine.switch_to(table.place_patch(patch, sets=[patch, 60]))
+        machine.opener.gate.set()
+        await machine.folded()
+        for version in table.passes:
+            table.check(machine, version)  # type: ignore[arg-type]
+        wholes = {str(each.version): each.whole.version for each in machine.versions.served}
+        assert wholes == {
+            "10_15": "10_12",
+            "10_14": "10_12",
+            "10_13": "10_10",
+            "10_12": "10_12",
+            "10_11": "10_10",
+            "10_10": "10_10",
+        }
+        base = machine.versions.served[-1].whole
+        assert machine.versions.replaced_bytes > base.memory_bytes
+        await machine.versions.stop(1)
+
+    asyncio.run(run())
 
 
 def test_what_came_from_a_rollback_meanwhile_stays_as_it_is(
