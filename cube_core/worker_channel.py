@@ -21,7 +21,8 @@ from cube_core.errors import CubeError, RpcError
 MESSAGE_BYTES_MAX = 128 << 10
 """One message; a longer one is refused by its sender."""
 
-_DESCRIPTORS_MAX = 128
+DESCRIPTORS_MAX = 128
+"""That come with one message."""
 
 Answer = Callable[[str, dict[str, Any], list[int]], Awaitable[Any]]
 
@@ -122,7 +123,7 @@ class Channel:
 
     def _receive(self) -> None:
         # Not socket.recv_fds, which hands descriptors on to programs this process starts.
-        room = socket.CMSG_SPACE(_DESCRIPTORS_MAX * array.array("i").itemsize)
+        room = socket.CMSG_SPACE(DESCRIPTORS_MAX * array.array("i").itemsize)
         try:
             data, ancillary, _, _ = self._end.recvmsg(
                 MESSAGE_BYTES_MAX, room, socket.MSG_CMSG_CLOEXEC

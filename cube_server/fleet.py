@@ -13,7 +13,12 @@ from typing import Any, NamedTuple
 
 from cube_core._native import Table
 from cube_core.errors import ConfError, CubeError
-from cube_core.worker_channel import Channel, ChannelClosedError, channel_pair
+from cube_core.worker_channel import (
+    DESCRIPTORS_MAX,
+    Channel,
+    ChannelClosedError,
+    channel_pair,
+)
 from cube_core.worker_restart import pause_after_s, start_again
 from cube_server.counters import Counts, added
 from cube_server.loaded import LoadedTable
@@ -192,9 +197,9 @@ class Fleet:
     async def _tell(self, worker: _Worker) -> None:
         """Sends the tables; a worker that has ended meanwhile is told when it starts again."""
         tables = [each for tables in self._dicts.values() for each in tables.tables]
-        new = [each.table for each in tables if each.number not in worker.numbers]
+        new = [each for each in tables if each.number not in worker.numbers]
         body = {
-            "tables": [{"number": each.number, "path": each.table.path} for each in tables],
+            "numbers": [each.number for each in tables],
             "dicts": [
                 {
                     "name": name,
@@ -205,8 +210,9 @@ class Fleet:
             ],
         }
         try:
-            told = worker.channel.ask("tables", body, [table.descriptor for table in new])
-            await asyncio.wait_for(told, _TABLES_TIMEOUT_S)
+            for start in range(0, len(new), DESCRIPTORS_MAX):
+                await self._attach(worker, new[start : start + DESCRIPTORS_MAX])
+            await asyncio.wait_for(worker.channel.ask("tables", body), _TABLES_TIMEOUT_S)
         except ChannelClosedError:
             return
         except (CubeError, asyncio.TimeoutError) as error:
@@ -215,6 +221,12 @@ class Fleet:
             worker.process.kill()
             return
         worker.numbers = {each.number for each in tables}
+
+    async def _attach(self, worker: _Worker, new: Sequence[_NumberedTable]) -> None:
+        body = {"tables": [{"number": each.number, "path": each.table.path} for each in new]}
+        descriptors = [each.table.descriptor for each in new]
+        asked = worker.channel.ask("attach", body, descriptors)
+        await asyncio.wait_for(asked, _TABLES_TIMEOUT_S)
 
     async def _count(self, worker: _Worker) -> None:
         try:

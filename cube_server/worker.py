@@ -51,7 +51,9 @@ class Worker:
         if what == "start":
             return await self._start(**body)
         if what == "tables":
-            return await self._set_tables(body["tables"], body["dicts"], descriptors)
+            return await self._set_tables(body["numbers"], body["dicts"])
+        if what == "attach":
+            return self._attach(body["tables"], descriptors)
         if what == "counts":
             return added([seek_counts(self._seeker), wire_counts(self._server)])
         if what == "drain":
@@ -91,24 +93,23 @@ class Worker:
         self._settling = asyncio.create_task(freeze_when_started(self._server))
         self._failures.start()
 
-    async def _set_tables(
-        self, tables: list[dict[str, Any]], dicts: list[dict[str, Any]], descriptors: list[int]
-    ) -> None:
-        """Attaches to those of `tables` that it does not have yet, whose descriptors come along in
-        the same order, and answers each of `dicts` from its own."""
-        unused = iter(descriptors)
-        parts: dict[int, Table] = {}
-        for each in tables:
-            known = self._parts.get(each["number"])
-            parts[each["number"]] = known or Table.attach(each["path"], next(unused))
+    def _attach(self, tables: list[dict[str, Any]], descriptors: list[int]) -> None:
+        """Takes tables, whose descriptors come along in the same order, for `_set_tables`."""
+        for each, descriptor in zip(tables, descriptors, strict=True):
+            self._parts[each["number"]] = Table.attach(each["path"], descriptor)
+
+    async def _set_tables(self, numbers: list[int], dicts: list[dict[str, Any]]) -> None:
+        """Answers each of `dicts` from its own of the tables of these numbers, and lets go of all
+        others."""
+        parts = {number: self._parts[number] for number in numbers}
         versions: dict[_Numbers, Table] = {}
         for each in dicts:
-            for numbers in map(tuple, (each["current"] or [], *each["others"])):
-                if numbers:
-                    versions[numbers] = await self._version_of(numbers, parts)
+            for version in map(tuple, (each["current"] or [], *each["others"])):
+                if version:
+                    versions[version] = await self._version_of(version, parts)
         for each in dicts:
             current = versions[tuple(each["current"])] if each["current"] else None
-            others = [versions[tuple(numbers)] for numbers in each["others"]]
+            others = [versions[tuple(other)] for other in each["others"]]
             self._seeker.set_tables(current, others, dict_name=each["name"])
         self._loop_seeks.fit(max((each.value_bytes_max for each in parts.values()), default=1))
         dropped: list[Any] = [self._parts, self._versions]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -9,14 +10,22 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cube_core._native import Table
 from cube_core.endpoint import Endpoint
+from cube_core.versions import Version
+from cube_core.wire.held_port import hold_port
+from cube_core.worker_channel import DESCRIPTORS_MAX
 from cube_proto import dict_pb2
+from cube_server.fleet import Fleet
+from cube_server.loaded import LoadedTable
+from cube_server.settings import ServerSettings
 from tests.processes import Role, running
 from tests.server.client import TIMEOUT_S, ServerClient, rows_in
 from tests.server.tables import KEY_COUNT, place_table, rows_of
@@ -159,6 +168,33 @@ def test_a_worker_that_dies_is_started_again_with_what_the_others_serve(role: Ro
     with client_of_each_worker(role) as clients:
         for client in clients:
             assert (rows_in(client.seek([9])) == rows_of_keys([9], 2)).all()
+
+
+async def test_a_worker_takes_more_tables_than_come_with_one_message(tmp_path: Path) -> None:
+    """As many versions as stay after runs of patches of several dicts."""
+    path = str(place_table(tmp_path, 1))
+
+    def opened() -> LoadedTable:
+        table = Table.open(path, shared=True)
+        return LoadedTable.of_whole(Version.parse("1"), table, 0.0)
+
+    current, *others = (opened() for _ in range(2 * DESCRIPTORS_MAX + 1))
+    with hold_port("127.0.0.1", 0) as holder:
+        port = holder.getsockname()[1]
+        fleet = Fleet(ServerSettings(workers=1), ["test_dict"], port, unasked)
+        await fleet.start()
+        try:
+            await fleet.publish("test_dict", current, others)
+            with ServerClient.to(Endpoint("127.0.0.1", port)) as client:
+                answer = await asyncio.to_thread(client.seek, [9], version="1_1")
+            assert (rows_in(answer) == rows_of_keys([9], 1)).all()
+            assert "worker_restarts" not in await fleet.counts()
+        finally:
+            await fleet.drain(5)
+
+
+async def unasked(what: str, body: dict[str, Any]) -> Any:
+    raise AssertionError(f"nobody asks for {what} {body}")
 
 
 def test_it_ends_in_order(role: Role) -> None:
