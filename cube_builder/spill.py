@@ -13,7 +13,7 @@ from cube_core._native import ShardPairs
 
 
 class ShardSpill:
-    """Keys and values of every shard in the order they came.
+    """Keys and values of every shard; those of equal keys in the order they came.
 
     What does not fit `memory` beside the largest shard, which is to be in memory as a whole when
     its table is made, is written to files under `directory`.

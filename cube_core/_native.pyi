@@ -762,9 +762,9 @@ def snappy_decompress(data: Buffer, bytes_max: int) -> bytes:
 
 @final
 class ShardPairs:
-    """The pairs of a pass, cut over shards by `key % shard_num`, in the order they came: in memory,
-    and in files of `directory` beyond what `keep_in_memory` lets stay there. Thread-safe; the GIL
-    is released.
+    """The pairs of a pass, cut over shards by `key % shard_num`: in memory, and in files of
+    `directory` beyond what `keep_in_memory` lets stay there. Equal keys are in the order they came;
+    others are as it suits `write_table`. Thread-safe; the GIL is released.
 
     Args:
         directory: exists; files of it are open no longer than a write takes, and those of a shard

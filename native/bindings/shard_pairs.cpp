@@ -34,6 +34,7 @@ void add_rows(cube::ShardPairs& pairs, std::span<const uint64_t> keys,
 void add(cube::ShardPairs& pairs, const InputArray<uint64_t>& keys_array,
          const InputArray<uint8_t>& values, const std::optional<InputArray<int64_t>>& offsets) {
     const auto keys = items_of(keys_array, "keys");
+    if (keys.size() > UINT32_MAX) throw std::invalid_argument("more than 4294967295 pairs at once");
     if (offsets.has_value() != (pairs.value_bytes() == 0))
         throw std::invalid_argument("offsets are for values of a width each, which need them");
     if (!offsets.has_value()) return add_rows(pairs, keys, values);

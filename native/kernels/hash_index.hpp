@@ -23,6 +23,8 @@ struct HashIndex {
         return x ^ x >> 32;
     }
     uint64_t hash(uint64_t key) const { return hash(key, seed); }
+    // The seeds that are tried for a table, one after the other; the first nearly always does.
+    static uint64_t seed_of(uint64_t attempt) { return hash(attempt + 1, 0); }
 
     uint32_t part_of(uint64_t h) const { return static_cast<uint32_t>(high(h, parts)); }
     uint32_t bucket_in_part(uint64_t h) const {

@@ -105,8 +105,8 @@ BuiltIndex build_index(std::span<const uint64_t> keys, const IsLeftOut& is_left_
                                     " pairs, not " + std::to_string(keys.size()) +
                                     ": use more shards");
     if (keys.empty()) return {};
-    for (uint64_t attempt = 1; attempt <= kSeedsMax; ++attempt)
-        if (auto built = try_seed(keys, is_left_out, HashIndex::hash(attempt, 0)))
+    for (uint64_t attempt = 0; attempt < kSeedsMax; ++attempt)
+        if (auto built = try_seed(keys, is_left_out, HashIndex::seed_of(attempt)))
             return *std::move(built);
     throw std::runtime_error("no seed places these " + std::to_string(keys.size()) + " keys");
 }

@@ -8,6 +8,7 @@
 
 #include "kernels/error.hpp"
 #include "kernels/file.hpp"
+#include "kernels/hash_index.hpp"
 
 namespace cube {
 
@@ -16,6 +17,20 @@ namespace {
 constexpr char kKeys[] = "keys";
 constexpr char kValues[] = "values";
 constexpr char kWidths[] = "widths";
+// A shard is cut into 256 ranges of the hash, or fewer when there are many shards.
+constexpr unsigned kRangeBitsMax = 8;
+constexpr uint32_t kBinsMax = uint32_t{1} << 13;
+
+unsigned range_bits(uint32_t shard_num) {
+    unsigned bits = kRangeBitsMax;
+    while (bits > 0 && shard_num > kBinsMax >> bits) --bits;
+    return bits;
+}
+
+uint8_t* append(uint8_t* target, const void* source, size_t size) {
+    if (size > 0) std::memcpy(target, source, size);
+    return target + size;
+}
 
 void append_to_file(const std::string& path, const GrowingMemory& bytes) {
     if (bytes.size() == 0) return;
@@ -42,35 +57,73 @@ void take_file(const std::string& path, uint64_t size, GrowingMemory& target) {
 }  // namespace
 
 ShardPairs::ShardPairs(std::string directory, uint32_t shard_num, size_t value_bytes)
-    : directory_(std::move(directory)), value_bytes_(value_bytes), shards_(shard_num) {}
+    : directory_(std::move(directory)),
+      value_bytes_(value_bytes),
+      shards_(shard_num),
+      range_bits_(range_bits(shard_num)) {}
 
-template <class WidthOf, class ValueOf>
-void ShardPairs::add_each(std::span<const uint64_t> keys, WidthOf&& width_of, ValueOf&& value_of) {
-    const std::lock_guard lock(mutex_);
+// Sorts the numbers of the keys by shard and, inside a shard, by range of the hash; those of a
+// range stay in their order.
+void ShardPairs::sort(std::span<const uint64_t> keys) {
+    const uint64_t seed = HashIndex::seed_of(0);
+    bin_of_key_.resize(keys.size());
+    sorted_.resize(keys.size());
+    bin_ends_.assign(shards_.size() << range_bits_, 0);
     for (size_t i = 0; i < keys.size(); ++i) {
-        PairColumns& target = shards_[keys[i] % shards_.size()].kept;
-        const size_t width = width_of(i);
-        std::memcpy(target.keys.extend(sizeof keys[i]), &keys[i], sizeof keys[i]);
-        if (width > 0) std::memcpy(target.values.extend(width), value_of(i), width);
-        if (value_bytes_ == 0) {
-            const uint16_t stored = static_cast<uint16_t>(width);
-            std::memcpy(target.widths.extend(sizeof stored), &stored, sizeof stored);
-        }
-        kept_bytes_ += sizeof keys[i] + width + (value_bytes_ == 0 ? sizeof(uint16_t) : 0);
+        const uint64_t shard = keys[i] % shards_.size();
+        const uint64_t range = HashIndex::hash(keys[i], seed) >> 32 >> (32 - range_bits_);
+        bin_of_key_[i] = static_cast<uint32_t>(shard << range_bits_ | range);
+        ++bin_ends_[bin_of_key_[i]];
+    }
+    std::exclusive_scan(bin_ends_.begin(), bin_ends_.end(), bin_ends_.begin(), uint32_t{0});
+    for (size_t i = 0; i < keys.size(); ++i)
+        sorted_[bin_ends_[bin_of_key_[i]]++] = static_cast<uint32_t>(i);
+}
+
+template <class AppendValues>
+void ShardPairs::add_sorted(std::span<const uint64_t> keys, AppendValues&& append_values) {
+    sort(keys);
+    size_t begin = 0;
+    for (size_t shard = 0; shard < shards_.size(); ++shard) {
+        const size_t end = bin_ends_[((shard + 1) << range_bits_) - 1];
+        if (begin == end) continue;
+        const auto own = std::span(sorted_).subspan(begin, end - begin);
+        PairColumns& target = shards_[shard].kept;
+        const uint64_t bytes_before = target.bytes();
+        uint8_t* at = target.keys.extend(own.size() * sizeof(uint64_t));
+        for (const uint32_t i : own) at = append(at, &keys[i], sizeof keys[i]);
+        append_values(target, own);
+        kept_bytes_ += target.bytes() - bytes_before;
+        begin = end;
     }
 }
 
 void ShardPairs::add(std::span<const uint64_t> keys, const uint8_t* rows) {
-    add_each(
-        keys, [&](size_t) { return value_bytes_; },
-        [&](size_t i) { return rows + i * value_bytes_; });
+    const std::lock_guard lock(mutex_);
+    const size_t width = value_bytes_;
+    add_sorted(keys, [&](PairColumns& target, std::span<const uint32_t> own) {
+        uint8_t* at = target.values.extend(own.size() * width);
+        for (const uint32_t i : own) at = append(at, rows + i * width, width);
+    });
 }
 
 void ShardPairs::add(std::span<const uint64_t> keys, const uint8_t* values,
                      std::span<const int64_t> offsets) {
-    add_each(
-        keys, [&](size_t i) { return static_cast<size_t>(offsets[i + 1] - offsets[i]); },
-        [&](size_t i) { return values + offsets[i]; });
+    const std::lock_guard lock(mutex_);
+    const auto width_of = [&](uint32_t i) {
+        return static_cast<size_t>(offsets[i + 1] - offsets[i]);
+    };
+    add_sorted(keys, [&](PairColumns& target, std::span<const uint32_t> own) {
+        size_t bytes = 0;
+        for (const uint32_t i : own) bytes += width_of(i);
+        uint8_t* at = target.values.extend(bytes);
+        uint8_t* width_at = target.widths.extend(own.size() * sizeof(uint16_t));
+        for (const uint32_t i : own) {
+            const uint16_t width = static_cast<uint16_t>(width_of(i));
+            width_at = append(width_at, &width, sizeof width);
+            at = append(at, values + offsets[i], width);
+        }
+    });
 }
 
 ShardSize ShardPairs::size_of(uint32_t shard) const {

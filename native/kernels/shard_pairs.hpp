@@ -12,8 +12,8 @@
 
 namespace cube {
 
-// The pairs of a shard in the order they came. Values have one width, or `widths` says which, a
-// uint16_t each; they stand end to end.
+// The pairs of a shard; those of equal keys in the order they came. Values have one width, or
+// `widths` says which, a uint16_t each; they stand end to end.
 struct PairColumns {
     GrowingMemory keys;
     GrowingMemory values;
@@ -30,7 +30,9 @@ struct ShardSize {
 };
 
 // Cuts a pass over its shards and keeps it, in memory as far as it may and in files beyond that.
-// Thread-safe. Throws OsError for the files and std::bad_alloc.
+// What comes at once is put in the order of the hash by which a table places its keys, so that what
+// becomes neighbours in a table stands in a few places here. Thread-safe. Throws OsError for the
+// files and std::bad_alloc.
 class ShardPairs {
   public:
     // `value_bytes` is 0 where values have a width each. Files are made in `directory`, open no
@@ -58,8 +60,9 @@ class ShardPairs {
         uint64_t written_heap_bytes = 0;
     };
 
-    template <class WidthOf, class ValueOf>
-    void add_each(std::span<const uint64_t> keys, WidthOf&& width_of, ValueOf&& value_of);
+    template <class AppendValues>
+    void add_sorted(std::span<const uint64_t> keys, AppendValues&& append_values);
+    void sort(std::span<const uint64_t> keys);
     ShardSize size_of(uint32_t shard) const;
     void write_out(uint32_t shard);
     std::string path_of(uint32_t shard, const char* column) const;
@@ -68,7 +71,11 @@ class ShardPairs {
     std::string directory_;
     size_t value_bytes_;
     std::vector<Shard> shards_;
-    std::vector<uint32_t> shard_of_key_;  // of the batch that is being added
+    unsigned range_bits_;
+    // Of the batch that is being added.
+    std::vector<uint32_t> bin_of_key_;
+    std::vector<uint32_t> bin_ends_;
+    std::vector<uint32_t> sorted_;
     uint64_t kept_bytes_ = 0;
 };
 

@@ -1,10 +1,22 @@
 #include "kernels/shard_pairs.hpp"
 
 #include <cstring>
+#include <vector>
 
+#include "kernels/hash_index.hpp"
 #include "tests/check.hpp"
 
 namespace cube::tests {
+
+namespace {
+
+uint64_t key_of(const PairColumns& pairs, size_t at) {
+    uint64_t key;
+    std::memcpy(&key, pairs.keys.data() + 8 * at, sizeof key);
+    return key;
+}
+
+}  // namespace
 
 TEST(growing_memory_keeps_what_was_written) {
     GrowingMemory memory;
@@ -34,9 +46,9 @@ TEST(shard_pairs_come_back_from_memory_and_files) {
     for (size_t i = 0; i < keys.size(); ++i) {
         keys[i] = i;
         rows[2 * i] = static_cast<uint8_t>(i);
-        rows[2 * i + 1] = static_cast<uint8_t>(i >> 8);
     }
-    for (int round = 0; round < 3; ++round) {
+    for (uint8_t round = 0; round < 3; ++round) {
+        for (size_t i = 0; i < keys.size(); ++i) rows[2 * i + 1] = round;
         pairs.add(keys, rows.data());
         if (round == 0) pairs.keep_in_memory(1000);
     }
@@ -44,14 +56,34 @@ TEST(shard_pairs_come_back_from_memory_and_files) {
     for (uint32_t shard = 0; shard < 3; ++shard) {
         const PairColumns taken = pairs.take(shard);
         CHECK(taken.keys.size() == 8 * 3000 && taken.values.size() == 2 * 3000);
+        std::vector<uint8_t> rounds(keys.size(), 0);
         for (size_t i = 0; i < 3000; ++i) {
-            uint64_t key;
-            std::memcpy(&key, taken.keys.data() + 8 * i, 8);
-            CHECK(key == 3 * (i % 1000) + shard);
+            const uint64_t key = key_of(taken, i);
+            CHECK(key < keys.size() && key % 3 == shard);
             CHECK(taken.values.data()[2 * i] == static_cast<uint8_t>(key));
+            CHECK(taken.values.data()[2 * i + 1] == rounds[key]++);
         }
     }
     CHECK(pairs.take(0).keys.size() == 0);
+}
+
+TEST(shard_pairs_of_a_batch_stand_in_the_order_of_the_hash) {
+    const TemporaryDirectory directory;
+    for (const uint32_t shard_num : {1u, 5u, 9000u}) {
+        ShardPairs pairs(directory.file(""), shard_num, 8);
+        std::vector<uint64_t> keys(20000);
+        for (size_t i = 0; i < keys.size(); ++i) keys[i] = i;
+        pairs.add(keys, reinterpret_cast<const uint8_t*>(keys.data()));
+        const PairColumns taken = pairs.take(0);
+        const size_t count = taken.keys.size() / 8;
+        CHECK(count == (keys.size() + shard_num - 1) / shard_num);
+        CHECK(std::memcmp(taken.keys.data(), taken.values.data(), taken.keys.size()) == 0);
+        const auto range_of = [&](size_t i) {
+            return HashIndex::hash(key_of(taken, i), HashIndex::seed_of(0)) >> 56;
+        };
+        for (size_t i = 1; i < count && shard_num < 9000; ++i)
+            CHECK(range_of(i - 1) <= range_of(i));
+    }
 }
 
 }  // namespace cube::tests
