@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <vector>
 
 #include "kernels/hash_index.hpp"
 
@@ -69,7 +70,7 @@ class RangeSorter {
 
 }  // namespace
 
-std::vector<HashedKey> sorted_hashes(std::span<const uint64_t> keys, uint64_t seed) {
+LargeVector<HashedKey> sorted_hashes(std::span<const uint64_t> keys, uint64_t seed) {
     const unsigned range_bits = static_cast<unsigned>(std::bit_width(keys.size() / kRangeKeys));
     const auto range_of = [&](uint64_t h) { return range_bits == 0 ? 0 : h >> (64 - range_bits); };
 
@@ -77,7 +78,7 @@ std::vector<HashedKey> sorted_hashes(std::span<const uint64_t> keys, uint64_t se
     for (const uint64_t key : keys) ++starts[range_of(HashIndex::hash(key, seed)) + 1];
     for (size_t range = 1; range < starts.size(); ++range) starts[range] += starts[range - 1];
 
-    std::vector<HashedKey> items(keys.size());
+    LargeVector<HashedKey> items(keys.size());
     std::vector<uint64_t> at(starts.begin(), starts.end() - 1);
     for (size_t i = 0; i < keys.size(); ++i) {
         const uint64_t h = HashIndex::hash(keys[i], seed);

@@ -2,7 +2,8 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
+
+#include "kernels/large_vector.hpp"
 
 namespace cube {
 
@@ -12,6 +13,6 @@ struct HashedKey {
 };
 
 // The hashes of `keys` with `seed`, ascending and without repetition: of equal keys, the last.
-std::vector<HashedKey> sorted_hashes(std::span<const uint64_t> keys, uint64_t seed);
+LargeVector<HashedKey> sorted_hashes(std::span<const uint64_t> keys, uint64_t seed);
 
 }  // namespace cube

@@ -48,8 +48,8 @@ uint32_t slots_per_part(std::span<const size_t> starts) {
     return static_cast<uint32_t>(slots);
 }
 
-std::vector<uint32_t> rows_of_slots(const BuiltIndex& built, std::span<const HashedKey> items) {
-    std::vector<uint32_t> inputs(built.index.slot_count(), kNoInput);
+LargeVector<uint32_t> rows_of_slots(const BuiltIndex& built, std::span<const HashedKey> items) {
+    LargeVector<uint32_t> inputs(built.index.slot_count(), kNoInput);
     for (const HashedKey& item : items) {
         const uint8_t pilot = built.pilots[built.index.bucket_of(item.hash)];
         inputs[built.index.slot_of(item.hash, pilot)] = item.input;
@@ -59,7 +59,7 @@ std::vector<uint32_t> rows_of_slots(const BuiltIndex& built, std::span<const Has
 
 // Moves what is owned from `key_count` on to the rows that nobody owns.
 void fold_tail(BuiltIndex& built, size_t key_count) {
-    std::vector<uint32_t>& inputs = built.input_of_row;
+    LargeVector<uint32_t>& inputs = built.input_of_row;
     built.remap.assign(inputs.size() - key_count, 0);
     size_t free = 0;
     for (size_t slot = key_count; slot < inputs.size(); ++slot) {
@@ -73,7 +73,7 @@ void fold_tail(BuiltIndex& built, size_t key_count) {
 
 std::optional<BuiltIndex> try_seed(std::span<const uint64_t> keys, const IsLeftOut& is_left_out,
                                    uint64_t seed) {
-    std::vector<HashedKey> items = sorted_hashes(keys, seed);
+    LargeVector<HashedKey> items = sorted_hashes(keys, seed);
     BuiltIndex built;
     built.duplicate_count = keys.size() - items.size();
     if (is_left_out != nullptr)

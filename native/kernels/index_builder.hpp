@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/hash_index.hpp"
+#include "kernels/large_vector.hpp"
 
 namespace cube {
 
@@ -16,7 +17,7 @@ struct BuiltIndex {
     std::vector<uint8_t> pilots;
     std::vector<uint32_t> remap;
     // For every row, the position of its pair in the input.
-    std::vector<uint32_t> input_of_row;
+    LargeVector<uint32_t> input_of_row;
     uint64_t duplicate_count = 0;  // keys that a later one replaced
 };
 
