@@ -52,7 +52,7 @@ class ArrowSource:
         self._deletions = deletions
         self._arrow = require("pyarrow", "arrow", f"{path}: reading {kind}")
         self.value_bytes = 0
-        for _, values in self._read(_FIRST_CHANGES if deletions else _FIRST_ROWS):
+        for (_, values), _ in self._read(_FIRST_CHANGES if deletions else _FIRST_ROWS):
             widths = values.widths
             if widths.any():
                 self.value_bytes = int(widths[widths > 0][0])
@@ -64,48 +64,60 @@ class ArrowSource:
 
     def batches(self) -> Iterator[tuple[Batch, int]]:
         rows_max = max(1, BATCH_BYTES // (self.value_bytes + 8))
-        for keys, values in self._read(rows_max):
+        for (keys, values), offset in self._read(rows_max):
             widths = values.widths
             if len(others := np.flatnonzero(widths != self.value_bytes)):
                 raise BuildError(
                     f"{self.path}: key {keys[others[0]]}: a value of {widths[others[0]]} bytes; "
                     f"the file's first has {self.value_bytes}; {ONE_WIDTH}"
                 )
-            # How much of the file a batch took is not told; only its end is sure.
-            yield (keys, values.values.reshape(len(keys), self.value_bytes)), 0
+            yield (keys, values.values.reshape(len(keys), self.value_bytes)), offset
 
     def byte_batches(self) -> Iterator[tuple[BytesBatch, int]]:
-        for batch in self._read(_VARIABLE_ROWS):
-            yield batch, 0
+        yield from self._read(_VARIABLE_ROWS)
 
-    def _read(self, rows_max: int) -> Iterator[BytesBatch]:
-        """Non-empty batches of at most `rows_max` pairs."""
+    def _read(self, rows_max: int) -> Iterator[tuple[BytesBatch, int]]:
+        """Non-empty batches of at most `rows_max` pairs, and the bytes of the file up to their end,
+        by their share of the rows."""
+        begin = 0
         with self._named_errors(), contextlib.ExitStack() as stack:
-            for batch in self._record_batches(stack, rows_max):
+            for batch, end in self._record_batches(stack, rows_max):
                 for start in range(0, batch.num_rows, rows_max):
-                    yield self._changes(batch.slice(start, rows_max))
+                    rows = batch.slice(start, rows_max)
+                    bytes_read = (end - begin) * (start + rows.num_rows) // batch.num_rows
+                    yield self._changes(rows), begin + bytes_read
+                begin = end
 
-    def _record_batches(self, stack: contextlib.ExitStack, rows_max: int) -> Iterator[Any]:
+    def _record_batches(
+        self, stack: contextlib.ExitStack, rows_max: int
+    ) -> Iterator[tuple[Any, int]]:
+        """Batches, and about how many bytes of the file they take with those before them."""
         if self._kind == "parquet":
             parquet = require("pyarrow.parquet", "arrow", str(self.path))
             file = stack.enter_context(parquet.ParquetFile(self.path))
             self._check_schema(file.schema_arrow)
-            yield from file.iter_batches(batch_size=rows_max, columns=_COLUMNS)
+            rows = 0
+            for batch in file.iter_batches(batch_size=rows_max, columns=_COLUMNS):
+                rows += batch.num_rows
+                yield batch, self.input_bytes * rows // file.metadata.num_rows
             return
         ipc = require("pyarrow.ipc", "arrow", str(self.path))
         opened = stack.enter_context(self._arrow.OSFile(str(self.path)))
         if self._kind == "arrow":
             reader = ipc.open_file(opened)
             self._check_schema(reader.schema)
-            batches = map(reader.get_batch, range(reader.num_record_batches))
+            count = reader.num_record_batches
+            batches = (
+                (reader.get_batch(i), self.input_bytes * (i + 1) // count) for i in range(count)
+            )
         else:
             reader = ipc.open_stream(opened)
             self._check_schema(reader.schema)
-            batches = iter(reader)
-        for batch in batches:
+            batches = ((batch, opened.tell()) for batch in reader)
+        for batch, end in batches:
             # Offsets inside an IPC file are used as they stand, so they are checked before.
             batch.validate(full=True)
-            yield batch
+            yield batch, end
 
     def _check_schema(self, schema: Any) -> None:
         types = self._arrow.types

@@ -35,6 +35,22 @@ def write_stream(table: Any, path: Path) -> None:
         writer.write_table(table, max_chunksize=2)
 
 
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "stream"])
+def test_tells_how_much_of_the_file_is_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "part"
+    rows = pa.array(np.ones((10_000, 2)).tolist(), pa.list_(pa.float32()))
+    WRITERS[kind](table_of(pa.array(range(10_000)), rows), path)
+    size = path.stat().st_size
+    offsets = [offset for _, offset in open_source(path).byte_batches()]
+    assert len(offsets) > 4
+    assert offsets == sorted(set(offsets))
+    assert 0 < offsets[0] <= size // 4
+    # After the batches of a stream there are a few bytes that end it.
+    assert size - 16 <= offsets[-1] <= size
+    *_, (_, offset) = open_source(path).batches()
+    assert offset == offsets[-1]
+
+
 WRITERS: dict[str, Callable[[Any, Path], None]] = {
     "parquet": write_parquet,
     "arrow": write_file,
