@@ -15,7 +15,7 @@ from cube_builder.pdparams import read_arrays
 from cube_builder.staging import staged_directory
 from cube_core._native import SequenceFileWriter
 from cube_core.errors import BuildError
-from cube_core.file_list import MANIFEST_NAME
+from cube_core.pass_files import MANIFEST_NAME
 
 ROWS_PER_FILE = 10_000_000
 

@@ -30,7 +30,7 @@ from cube_builder.quantize import Quantizer, mean_error
 from cube_builder.shard_table import write_shard_table
 from cube_builder.sources import in_natural_order, is_visible, no_records, open_source
 from cube_core.errors import BuildError
-from cube_core.file_list import MANIFEST_NAME
+from cube_core.pass_files import MANIFEST_NAME
 
 # Of one file for one shard: number of the file, of the batch in it, name of the file, width of its
 # values (0: it has no records, or the width is variable), keys, values, and their widths when

@@ -10,9 +10,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from cube_core._native import crc32c, crc32c_file
 
-MANIFEST_NAME = "_manifest.json"
-"""The manifest of a pass; a dense model has its own, `manifest.json`."""
-
 _BLOCK_BYTES = 1 << 20
 
 

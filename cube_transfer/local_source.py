@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cube_core.errors import DeployError
-from cube_core.file_list import MANIFEST_NAME, Digest, ListedFile, parse_file_list
+from cube_core.file_list import Digest, ListedFile, parse_file_list
+from cube_core.pass_files import MANIFEST_NAME
 
 # One block is one trip to a thread, so a cancelled pull ends within a block.
 BLOCK_BYTES = 16 << 20

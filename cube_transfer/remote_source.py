@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 
 from cube_core.errors import DeployError, ModelError
-from cube_core.file_list import MANIFEST_NAME, Digest, ListedFile
+from cube_core.file_list import Digest, ListedFile
+from cube_core.pass_files import MANIFEST_NAME
 from cube_transfer.dense_manifest import DENSE_MANIFEST_NAME, FLUID_PROGRAM, parse_dense_manifest
 from cube_transfer.local_source import digest, listed_files
 from cube_transfer.part_file import BytesSink, PartFile
