@@ -71,28 +71,36 @@ bool PartBuilder::place(uint32_t first) {
     return true;
 }
 
-bool PartBuilder::slots_of(uint32_t bucket, uint8_t pilot) {
-    slots_.clear();
-    for (uint32_t i = starts_[bucket]; i < starts_[bucket + 1]; ++i) {
-        const uint32_t slot = index_.slot_in_part(items_[i].hash, pilot);
-        if (taken(slot)) return false;
-        slots_.push_back(slot);
-    }
-    return true;
-}
-
 bool PartBuilder::place_free(uint32_t bucket) {
+    const std::span<const HashedKey> items =
+        items_.subspan(starts_[bucket], starts_[bucket + 1] - starts_[bucket]);
+    // Nearly every pilot fails at one of the first items: most of the work on an index is here.
+    const HashIndex index = index_;
+    const uint64_t* const taken = taken_.data();
+    slots_.resize(items.size());
+    uint32_t* const slots = slots_.data();
     for (uint32_t pilot = 0; pilot < kPilots; ++pilot) {
-        if (!slots_of(bucket, static_cast<uint8_t>(pilot))) continue;
-        size_t set = 0;
-        while (set < slots_.size() && !taken(slots_[set])) flip(slots_[set++]);
-        const bool distinct = set == slots_.size();
-        while (set > 0) flip(slots_[--set]);
-        if (!distinct) continue;
+        size_t found = 0;
+        for (; found < items.size(); ++found) {
+            const uint32_t slot =
+                index.slot_in_part(items[found].hash, static_cast<uint8_t>(pilot));
+            if (taken[slot / 64] >> (slot % 64) & 1) break;
+            slots[found] = slot;
+        }
+        if (found < items.size() || !are_distinct()) continue;
         settle(bucket, static_cast<uint8_t>(pilot));
         return true;
     }
     return false;
+}
+
+// Whether the slots, which are all free, are of different items each.
+bool PartBuilder::are_distinct() {
+    size_t set = 0;
+    while (set < slots_.size() && !taken(slots_[set])) flip(slots_[set++]);
+    const bool distinct = set == slots_.size();
+    while (set > 0) flip(slots_[--set]);
+    return distinct;
 }
 
 void PartBuilder::settle(uint32_t bucket, uint8_t pilot) {

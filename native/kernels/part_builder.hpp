@@ -39,7 +39,7 @@ class PartBuilder {
     uint64_t eviction_cost(uint32_t bucket, uint8_t pilot, uint64_t cost_max);
     void evict_from_slots();
     void settle(uint32_t bucket, uint8_t pilot);
-    bool slots_of(uint32_t bucket, uint8_t pilot);
+    bool are_distinct();
     uint32_t size_of(uint32_t bucket) const { return starts_[bucket + 1] - starts_[bucket]; }
     bool taken(uint32_t slot) const { return taken_[slot / 64] >> (slot % 64) & 1; }
     void flip(uint32_t slot) { taken_[slot / 64] ^= uint64_t{1} << (slot % 64); }
