@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from cube_builder.input_names import is_visible
 from cube_core._native import crc32c_file
 from cube_core.errors import BuildError
 from cube_core.pass_files import MANIFEST_NAME
@@ -41,7 +42,11 @@ def check_against_manifest(directory: Path, files: list[Path]) -> None:
     """
     path = directory / MANIFEST_NAME
     if path.is_file():
-        found = {str(file.relative_to(directory)): file.stat().st_size for file in files}
+        found = {
+            str(each.relative_to(directory)): each.stat().st_size
+            for file in files
+            for each in (_visible_files(file) if file.is_dir() else [file])
+        }
         compare_with_manifest(path.read_bytes(), found, str(directory))
 
 
@@ -68,6 +73,11 @@ def compare_with_manifest(content: bytes, found: dict[str, int], directory: str)
             f"{directory}/{name}: {is_there}, but {MANIFEST_NAME} says {is_listed}; the pass is "
             "incomplete"
         )
+
+
+def _visible_files(shard: Path) -> list[Path]:
+    """Of the directory of a shard that the original wrote."""
+    return [path for path in shard.iterdir() if path.is_file() and is_visible(path.name)]
 
 
 def _size(size: int | None) -> str:

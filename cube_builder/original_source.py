@@ -23,9 +23,8 @@ from cube_builder.batches import (
     BytesBatch,
     ByteValues,
 )
+from cube_builder.input_names import INDEX_NAME
 from cube_core.errors import BuildError
-
-INDEX_NAME = "index.n"
 
 _DATA_NAME = "data.n"
 _HASH_INDEX = 0

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cube_builder.arrow_source import ArrowSource
 from cube_builder.batches import ONE_WIDTH, Source
-from cube_builder.original_source import INDEX_NAME, OriginalSource
+from cube_builder.input_names import INDEX_NAME, is_visible
+from cube_builder.original_source import OriginalSource
 from cube_builder.sequence_source import SequenceSource
 from cube_core.errors import BuildError
 
@@ -99,11 +100,6 @@ def common_width(sources: Iterable[Source], *, default: int = 0) -> int:
 def no_records(paths: list[Path]) -> BuildError:
     """What to raise when no input file has a record."""
     return BuildError(f"{paths[0]}: no records in it or in any of the {len(paths)} input files")
-
-
-def is_visible(name: str) -> bool:
-    """Whether a file or directory of this name is input."""
-    return not name.startswith(("_", "."))
 
 
 def in_natural_order(paths: list[Path]) -> list[Path]:

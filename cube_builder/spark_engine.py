@@ -23,12 +23,13 @@ from cube_builder.base import check_like_base, width_without_values
 from cube_builder.batches import ONE_WIDTH, ByteValues, Values
 from cube_builder.changes import with_mark, without_mark
 from cube_builder.filesystem import Place
+from cube_builder.input_names import INDEX_NAME, is_visible
 from cube_builder.job import REPORT_NAME, BuildJob, BuildReport, ShardReport
 from cube_builder.manifest import compare_with_manifest
 from cube_builder.pass_rows import MARK_BYTES, pass_rows
 from cube_builder.quantize import Quantizer, mean_error
 from cube_builder.shard_table import write_shard_table
-from cube_builder.sources import in_natural_order, is_visible, no_records, open_source
+from cube_builder.sources import in_natural_order, no_records, open_source
 from cube_core.errors import BuildError
 from cube_core.pass_files import MANIFEST_NAME
 
@@ -87,7 +88,7 @@ def _input_files(source: Place) -> list[Place]:
         raise BuildError(
             f"{source.path}: holds no input file (names that begin with '_' or '.' are skipped)"
         )
-    if any(file.name == "index.n" for file in files.values()):
+    if any(file.name == INDEX_NAME for file in files.values()):
         raise BuildError(
             f"{source.path}: shards of the original are built with --engine=local alone"
         )

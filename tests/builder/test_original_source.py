@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cube_builder import build
+from cube_builder.manifest import write_manifest
 from cube_core.errors import BuildError
 from tests.builder.passes import job, tables_of, tree
 
@@ -106,3 +107,13 @@ def test_every_length_of_a_list_that_is_cut_off_is_refused(tmp_path: Path) -> No
             with pytest.raises(BuildError, match=rf"{name}: "):
                 build(job(tmp_path))
         (tmp_path / "pass" / name).write_bytes(whole)
+
+
+def test_a_manifest_of_shards_of_the_original(tmp_path: Path) -> None:
+    write_original(tmp_path / "pass" / "dict_part0", [(1, b"one!"), (2, b"two!")])
+    names = [f"dict_part0/{path.name}" for path in (tmp_path / "pass" / "dict_part0").iterdir()]
+    write_manifest(tmp_path / "pass", names)
+    assert build(job(tmp_path)).record_count == 2
+    (tmp_path / "pass" / "dict_part0" / "data.9").write_bytes(b"more")
+    with pytest.raises(BuildError, match=r"dict_part0/data\.9: 4 bytes, but .*no such file"):
+        build(job(tmp_path))
