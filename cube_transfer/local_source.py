@@ -3,54 +3,92 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from cube_builder.input_names import input_names
 from cube_core.errors import DeployError
-from cube_core.file_list import Digest, ListedFile, parse_file_list
+from cube_core.file_list import Digest, ListedFile, PassFile, parse_file_list
 from cube_core.pass_files import MANIFEST_NAME
+from cube_transfer.input_roots import InputRoots
+from cube_transfer.local_directory import LocalDirectory
+from cube_transfer.pass_bytes import PassBytes
 
+MANIFEST_BYTES_MAX = 16 << 20
 # One block is one trip to a thread, so a cancelled pull ends within a block.
 BLOCK_BYTES = 16 << 20
-_NO_HARD_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
-_NOT_READABLE = frozenset({errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.EISDIR})
 
 
-async def pull_local(source: Path, target: Path, *, link: bool) -> dict[str, os.stat_result]:
-    """Puts the files of `source` (a directory, or one file) into the directory `target`.
+async def pull_local(
+    source: Path, target: Path, room: PassBytes, roots: InputRoots
+) -> dict[str, os.stat_result]:
+    """Puts the files of `source` (a directory, or one file) into the directory `target`: hard
+    links where the file system allows them, else copies.
 
     With a `_manifest.json` exactly the files it lists are taken, size and crc32c checked; without
-    one, all but hidden and `_` files.
-
-    Args:
-        link: hard-link where the file system allows it (large files); else copy.
+    one, all that is input, subdirectories included.
 
     Returns:
-        each file as it was before its checksum was taken, so that a later change of it shows.
+        each file as it was before its checksum was taken, so that a later change of it shows; by
+        its name relative to `target`.
 
     Raises:
-        DeployError: the input is missing, empty, or not what its manifest says.
+        DeployError: the input is missing, empty, outside `roots`, more than `room` is for, or not
+            what its manifest says.
         OSError: `target` cannot be written.
     """
-    await asyncio.to_thread(target.mkdir, parents=True, exist_ok=True)
+    with _opened(source, roots) as directory:
+        files = await asyncio.to_thread(_listing, directory, source)
+        return await _take(directory, files, target, room, link=True)
+
+
+async def pull_local_dense(
+    source: Path, target: Path, room: PassBytes, roots: InputRoots
+) -> dict[str, os.stat_result]:
+    """Copies the files of a dense model, which has no subdirectories.
+
+    Returns, raises:
+        as `pull_local`.
+    """
+    with _opened(source, roots) as directory:
+        names = await asyncio.to_thread(directory.top_files)
+        files = [ListedFile(name=name) for name in names]
+        if not files:
+            raise DeployError(f"{source}: holds no file")
+        return await _take(directory, files, target, room, link=False)
+
+
+async def _take(
+    directory: LocalDirectory,
+    files: Sequence[ListedFile],
+    target: Path,
+    room: PassBytes,
+    *,
+    link: bool,
+) -> dict[str, os.stat_result]:
+    room.require_room_for(files, str(directory.path))
     taken: dict[str, os.stat_result] = {}
-    for path, expected in await asyncio.to_thread(_listing, source):
-        copy = target / path.name
+    for file in files:
+        where = str(directory.path / file.name)
+        copy = target / file.name
+        await asyncio.to_thread(copy.parent.mkdir, parents=True, exist_ok=True)
         found = None
-        copy.unlink(missing_ok=True)
-        if not (link and await asyncio.to_thread(_link, path, copy)):
-            found = await _copy(path, copy, expected)
-        taken[path.name] = copy.stat()
-        if expected is not None:
-            problem = (found or await digest(copy, expected)).problem()
+        if link and await asyncio.to_thread(directory.link, file.name, copy):
+            room.add(copy.stat().st_size, where)
+        else:
+            found = await _copy(directory, file, copy, room)
+        taken[file.name] = copy.stat()
+        if file.size is not None or file.has_checksum:
+            problem = (found or await digest(copy, file)).problem()
             if problem:
-                raise DeployError(f"{path}: {problem}")
+                raise DeployError(f"{where}: {problem}")
     return taken
 
 
-def listed_files(data: bytes, where: str) -> tuple[ListedFile, ...]:
+def listed_files(data: bytes, where: str) -> tuple[PassFile, ...]:
     """The files that a manifest names.
 
     Raises:
@@ -62,88 +100,68 @@ def listed_files(data: bytes, where: str) -> tuple[ListedFile, ...]:
         raise DeployError(f"{where}: {error}") from error
 
 
-async def digest(path: Path, expected: ListedFile | None, copy: BinaryIO | None = None) -> Digest:
-    """Size and checksums of a file, which is written to `copy` on the way."""
+async def digest(path: Path, expected: ListedFile | None) -> Digest:
+    """Size and checksums of a file."""
     found = Digest(expected)
-    with await asyncio.to_thread(_open, path) as file:
-        while await asyncio.to_thread(_digest_block, file, copy, found):
+    with await asyncio.to_thread(path.open, "rb") as file:
+        while await asyncio.to_thread(_read_block, file, found):
             pass
     return found
 
 
-def sync_and_close(file: BinaryIO) -> None:
+@contextmanager
+def _opened(source: Path, roots: InputRoots) -> Iterator[LocalDirectory]:
+    """The directory `source`, or that of the file."""
+    roots.require_path(source)
+    if not source.exists():
+        raise DeployError(f"{source}: no such directory; the donefile names it")
+    with LocalDirectory(source.parent if source.is_file() else source) as directory:
+        # Once more, of what is open now: a link may have been put in its place.
+        roots.require_path(directory.real)
+        yield directory
+
+
+def _listing(directory: LocalDirectory, source: Path) -> Sequence[ListedFile]:
+    if source.is_file():
+        return [ListedFile(name=source.name)]
+    if directory.has_file(MANIFEST_NAME):
+        where = f"{directory.path}/{MANIFEST_NAME}"
+        with directory.open(MANIFEST_NAME) as file:
+            data = file.read(MANIFEST_BYTES_MAX + 1)
+        if len(data) > MANIFEST_BYTES_MAX:
+            raise DeployError(f"{where}: more than MANIFEST_BYTES_MAX = {MANIFEST_BYTES_MAX} bytes")
+        return listed_files(data, where)
+    names = input_names(directory.visible_names())
+    if not names:
+        raise DeployError(f"{directory.path}: holds no file")
+    return [PassFile(name=name) for name in names]
+
+
+async def _copy(
+    directory: LocalDirectory, file: ListedFile, target: Path, room: PassBytes
+) -> Digest:
+    found = Digest(file)
+    where = str(directory.path / file.name)
+    source = await asyncio.to_thread(directory.open, file.name)
+    with source:
+        copy = await asyncio.to_thread(target.open, "wb")
+        try:
+            while block := await asyncio.to_thread(_read_block, source, found):
+                room.add(len(block), where)
+                await asyncio.to_thread(copy.write, block)
+        finally:
+            await asyncio.to_thread(_sync_and_close, copy)
+    return found
+
+
+def _sync_and_close(file: BinaryIO) -> None:
     """Makes what was written survive a power cut."""
     file.flush()
     os.fsync(file.fileno())
     file.close()
 
 
-def _listing(source: Path) -> list[tuple[Path, ListedFile | None]]:
-    manifest_path = source / MANIFEST_NAME
-    files: list[tuple[Path, ListedFile | None]]
-    if source.is_file():
-        return [(source, None)]
-    if not source.is_dir():
-        raise DeployError(f"{source}: no such directory; the donefile names it")
-    if manifest_path.is_file():
-        listed = listed_files(manifest_path.read_bytes(), str(manifest_path))
-        files = [(source / file.name, file) for file in listed]
-    else:
-        paths = (path for path in sorted(source.iterdir()) if path.is_file())
-        files = [(path, None) for path in paths if not path.name.startswith(("_", "."))]
-    if not files:
-        raise DeployError(f"{source}: holds no file")
-    for path, _ in files:
-        _require_inside(path, source)
-    return files
-
-
-def _require_inside(path: Path, source: Path) -> None:
-    """A link must not bring in what is not the trainer's to give, nor a pipe hold up a build."""
-    try:
-        found = path.resolve(strict=True)
-    except OSError as error:
-        raise _named(error, path) from error
-    if not found.is_relative_to(source.resolve()):
-        raise DeployError(f"{path}: leads out of {source}, to {found}; only files in it are taken")
-    if not found.is_file():
-        raise DeployError(f"{path}: is no regular file")
-
-
-async def _copy(path: Path, target: Path, expected: ListedFile | None) -> Digest:
-    file = await asyncio.to_thread(target.open, "wb")
-    try:
-        return await digest(path, expected, file)
-    finally:
-        await asyncio.to_thread(sync_and_close, file)
-
-
-def _link(path: Path, target: Path) -> bool:
-    try:
-        os.link(path.resolve(strict=True), target)
-    except OSError as error:
-        if error.errno in _NO_HARD_LINK:
-            return False
-        raise _named(error, path) from error
-    return True
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise _named(error, path) from error
-
-
-def _named(error: OSError, path: Path) -> Exception:
-    if error.errno in _NOT_READABLE:
-        return DeployError(f"{path}: {error.strerror}")
-    return error
-
-
-def _digest_block(file: BinaryIO, copy: BinaryIO | None, found: Digest) -> bool:
+def _read_block(file: BinaryIO, found: Digest) -> bytes:
     block = file.read(BLOCK_BYTES)
-    if copy is not None:
-        copy.write(block)
     found.update(block)
-    return bool(block)
+    return block

@@ -5,77 +5,139 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
+from cube_builder.input_names import input_names
 from cube_core.errors import DeployError, ModelError
-from cube_core.file_list import Digest, ListedFile
+from cube_core.file_list import ListedFile
 from cube_core.pass_files import MANIFEST_NAME
 from cube_transfer.dense_manifest import DENSE_MANIFEST_NAME, FLUID_PROGRAM, parse_dense_manifest
-from cube_transfer.local_source import digest, listed_files
-from cube_transfer.part_file import BytesSink, PartFile
-from cube_transfer.remote import NotThereError, RemoteFiles, child_url, remote_files, shown
+from cube_transfer.local_source import MANIFEST_BYTES_MAX, digest, listed_files
+from cube_transfer.part_file import (
+    BytesSink,
+    PartFile,
+    Provenance,
+    part_path,
+    provenance_path,
+)
+from cube_transfer.pass_bytes import PassBytes
+from cube_transfer.remote import (
+    Allow,
+    NotThereError,
+    RemoteFile,
+    RemoteFiles,
+    child_url,
+    remote_files,
+    shown,
+)
 
-MANIFEST_BYTES_MAX = 16 << 20
 DOWNLOADS_MAX = 4
 """Files of a pass that are downloaded at the same time."""
 
 
-async def pull_remote(url: str, target: Path, http: httpx.AsyncClient, bytes_max: int) -> None:
+async def pull_remote(
+    url: str, target: Path, http: httpx.AsyncClient, room: PassBytes, allow: Allow
+) -> None:
     """Downloads the files that `<url>/_manifest.json` lists into `target`, each checked for size
-    and checksum. Files that are there and right are kept, and what an earlier attempt left of one
-    is gone on with. Without a manifest, all but hidden and `_` files are taken, where the source
-    lists its directories. No file may have more than `bytes_max` bytes.
+    and checksum; without a manifest, what `url` has of input, where the source lists its
+    directories, or the one file that it is.
+
+    Files that are there and right are kept, and what an earlier attempt left of one is gone on
+    with: as the checksums of the manifest tell, else when the source still has the same file.
 
     Raises:
-        DeployError: the source says that a file is not there, or it is not what the manifest says.
+        DeployError: the source says that a file is not there, or it is not what the manifest says,
+            or there is more than `room` for.
         OSError, httpx.RequestError: the source cannot answer now, or `target` not be written.
     """
-    source = remote_files(url, http)
+    source = remote_files(url, http, allow)
     files = await _listing(source, url)
-    await asyncio.to_thread(target.mkdir, parents=True, exist_ok=True)
-    await _download_all(source, url, target, files, bytes_max)
+    room.require_room_for((file.expected for file in files), shown(url))
+    await asyncio.to_thread(_remove_others, target, files)
+    await _download_all(source, files, target, room)
+    await asyncio.to_thread(_forget_provenance, target, files)
 
 
 async def pull_remote_dense(
-    url: str, target: Path, http: httpx.AsyncClient, bytes_max: int
+    url: str, target: Path, http: httpx.AsyncClient, room: PassBytes, allow: Allow
 ) -> None:
     """Downloads a dense model: `manifest.json` and the files of the model it names.
 
     Raises:
         DeployError, ModelError: as `pull_remote`; a manifest that cannot be used.
     """
-    source = remote_files(url, http)
+    source = remote_files(url, http, allow)
     manifest_url = child_url(url, DENSE_MANIFEST_NAME)
     data = await _read(source, manifest_url)
     manifest = parse_dense_manifest(data, shown(manifest_url))
-    await asyncio.to_thread(target.mkdir, parents=True, exist_ok=True)
-    await asyncio.to_thread((target / DENSE_MANIFEST_NAME).write_bytes, data)
-    await _download_all(source, url, target, manifest.files, bytes_max)
+    names = [file.name for file in manifest.files] or _names_of(manifest.model, manifest_url)
+    listed = manifest.files or [ListedFile(name=name) for name in names]
+    files = [RemoteFile(child_url(url, file.name), file) for file in listed]
+    room.require_room_for(listed, shown(url))
+    await asyncio.to_thread(_remove_others, target, files)
     if manifest.files:
-        return
-    if manifest.model == FLUID_PROGRAM:
-        raise ModelError(f"{shown(manifest_url)}: files: must list what belongs to {FLUID_PROGRAM}")
-    await _download(source, url, target / f"{manifest.model}.pdiparams", None, bytes_max)
+        await _download_all(source, files, target, room)
+    else:
+        await _download_model(source, files, target, room)
+    await asyncio.to_thread(_forget_provenance, target, files)
+    await asyncio.to_thread((target / DENSE_MANIFEST_NAME).write_bytes, data)
+
+
+def _names_of(model: str, manifest_url: str) -> list[str]:
+    """The files that a model may have when its manifest lists none: the last is the older form of
+    the one before."""
+    if model == FLUID_PROGRAM:
+        where = shown(manifest_url)
+        raise ModelError(f"{where}: files: must list what belongs to {FLUID_PROGRAM}")
+    return [f"{model}.pdiparams", f"{model}.json", f"{model}.pdmodel"]
+
+
+async def _download_model(
+    source: RemoteFiles, files: Sequence[RemoteFile], target: Path, room: PassBytes
+) -> None:
+    parameters, program, older_program = files
+    await _download(source, parameters, target, room)
     try:
-        await _download(source, url, target / f"{manifest.model}.json", None, bytes_max)
+        await _download(source, program, target, room)
     except NotThereError:
-        await _download(source, url, target / f"{manifest.model}.pdmodel", None, bytes_max)
+        (target / program.name).unlink(missing_ok=True)
+        await _download(source, older_program, target, room)
 
 
-async def _listing(source: RemoteFiles, url: str) -> Sequence[ListedFile]:
+async def _listing(source: RemoteFiles, url: str) -> Sequence[RemoteFile]:
     manifest_url = child_url(url, MANIFEST_NAME)
     try:
         data = await _read(source, manifest_url)
-        return listed_files(data, shown(manifest_url))
-    except NotThereError:
-        listed = await source.list(url)
-        if listed is None:
-            raise
-    files = [file for file in listed if not file.name.startswith(("_", "."))]
+        listed = listed_files(data, shown(manifest_url))
+        return [RemoteFile(child_url(url, file.name), file) for file in listed]
+    except NotThereError as error:
+        found = await source.list(url)
+        if found is None:
+            scheme = urlsplit(url).scheme
+            raise DeployError(f"{error}; {scheme}:// lists no directories without one") from error
+    wanted = set(input_names(file.name for file in found))
+    files = [file for file in found if file.name in wanted]
     if not files:
         raise DeployError(f"{shown(url)}: holds no file")
     return files
+
+
+def _remove_others(target: Path, files: Sequence[RemoteFile]) -> None:
+    """Of another listing, by an earlier attempt: the builder takes what it finds."""
+    target.mkdir(parents=True, exist_ok=True)
+    places = [target / file.name for file in files]
+    wanted = {*places, *map(part_path, places), *map(provenance_path, places)}
+    for path in list(target.rglob("*")):
+        if path not in wanted and not path.is_dir():
+            path.unlink()
+
+
+def _forget_provenance(target: Path, files: Sequence[RemoteFile]) -> None:
+    """Of a pass that is complete."""
+    for file in files:
+        provenance_path(target / file.name).unlink(missing_ok=True)
 
 
 async def _read(source: RemoteFiles, url: str) -> bytes:
@@ -85,18 +147,14 @@ async def _read(source: RemoteFiles, url: str) -> bytes:
 
 
 async def _download_all(
-    source: RemoteFiles,
-    url: str,
-    target: Path,
-    files: Sequence[ListedFile],
-    bytes_max: int,
+    source: RemoteFiles, files: Sequence[RemoteFile], target: Path, room: PassBytes
 ) -> None:
     """When one fails the others go on, so that each attempt brings what it can."""
     slots = asyncio.Semaphore(DOWNLOADS_MAX)
 
-    async def run(file: ListedFile) -> None:
+    async def run(file: RemoteFile) -> None:
         async with slots:
-            await _download(source, url, target / file.name, file, bytes_max)
+            await _download(source, file, target, room)
 
     results = await asyncio.gather(*(run(file) for file in files), return_exceptions=True)
     failures = [result for result in results if isinstance(result, BaseException)]
@@ -106,26 +164,28 @@ async def _download_all(
 
 
 async def _download(
-    source: RemoteFiles,
-    directory: str,
-    target: Path,
-    expected: ListedFile | None,
-    bytes_max: int,
+    source: RemoteFiles, file: RemoteFile, directory: Path, room: PassBytes
 ) -> None:
-    if expected is not None and expected.has_checksum and await _is_there(target, expected):
+    target = directory / file.name
+    if await asyncio.to_thread(target.is_file) and await _is_right(source, file, target):
+        room.add(target.stat().st_size, shown(file.url))
         return
-    url = child_url(directory, target.name)
-    part = await asyncio.to_thread(PartFile, target, expected, shown(url), bytes_max)
+    part = await asyncio.to_thread(PartFile, target, file, room)
     try:
         if not part.is_complete:
-            await source.fetch(url, part)
+            await source.fetch(file.url, part)
         await asyncio.to_thread(part.finish)
     finally:
         await asyncio.to_thread(part.close)
 
 
-async def _is_there(target: Path, expected: ListedFile) -> bool:
-    if not await asyncio.to_thread(target.is_file):
+async def _is_right(source: RemoteFiles, file: RemoteFile, target: Path) -> bool:
+    """Whether what an earlier attempt put there is what the manifest says, else what the source
+    still has."""
+    if file.expected.has_checksum:
+        return not (await digest(target, file.expected)).problem()
+    known = await asyncio.to_thread(Provenance.read, target)
+    if known is None or (await source.facts(file.url)).identity != known.identity:
         return False
-    found: Digest = await digest(target, expected)
-    return not found.problem()
+    found = await digest(target, None)
+    return (found.size, found.crc32c) == (known.size, known.crc32c)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cube_core.conf.transfer_conf import TransferConf
+from cube_transfer.input_roots import InputRoots
 from cube_transfer.limits import REPLICA_DEADLINE_S, SAMPLE_INTERVAL_S
+from cube_transfer.pass_bytes import ByteLimits
 from cube_transfer.source import PulledPass
 from cube_transfer.table_links import TableLinks
 
@@ -52,4 +54,5 @@ class Settings:
         return Path(self.conf.cube_conf) if self.conf.cube_conf else None
 
     def pulled(self, version: str) -> PulledPass:
-        return PulledPass(self.pulls / version, self.conf.download_bytes_max)
+        limits = ByteLimits(self.conf.download_bytes_max, self.conf.pass_bytes_max)
+        return PulledPass(self.pulls / version, limits, InputRoots(self.conf.input_roots))

@@ -11,11 +11,12 @@ from pathlib import Path
 import httpx
 from pydantic import BaseModel
 
-from cube_core.conf.transfer_conf import DOWNLOAD_BYTES_MAX
 from cube_core.errors import DeployError
 from cube_core.replace_file import replace_file
-from cube_transfer.local_source import pull_local
-from cube_transfer.remote import scheme_of
+from cube_transfer.input_roots import InputRoots
+from cube_transfer.local_source import pull_local, pull_local_dense
+from cube_transfer.pass_bytes import ByteLimits, PassBytes
+from cube_transfer.remote import is_local, local_path
 from cube_transfer.remote_source import pull_remote, pull_remote_dense
 
 _MARKER_NAME = "pulled.json"
@@ -39,12 +40,18 @@ class PulledPass:
     that it does not write into them is checked after the build.
 
     Args:
-        download_bytes_max: of each file that another machine sends.
+        roots: where passes may lie.
     """
 
-    def __init__(self, directory: Path, download_bytes_max: int = DOWNLOAD_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        limits: ByteLimits | None = None,
+        roots: InputRoots | None = None,
+    ) -> None:
         self.directory = directory
-        self._download_bytes_max = download_bytes_max
+        self._limits = limits or ByteLimits()
+        self._roots = roots or InputRoots()
         self.input = directory / "input"
         self.dense = directory / "dense"
 
@@ -57,12 +64,15 @@ class PulledPass:
         """
         if await asyncio.to_thread(self._marker) is not None:
             return
-        url, path = _location(location)
-        if url:
-            await pull_remote(url, self.input, http, self._download_bytes_max)
-            files = await asyncio.to_thread(self._files)
+        room = PassBytes(self._limits, await asyncio.to_thread(_bytes_in, self.dense))
+        if is_local(location):
+            await asyncio.to_thread(shutil.rmtree, self.input, ignore_errors=True)
+            path = local_path(location)
+            files = _facts(await pull_local(path, self.input, room, self._roots))
         else:
-            files = _facts(await pull_local(path, self.input, link=True))
+            self._roots.require_url(location)
+            await pull_remote(location, self.input, http, room, self._roots.require_url)
+            files = await asyncio.to_thread(self._files)
         await asyncio.to_thread(self._mark, files)
 
     async def pull_dense(self, location: str, http: httpx.AsyncClient) -> None:
@@ -73,13 +83,14 @@ class PulledPass:
         """
         if self.dense.is_dir():
             return
-        url, path = _location(location)
         part = self.directory / "dense.part"
-        await asyncio.to_thread(shutil.rmtree, part, ignore_errors=True)
-        if url:
-            await pull_remote_dense(url, part, http, self._download_bytes_max)
+        room = PassBytes(self._limits)
+        if is_local(location):
+            await asyncio.to_thread(shutil.rmtree, part, ignore_errors=True)
+            await pull_local_dense(local_path(location), part, room, self._roots)
         else:
-            await pull_local(path, part, link=False)
+            self._roots.require_url(location)
+            await pull_remote_dense(location, part, http, room, self._roots.require_url)
         part.rename(self.dense)
 
     async def require_unchanged(self) -> None:
@@ -93,7 +104,7 @@ class PulledPass:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _files(self) -> dict[str, _PulledFile]:
-        return _facts({path.name: path.stat() for path in self.input.iterdir()})
+        return _facts(_stats_below(self.input))
 
     def _mark(self, files: dict[str, _PulledFile]) -> None:
         replace_file(self.directory / _MARKER_NAME, _Marker(files=files).model_dump_json())
@@ -112,9 +123,11 @@ def _facts(stats: Mapping[str, os.stat_result]) -> dict[str, _PulledFile]:
     }
 
 
-def _location(location: str) -> tuple[str, Path]:
-    """URL ("" when local) and local path."""
-    scheme = scheme_of(location)
-    if scheme == "file":
-        return "", Path(location.removeprefix("file://"))
-    return (location, Path()) if scheme else ("", Path(location))
+def _stats_below(directory: Path) -> dict[str, os.stat_result]:
+    """Of every file, by its name relative to the directory."""
+    paths = (path for path in directory.rglob("*") if not path.is_dir())
+    return {str(path.relative_to(directory)): path.stat() for path in paths}
+
+
+def _bytes_in(directory: Path) -> int:
+    return sum(stat.st_size for stat in _stats_below(directory).values())

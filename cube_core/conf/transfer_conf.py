@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
+from urllib.parse import unquote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -17,6 +18,9 @@ _AGENT = re.compile(r"agent\d+_\d+")
 _CUBE = re.compile(r"cube(\d+)_(\d+)")
 _Path = Annotated[str, Field(min_length=1)]
 DOWNLOAD_BYTES_MAX = 1 << 40
+PASS_BYTES_MAX = 1 << 42
+SCHEMES = ("http", "https", "ftp", "s3", "hdfs")
+"""Of addresses where passes lie on other machines."""
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -25,6 +29,23 @@ def _endpoints(text: object) -> object:
     if not isinstance(text, str):
         return text
     return tuple(Endpoint.parse(each) for each in text.split(",") if each.strip())
+
+
+def _roots(text: object) -> object:
+    """`path,url`."""
+    if not isinstance(text, str):
+        return text
+    roots = tuple(each.strip() for each in text.split(",") if each.strip())
+    if not roots:
+        raise ValueError("names no path or address; leave the field out to allow every one")
+    for root in roots:
+        scheme, separator, rest = root.partition("://")
+        if separator and scheme not in ("file", *SCHEMES):
+            known = ", ".join(f"{each}://" for each in SCHEMES)
+            raise ValueError(f"{scheme}:// is neither a path nor one of {known}")
+        if separator and ".." in unquote(rest).split("/"):
+            raise ValueError(f"an address of {scheme}:// with '..' in it")
+    return roots
 
 
 class Replica(BaseModel):
@@ -64,7 +85,9 @@ class TransferConf(BaseModel):
     `model_deploy_path` is where the dense model of a pass is published for the CTR servers; when
     it is not set, dense models are left where they are. `cube_conf` is the clients' file that is
     kept equal to the topology; not set: it is kept by hand. `download_bytes_max` bounds each file
-    of a pass that is downloaded. `ctr_servers` are only looked at, for the page of the daemon.
+    of a pass that is downloaded, `pass_bytes_max` all that is taken of a pass. Where `input_roots`
+    is set, passes lie below one of them, or are refused. `ctr_servers` are only looked at, for the
+    page of the daemon.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
@@ -87,6 +110,8 @@ class TransferConf(BaseModel):
     keep_versions: int = Field(default=2, ge=1)
     poll_interval_ms: int = Field(default=1000, ge=10)
     download_bytes_max: int = Field(default=DOWNLOAD_BYTES_MAX, ge=1)
+    pass_bytes_max: int = Field(default=PASS_BYTES_MAX, ge=1)
+    input_roots: Annotated[tuple[str, ...], BeforeValidator(_roots)] = ()
     build: BuildOptions = BuildOptions()
     replicas: tuple[Replica, ...] = ()
 

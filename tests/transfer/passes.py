@@ -45,7 +45,10 @@ def write_embedding(
 
 
 def write_manifest(directory: Path) -> None:
-    files = [_facts(path) for path in sorted(directory.glob("part-*"))]
+    files = [
+        _facts(path) | {"name": str(path.relative_to(directory))}
+        for path in sorted(directory.rglob("part-*"))
+    ]
     (directory / "_manifest.json").write_text(json.dumps({"files": files}))
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 
 Address = Callable[[str], str]
@@ -57,31 +60,70 @@ def ftp_directory(train: Path, commands: list[str] | None = None) -> Iterator[Ad
 
 
 @contextlib.contextmanager
-def s3_bucket(train: Path) -> Iterator[Address]:
-    """What is in the directory now, in a bucket `passes`."""
+def s3_server(port: int = 0) -> Iterator[Address]:
+    """A server of what other such servers of this process were given."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         warnings.simplefilter("ignore")
-        import boto3
         from moto.server import ThreadedMotoServer
 
-        server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+        server = ThreadedMotoServer("127.0.0.1", port=port, verbose=False)
         server.start()
-        host, port = server.get_host_and_port()
-        client: Any = boto3.client(
-            "s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1"
-        )
-        client.create_bucket(Bucket="passes")
-        for path in (path for path in train.rglob("*") if path.is_file()):
-            client.upload_file(str(path), "passes", str(path.relative_to(train)))
-        client.close()
-        query = f"?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+        host, found_port = server.get_host_and_port()
+        query = f"?endpoint_override={host}:{found_port}&scheme=http&region=us-east-1"
         try:
             yield lambda path: f"s3://passes/{path}{query}"
         finally:
             server.stop()
+
+
+@contextlib.contextmanager
+def s3_bucket(train: Path) -> Iterator[Address]:
+    """What is in the directory now, in a bucket `passes`."""
+    with s3_server() as address:
+        httpx.post(f"http://{_server_of(address)}/moto-api/reset", trust_env=False)
+        with _client(address) as client:
+            client.create_bucket(Bucket="passes")
+        names = (str(path.relative_to(train)) for path in train.rglob("*") if path.is_file())
+        upload(address, train, *names)
+        yield address
+
+
+def upload(address: Address, train: Path, *names: str) -> None:
+    """Puts files of the directory, as they are now, into the bucket."""
+    with _client(address) as client:
+        for name in names:
+            client.upload_file(str(train / name), "passes", name)
+
+
+@contextlib.contextmanager
+def denied(address: Address, action: str) -> Iterator[None]:
+    """The bucket refuses an action to everybody."""
+    resources = ["arn:aws:s3:::passes", "arn:aws:s3:::passes/*"]
+    denial = {"Effect": "Deny", "Principal": "*", "Action": action, "Resource": resources}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [denial]})
+    with _client(address) as client:
+        client.put_bucket_policy(Bucket="passes", Policy=policy)
+        try:
+            yield
+        finally:
+            client.delete_bucket_policy(Bucket="passes")
+
+
+@contextlib.contextmanager
+def _client(address: Address) -> Iterator[Any]:
+    import boto3
+
+    url = f"http://{_server_of(address)}"
+    client: Any = boto3.client("s3", endpoint_url=url, region_name="us-east-1")
+    with contextlib.closing(client):
+        yield client
+
+
+def _server_of(address: Address) -> str:
+    return parse_qs(urlsplit(address("")).query)["endpoint_override"][0]
 
 
 @contextlib.contextmanager

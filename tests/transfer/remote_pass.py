@@ -17,6 +17,26 @@ def write_pass(train: Path) -> Path:
     return train
 
 
+def nest(embedding: Path) -> None:
+    """Moves two of the three files into subdirectories, and adds what is no input."""
+    (embedding / "day=1" / "hour=2").mkdir(parents=True)
+    (embedding / "part-00001").rename(embedding / "day=1" / "part-00001")
+    (embedding / "part-00002").rename(embedding / "day=1" / "hour=2" / "part-00002")
+    for hidden in ("_temporary", "day=1/.staging"):
+        (embedding / hidden).mkdir()
+        (embedding / hidden / "part-00009").write_text("not written to its end")
+    (embedding / "day=1" / "_SUCCESS").touch()
+
+
+def require_same_tree(pulled: Path, embedding: Path) -> None:
+    """The visible files of the pass, in the places that they have there."""
+    names = {str(path.relative_to(embedding)) for path in embedding.rglob("part-0000[0-2]")}
+    found = {str(path.relative_to(pulled)) for path in pulled.rglob("*") if path.is_file()}
+    assert found == names
+    for name in names:
+        assert (pulled / name).read_bytes() == (embedding / name).read_bytes()
+
+
 def leave_part(pulled: PulledPass, name: str, data: bytes) -> None:
     """What a download that was cut short leaves."""
     pulled.input.mkdir(parents=True, exist_ok=True)

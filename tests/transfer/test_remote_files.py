@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +14,30 @@ import httpx
 import pytest
 
 from cube_core.errors import DeployError
+from cube_transfer.part_file import PartFile
+from cube_transfer.remote import FileFacts
 from cube_transfer.source import PulledPass
-from tests.transfer.remote_directories import Address, ftp_directory, hdfs_stand_in, s3_bucket
-from tests.transfer.remote_pass import KEY_COUNT, leave_part, require_pulled, write_pass
+from tests.builder.test_original_source import write_pass as write_original_pass
+from tests.transfer.passes import write_manifest
+from tests.transfer.remote_directories import (
+    Address,
+    denied,
+    ftp_directory,
+    hdfs_stand_in,
+    s3_bucket,
+    s3_server,
+    upload,
+)
+from tests.transfer.remote_pass import (
+    KEY_COUNT,
+    leave_part,
+    nest,
+    require_pulled,
+    require_same_tree,
+    write_pass,
+)
 from tests.transfer.site import Site
+from tests.waiting import wait_until
 
 pytest.importorskip("pyarrow")
 
@@ -63,6 +86,168 @@ async def test_a_directory_without_manifest(train: Path, pulled: PulledPass, ser
     with serve(train) as address:
         await _pull(pulled, address("1/embedding"))
     require_pulled(pulled, train)
+
+
+@every_source
+@pytest.mark.parametrize("listed", [False, True])
+async def test_subdirectories(train: Path, pulled: PulledPass, serve: Serve, listed: bool) -> None:
+    embedding = train / "1" / "embedding"
+    (embedding / "_manifest.json").unlink()
+    nest(embedding)
+    if listed:
+        shutil.rmtree(embedding / "_temporary")
+        shutil.rmtree(embedding / "day=1" / ".staging")
+        write_manifest(embedding)
+    with serve(train) as address:
+        await _pull(pulled, address("1/embedding"))
+    require_same_tree(pulled.input, embedding)
+
+
+@every_source
+async def test_shards_of_the_original(tmp_path: Path, pulled: PulledPass, serve: Serve) -> None:
+    """The archives beside them, which hold the same once more, are left."""
+    output = tmp_path / "out" / "10_10"
+    write_original_pass(output)
+    with serve(tmp_path / "out") as address:
+        await _pull(pulled, address("10_10"))
+    shards = {path for path in output.rglob("*.?") if path.is_file()}
+    assert {path.relative_to(pulled.input) for path in pulled.input.rglob("*.?")} == {
+        path.relative_to(output) for path in shards
+    }
+    assert len(list(pulled.input.iterdir())) == 3
+
+
+@every_source
+async def test_one_file(train: Path, pulled: PulledPass, serve: Serve) -> None:
+    with serve(train) as address:
+        await _pull(pulled, address("1/embedding/part-00001"))
+        (pull,) = pulled.input.iterdir()
+        assert pull.read_bytes() == (train / "1" / "embedding" / "part-00001").read_bytes()
+        pulled.remove()
+        with pytest.raises(DeployError, match="part-00007"):
+            await _pull(pulled, address("1/embedding/part-00007"))
+
+
+def _fail_after(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """The network goes after so many bytes of part-00001, once."""
+    write = PartFile.write
+
+    def cut(self: PartFile, block: bytes) -> None:
+        if "part-00001" not in self.where:
+            return write(self, block)
+        monkeypatch.undo()
+        write(self, block[:size])
+        raise ConnectionResetError("the network is gone")
+
+    monkeypatch.setattr(PartFile, "write", cut)
+
+
+@every_source
+@pytest.mark.parametrize("changed", [False, True])
+async def test_without_a_manifest_the_same_file_is_gone_on_with(
+    train: Path, pulled: PulledPass, serve: Serve, changed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding = train / "1" / "embedding"
+    (embedding / "_manifest.json").unlink()
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            address = stack.enter_context(serve(train))
+            _fail_after(patch, 700)
+            with pytest.raises(OSError, match="the network is gone"):
+                await _pull(pulled, address("1/embedding"))
+        assert (pulled.input / ".part-00001.part").stat().st_size == 700
+        if changed:
+            for name in ("part-00000", "part-00001"):
+                part = embedding / name
+                part.write_bytes(bytes(part.stat().st_size))
+                os.utime(part, (1_000_000, 1_000_000))
+            if serve is s3_bucket:
+                upload(address, train, "1/embedding/part-00000", "1/embedding/part-00001")
+        begins = _record_begins(monkeypatch)
+        await _pull(pulled, address("1/embedding"))
+    require_pulled(pulled, train)
+    # What was complete is not read again, unless it is another file by now.
+    assert begins == ({"part-00000": 0, "part-00001": 0} if changed else {"part-00001": 700})
+
+
+def _record_begins(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Where the reading of each file begins."""
+    begins: dict[str, int] = {}
+    begin = PartFile.begin
+
+    def recorded(self: PartFile, offset: int, facts: FileFacts) -> None:
+        begins[self.where.partition("?")[0].rpartition("/")[2]] = offset
+        begin(self, offset, facts)
+
+    monkeypatch.setattr(PartFile, "begin", recorded)
+    return begins
+
+
+@every_source
+async def test_a_file_that_is_replaced_while_it_is_read(
+    train: Path, pulled: PulledPass, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (train / "1" / "embedding" / "_manifest.json").unlink()
+    part = train / "1" / "embedding" / "part-00001"
+    finish = PartFile.write
+    with serve(train) as address:
+
+        def replace_then_write(self: PartFile, block: bytes) -> None:
+            if "part-00001" in self.where:
+                monkeypatch.undo()
+                part.write_bytes(bytes(part.stat().st_size))
+                os.utime(part, (1_000_000, 1_000_000))
+                if serve is s3_bucket:
+                    upload(address, train, "1/embedding/part-00001")
+            finish(self, block)
+
+        monkeypatch.setattr(PartFile, "write", replace_then_write)
+        with pytest.raises(OSError, match=r"part-00001.*: was replaced while it was read"):
+            await _pull(pulled, address("1/embedding"))
+        await _pull(pulled, address("1/embedding"))
+    require_pulled(pulled, train)
+
+
+async def test_s3_that_refuses_fails_the_pass(train: Path, pulled: PulledPass) -> None:
+    with s3_bucket(train) as address:
+        location = address("1/embedding")
+        with (
+            denied(address, "s3:GetObject"),
+            pytest.raises(DeployError, match=r"s3://passes/1/embedding/.*ACCESS_DENIED"),
+        ):
+            await _pull(pulled, location)
+        await _pull(pulled, location)
+    require_pulled(pulled, train)
+
+
+def test_s3_that_is_down_is_told_and_tried_again(site: Site, train: Path) -> None:
+    with s3_bucket(train) as address:
+        port = int(re.findall(r":(\d+)&", address(""))[0])
+        locations = {"input": address("1/embedding"), "dense": address("1/dense")}
+    site.trainer.announce({"id": "1", "key": "1", **locations})
+    # The daemon has the environment of these.
+    with s3_server(), site.transfer():
+        words = "s3://passes/1/dense/manifest.json"
+        wait_until(
+            lambda: words in (site.status()["deploying"] or {}).get("error", ""),
+            timeout_s=60,
+            what="the error of s3",
+        )
+        assert site.stage("1") == "noticed"
+        with s3_server(port):
+            site.await_stage("1", "done")
+    site.require_served("1", key_count=KEY_COUNT)
+
+
+async def test_a_source_whose_directories_do_not_end(train: Path, pulled: PulledPass) -> None:
+    embedding = train / "1" / "embedding"
+    (embedding / "_manifest.json").unlink()
+    deep = embedding.joinpath(*("d" for _ in range(40)))
+    deep.mkdir(parents=True)
+    with ftp_directory(train) as address:
+        for location in (address("1/embedding"), str(embedding)):
+            with pytest.raises(DeployError, match=r"below DIRECTORY_DEPTH_MAX = 32"):
+                await _pull(pulled, location)
 
 
 @pytest.mark.parametrize("serve", [ftp_directory, s3_bucket])

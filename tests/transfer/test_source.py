@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from cube_core.errors import CubeError, DeployError, ModelError
+from cube_transfer.pass_bytes import ByteLimits
 from cube_transfer.source import PulledPass
 from tests.transfer.http_directory import http_directory
 from tests.transfer.passes import write_dense, write_embedding, write_manifest
@@ -71,7 +72,7 @@ async def test_a_file_that_is_written_to_after_the_pull_is_noticed(
 async def test_files_are_copied_where_no_link_can_be(
     embedding: Path, pulled: PulledPass, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_link(*_: object) -> None:
+    def no_link(*_: object, **__: object) -> None:
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
     monkeypatch.setattr(os, "link", no_link)
@@ -244,7 +245,7 @@ async def test_a_source_that_sends_without_end_is_not_listened_to(
     embedding: Path, tmp_path: Path
 ) -> None:
     (embedding / "_manifest.json").write_text(json.dumps({"files": [{"name": "part-00000"}]}))
-    pulled = PulledPass(tmp_path / "pulls" / "1_1", download_bytes_max=100)
+    pulled = PulledPass(tmp_path / "pulls" / "1_1", ByteLimits(100))
     with (
         http_directory(embedding) as source,
         pytest.raises(DeployError, match="more than download_bytes_max = 100 bytes"),
@@ -257,8 +258,8 @@ async def test_what_its_manifest_says_is_too_large_is_not_begun(
     embedding: Path, tmp_path: Path
 ) -> None:
     sizes = [entry.stat().st_size for entry in os.scandir(embedding) if "part-" in entry.name]
-    fits = PulledPass(tmp_path / "pulls" / "1_1", download_bytes_max=max(sizes))
-    small = PulledPass(tmp_path / "pulls" / "2_2", download_bytes_max=min(sizes) - 1)
+    fits = PulledPass(tmp_path / "pulls" / "1_1", ByteLimits(max(sizes)))
+    small = PulledPass(tmp_path / "pulls" / "2_2", ByteLimits(min(sizes) - 1))
     with http_directory(embedding) as source:
         await _pull(fits, source.url)
         asked = len(source.requests)
