@@ -61,6 +61,8 @@ class TransferPlace(_Part):
     keep_versions: int | None = Field(default=None, ge=1)
     poll_interval_ms: int | None = Field(default=None, ge=10)
     download_bytes_max: int | None = Field(default=None, ge=1)
+    pass_bytes_max: int | None = Field(default=None, ge=1)
+    input_roots: Text | None = None
 
 
 class Dict(_Part):

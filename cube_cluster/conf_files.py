@@ -240,6 +240,8 @@ def _transfer_fields(cluster: Cluster, transfer: Transfer) -> dict[str, Any]:
             keep_versions=conf.transfer.keep_versions,
             poll_interval_ms=conf.transfer.poll_interval_ms,
             download_bytes_max=conf.transfer.download_bytes_max,
+            pass_bytes_max=conf.transfer.pass_bytes_max,
+            input_roots=conf.transfer.input_roots,
         ),
         **conf.build.model_dump(exclude_unset=True),
     }

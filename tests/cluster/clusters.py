@@ -52,6 +52,8 @@ def _dict(draw: st.DrawFn, name: str, ports: Any) -> dict[str, Any]:
                 host=HOSTS,
                 keep_versions=st.integers(1, 9),
                 download_bytes_max=st.integers(1, 1 << 50),
+                pass_bytes_max=st.integers(1, 1 << 50),
+                input_roots=st.just("/passes,s3://bucket/a"),
             ),
         },
         **_some(
