@@ -70,6 +70,13 @@ def test_comments(tmp_path: Path) -> None:
     assert conf.donefile_address == "http://127.0.0.1:8080/donefile"
 
 
+def test_where_passes_may_lie(tmp_path: Path) -> None:
+    assert read_transfer_conf(write(tmp_path, DEFAULT + AGENTS)).input_roots == ()
+    text = f"{DEFAULT}input_roots: /passes, s3://bucket/?endpoint_override=h:1  # two\n{AGENTS}"
+    conf = read_transfer_conf(write(tmp_path, text))
+    assert conf.input_roots == ("/passes", "s3://bucket/?endpoint_override=h:1")
+
+
 def test_what_builds_are_told(tmp_path: Path) -> None:
     conf = read_transfer_conf(write(tmp_path, DEFAULT + AGENTS))
     assert conf.build == BuildOptions()
@@ -114,6 +121,10 @@ def test_what_builds_cannot_be_told(tmp_path: Path, text: str, words: str) -> No
         ("127.0.0.4:8000", "127.0.0.3:8000", "[cube_agent] cube1_1", "is also cube1_0"),
         ("cube1_1:", "cube01_0: h:1:/d\ncube1_1:", "[cube_agent] cube01_0", "stands twice"),
         ("copy_num: 2", "copy_num: 2\nctr_servers: h1:8010,h2", "[default] ctr_servers", "'h2'"),
+        ("copy_num: 2", "copy_num: 2\npass_bytes_max: 0", "[default] pass_bytes_max", "greater"),
+        ("copy_num: 2", "copy_num: 2\ninput_roots: ,", "[default] input_roots", "names no path"),
+        ("copy_num: 2", "copy_num: 2\ninput_roots: /a,afs://b", "[default] input_roots", "afs://"),
+        ("copy_num: 2", "copy_num: 2\ninput_roots: s3://a/%2e%2e", "[default] input_roots", "'..'"),
         ("agent0_0:", "agnet0_0:", "[cube_agent] agnet0_0", "is neither"),
         ("[default]", "[defaults]", "[default]", "section is missing"),
     ],
