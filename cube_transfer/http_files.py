@@ -28,7 +28,7 @@ REDIRECTS_MAX = 10
 # Answers that pass by themselves; every other 4xx means that the file is not to be had.
 _TRY_AGAIN = frozenset({408, 425, 429})
 _NOT_THERE = frozenset({404, 410})
-_NO_HEAD = frozenset({405, 501})
+_NO_HEAD = frozenset({400, 401, 403, 405, 501})
 _MD5_BYTES = 16
 
 
@@ -71,6 +71,7 @@ class HttpFiles:
     async def facts(self, url: str) -> FileFacts:
         async with self._answer("HEAD", url) as response:
             if response.status_code in _NO_HEAD:
+                # Some give files that they do not talk about; GET will tell.
                 return FileFacts()
             _require_ok(response, url)
             return _facts(response)
@@ -78,7 +79,7 @@ class HttpFiles:
     async def list(self, url: str) -> list[RemoteFile] | None:
         """A file shows that it is none of the pages that stand for directories."""
         async with self._answer("HEAD", url) as response:
-            if response.status_code in _NOT_THERE | _NO_HEAD:
+            if response.status_code in _NOT_THERE:
                 return None
             _require_ok(response, url)
             is_page = response.headers.get("content-type", "").startswith("text/html")

@@ -37,13 +37,18 @@ class InputRoots:
             return
         *place, path = _place(url)
         for *root_place, root in self._places:
-            if place == root_place and ".." not in path.parts and path.is_relative_to(root):
+            if place == root_place and not _leads_up(path) and path.is_relative_to(root):
                 return
         raise _outside(shown(url))
 
 
 def _outside(where: str) -> DeployError:
     return DeployError(f"{where}: is outside the input_roots of transfer.conf")
+
+
+def _leads_up(path: PurePosixPath) -> bool:
+    """Some servers take what follows a semicolon for no part of a name."""
+    return any(part.partition(";")[0] == ".." for part in path.parts)
 
 
 def _place(url: str) -> tuple[str, str, str, PurePosixPath]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -130,8 +131,11 @@ def _remove_others(target: Path, files: Sequence[RemoteFile]) -> None:
     places = [target / file.name for file in files]
     wanted = {*places, *map(part_path, places), *map(provenance_path, places)}
     for path in list(target.rglob("*")):
-        if path not in wanted and not path.is_dir():
-            path.unlink()
+        if path.is_dir():
+            if path in wanted:
+                shutil.rmtree(path)
+        elif path not in wanted:
+            path.unlink(missing_ok=True)
 
 
 def _forget_provenance(target: Path, files: Sequence[RemoteFile]) -> None:

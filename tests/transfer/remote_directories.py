@@ -6,7 +6,7 @@ import contextlib
 import json
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,8 +19,11 @@ Address = Callable[[str], str]
 
 
 @contextlib.contextmanager
-def ftp_directory(train: Path, commands: list[str] | None = None) -> Iterator[Address]:
-    """For anybody, and for trainer with s3cret; `commands` takes what the server was told."""
+def ftp_directory(
+    train: Path, commands: list[str] | None = None, without: Sequence[str] = ()
+) -> Iterator[Address]:
+    """For anybody, and for trainer with s3cret; `commands` takes what the server was told, and
+    those of `without` it does not know."""
     with warnings.catch_warnings():
         # It stands on modules that newer Pythons do without.
         warnings.simplefilter("ignore")
@@ -37,6 +40,8 @@ def ftp_directory(train: Path, commands: list[str] | None = None) -> Iterator[Ad
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        known = FTPHandler.proto_cmds.items()
+        Handler.proto_cmds = {name: facts for name, facts in known if name not in without}
         Handler.authorizer = DummyAuthorizer()
         Handler.authorizer.add_anonymous(str(train))
         Handler.authorizer.add_user("trainer", "s3cret", str(train))

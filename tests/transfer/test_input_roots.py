@@ -48,6 +48,7 @@ async def _pull(pulled: PulledPass, location: str, dense: str = "") -> None:
         ("http://host/a%20b/../c", False),
         ("http://host/a%20b/%2e%2e/c", False),
         ("http://host/a%20b/..%5Cc", False),
+        ("http://host/a%20b/..;x/c", False),
         ("http://host@elsewhere/a%20b/1", False),
         ("s3://bucket/1", True),
         ("s3://bucket2/1", False),

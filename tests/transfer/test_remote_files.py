@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from cube_core.errors import DeployError
+from cube_transfer.arrow_files import ArrowFiles
 from cube_transfer.part_file import PartFile
 from cube_transfer.remote import FileFacts
 from cube_transfer.source import PulledPass
@@ -237,6 +238,25 @@ def test_s3_that_is_down_is_told_and_tried_again(site: Site, train: Path) -> Non
         with s3_server(port):
             site.await_stage("1", "done")
     site.require_served("1", key_count=KEY_COUNT)
+
+
+async def test_a_listing_that_fails_names_the_address(unused_tcp_port: int) -> None:
+    location = f"s3://passes/1?endpoint_override=127.0.0.1:{unused_tcp_port}&scheme=http"
+    words = r"s3://passes/1\?.*NETWORK_CONNECTION"
+    with s3_server(), pytest.raises(OSError, match=words) as caught:
+        await ArrowFiles().list(location)
+    assert not isinstance(caught.value, DeployError)
+
+
+async def test_an_ftp_server_that_lists_no_directories(train: Path, pulled: PulledPass) -> None:
+    with ftp_directory(train, without=("MLSD", "MDTM")) as address:
+        # Nor does it tell times, so that nothing is gone on with.
+        await _pull(pulled, address("1/embedding"))
+        require_pulled(pulled, train)
+        pulled.remove()
+        (train / "1" / "embedding" / "_manifest.json").unlink()
+        with pytest.raises(DeployError, match=r"ftp://.*/1/embedding: 50.*_manifest\.json"):
+            await _pull(pulled, address("1/embedding"))
 
 
 async def test_a_source_whose_directories_do_not_end(train: Path, pulled: PulledPass) -> None:

@@ -21,6 +21,7 @@ from tests.transfer.passes import (
     write_embedding,
     write_manifest,
 )
+from tests.transfer.remote_directories import ftp_directory
 from tests.transfer.remote_pass import nest, require_same_tree, write_pass
 from tests.transfer.site import Site
 
@@ -97,11 +98,14 @@ async def test_another_attempt_leaves_nothing_of_the_first(
     embedding: Path, pulled: PulledPass
 ) -> None:
     """The builder takes what it finds."""
-    for old in ("part-00000/part-00001", "part-00007", "day=2/part-00008", ".part-00009.part"):
-        (pulled.input / old).parent.mkdir(parents=True, exist_ok=True)
-        (pulled.input / old).write_text("of another listing")
-    await _pull(pulled, str(embedding))
-    require_same_tree(pulled.input, embedding)
+    with ftp_directory(embedding) as ftp:
+        for location in (str(embedding), ftp("")):
+            for old in ("part-00000/part-00001", "part-7", "day=2/part-8", ".part-9.part"):
+                (pulled.input / old).parent.mkdir(parents=True, exist_ok=True)
+                (pulled.input / old).write_text("of another listing")
+            await _pull(pulled, location)
+            require_same_tree(pulled.input, embedding)
+            pulled.remove()
 
 
 def _link_to_a_directory(embedding: Path) -> None:
