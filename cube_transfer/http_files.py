@@ -21,6 +21,7 @@ from cube_transfer.remote import (
     allow_all,
     one_file,
     resume_offset,
+    shown,
 )
 
 REDIRECTS_MAX = 10
@@ -53,7 +54,7 @@ class HttpFiles:
         async with self._answer("GET", url, headers) as response:
             if offset and response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 await asyncio.to_thread(sink.begin, 0, FileFacts())
-                raise OSError(f"{url}: is shorter than what was read of it; it is read anew")
+                raise OSError(f"{shown(url)}: is shorter than what was read of it; it is read anew")
             _require_ok(response, url)
             facts = _facts(response)
             if "if-range" in headers and not facts.identity:
@@ -62,7 +63,7 @@ class HttpFiles:
             if response.headers.get("content-range", "").startswith(f"bytes {offset}-"):
                 if resume_offset(sink, facts) != offset:
                     await asyncio.to_thread(sink.begin, 0, FileFacts())
-                    raise OSError(f"{url}: is another file than before; it is read anew")
+                    raise OSError(f"{shown(url)}: is another file than before; it is read anew")
             else:
                 offset = 0
             await asyncio.to_thread(sink.begin, offset, facts)
@@ -102,9 +103,10 @@ class HttpFiles:
                     return
                 target = target.join(response.headers["location"])
             if target.scheme not in ("http", "https"):
-                raise DeployError(f"{url}: leads to {target}, which is not http(s)://")
+                where = f"{shown(url)}: leads to {shown(str(target))}"
+                raise DeployError(f"{where}, which is not http(s)://")
             self._allow(str(target))
-        raise DeployError(f"{url}: leads on more than REDIRECTS_MAX = {REDIRECTS_MAX} times")
+        raise DeployError(f"{shown(url)}: leads on more than REDIRECTS_MAX = {REDIRECTS_MAX} times")
 
 
 def _facts(response: httpx.Response) -> FileFacts:
@@ -154,7 +156,7 @@ def _require_ok(response: httpx.Response, url: str) -> None:
     status = response.status_code
     if status in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
         return
-    text = f"{url}: HTTP {status} {response.reason_phrase}"
+    text = f"{shown(url)}: HTTP {status} {response.reason_phrase}"
     if status in _NOT_THERE:
         raise NotThereError(text)
     if 400 <= status < 500 and status not in _TRY_AGAIN:

@@ -44,6 +44,9 @@ class LocalDirectory:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         os.close(self._descriptor)
 
     def has_file(self, name: str) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,7 +39,7 @@ async def pull_local(
             what its manifest says.
         OSError: `target` cannot be written.
     """
-    with _opened(source, roots) as directory:
+    with await asyncio.to_thread(_open, source, roots) as directory:
         files = await asyncio.to_thread(_listing, directory, source)
         return await _take(directory, files, target, room, link=True)
 
@@ -53,7 +52,7 @@ async def pull_local_dense(
     Returns, raises:
         as `pull_local`.
     """
-    with _opened(source, roots) as directory:
+    with await asyncio.to_thread(_open, source, roots) as directory:
         names = await asyncio.to_thread(directory.top_files)
         files = [ListedFile(name=name) for name in names]
         if not files:
@@ -109,16 +108,19 @@ async def digest(path: Path, expected: ListedFile | None) -> Digest:
     return found
 
 
-@contextmanager
-def _opened(source: Path, roots: InputRoots) -> Iterator[LocalDirectory]:
+def _open(source: Path, roots: InputRoots) -> LocalDirectory:
     """The directory `source`, or that of the file."""
     roots.require_path(source)
     if not source.exists():
         raise DeployError(f"{source}: no such directory; the donefile names it")
-    with LocalDirectory(source.parent if source.is_file() else source) as directory:
+    directory = LocalDirectory(source.parent if source.is_file() else source)
+    try:
         # Once more, of what is open now: a link may have been put in its place.
         roots.require_path(directory.real)
-        yield directory
+    except BaseException:
+        directory.close()
+        raise
+    return directory
 
 
 def _listing(directory: LocalDirectory, source: Path) -> Sequence[ListedFile]:

@@ -18,6 +18,8 @@ from cube_core.file_list import ListedFile, PassFile, first_problem, require_pla
 
 _ARROW_SCHEMES = ("s3", "hdfs")
 BLOCK_BYTES = 1 << 20
+LISTED_FILES_MAX = 1 << 20
+"""Files of a pass that has no manifest."""
 
 
 class NotThereError(DeployError):
@@ -165,10 +167,15 @@ def files_below(url: str, sizes: Iterable[tuple[str, int | None]]) -> list[Remot
         sizes: names relative to it, and bytes.
 
     Raises:
-        DeployError: a name that cannot be taken, or files that cannot be in one directory.
+        DeployError: a name that cannot be taken, files that cannot be in one directory, or more
+            than `LISTED_FILES_MAX`.
     """
     where = shown(url)
-    listed = [_listed(name, size, where) for name, size in sizes]
+    listed: list[PassFile] = []
+    for name, size in sizes:
+        if len(listed) >= LISTED_FILES_MAX:
+            raise DeployError(f"{where}: more than LISTED_FILES_MAX = {LISTED_FILES_MAX} files")
+        listed.append(_listed(name, size, where))
     try:
         require_places(file.name for file in listed)
     except ValueError as error:

@@ -20,17 +20,28 @@ Address = Callable[[str], str]
 
 @contextlib.contextmanager
 def ftp_directory(
-    train: Path, commands: list[str] | None = None, without: Sequence[str] = ()
+    train: Path,
+    commands: list[str] | None = None,
+    without: Sequence[str] = (),
+    cuts: dict[str, int] | None = None,
 ) -> Iterator[Address]:
     """For anybody, and for trainer with s3cret; `commands` takes what the server was told, and
-    those of `without` it does not know."""
+    those of `without` it does not know. After so many bytes of a file of `cuts` the server gives
+    up, once."""
     with warnings.catch_warnings():
         # It stands on modules that newer Pythons do without.
         warnings.simplefilter("ignore")
         from pyftpdlib.authorizers import DummyAuthorizer
+        from pyftpdlib.filesystems import AbstractedFS
         from pyftpdlib.handlers import FTPHandler
         from pyftpdlib.ioloop import IOLoop
         from pyftpdlib.servers import FTPServer
+
+    class Files(AbstractedFS):  # type: ignore[misc]
+        def open(self, filename: str, mode: str) -> Any:
+            file = super().open(filename, mode)
+            size = (cuts or {}).pop(Path(filename).name, None)
+            return file if size is None else _CutFile(file, size)
 
     class Handler(FTPHandler):  # type: ignore[misc]
         def pre_process_command(self, line: str, cmd: str, arg: str) -> None:
@@ -42,6 +53,8 @@ def ftp_directory(
         warnings.simplefilter("ignore")
         known = FTPHandler.proto_cmds.items()
         Handler.proto_cmds = {name: facts for name, facts in known if name not in without}
+        Handler.abstracted_fs = Files
+        Handler.use_sendfile = False
         Handler.authorizer = DummyAuthorizer()
         Handler.authorizer.add_anonymous(str(train))
         Handler.authorizer.add_user("trainer", "s3cret", str(train))
@@ -62,6 +75,24 @@ def ftp_directory(
     finally:
         stopping.set()
         thread.join(10)
+
+
+class _CutFile:
+    """A file on a disk that breaks after so many bytes."""
+
+    def __init__(self, file: Any, size: int) -> None:
+        self._file = file
+        self._left = size
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._file.read(min(size, self._left))
+        self._left -= len(data)
+        if not data:
+            raise OSError("the disk is broken")
+        return data
 
 
 @contextlib.contextmanager

@@ -222,7 +222,7 @@ async def test_redirects_are_followed_inside_the_roots(
         pulled = PulledPass(tmp_path / "pulls" / "4")
         with pytest.raises(DeployError, match=r"leads on more than REDIRECTS_MAX = 10 times"):
             await pulled.pull_input(url, http)
-        source.redirects["/moved/part-00001"] = "ftp://elsewhere/part-00001"
+        source.redirects["/moved/part-00001"] = "ftp://user:secret@elsewhere/part-00001"
         with pytest.raises(DeployError, match=r"leads to ftp://elsewhere/.* not http"):
             await pulled.pull_input(url, http)
 

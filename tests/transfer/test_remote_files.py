@@ -259,6 +259,18 @@ async def test_an_ftp_server_that_lists_no_directories(train: Path, pulled: Pull
             await _pull(pulled, address("1/embedding"))
 
 
+async def test_a_listing_of_too_many_files(
+    train: Path, pulled: PulledPass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (train / "1" / "embedding" / "_manifest.json").unlink()
+    monkeypatch.setattr("cube_transfer.remote.LISTED_FILES_MAX", 2)
+    with (
+        ftp_directory(train) as address,
+        pytest.raises(DeployError, match=r"/1/embedding: more than LISTED_FILES_MAX = 2 files"),
+    ):
+        await _pull(pulled, address("1/embedding"))
+
+
 async def test_a_source_whose_directories_do_not_end(train: Path, pulled: PulledPass) -> None:
     embedding = train / "1" / "embedding"
     (embedding / "_manifest.json").unlink()
@@ -289,6 +301,19 @@ async def test_ftp_asks_for_the_rest_of_a_file(train: Path, pulled: PulledPass) 
     with ftp_directory(train, commands) as address:
         await _pull(pulled, address("1/embedding"))
     assert "REST 700" in commands
+
+
+async def test_ftp_goes_on_after_a_cut_without_a_manifest(train: Path, pulled: PulledPass) -> None:
+    (train / "1" / "embedding" / "_manifest.json").unlink()
+    commands: list[str] = []
+    with ftp_directory(train, commands, cuts={"part-00001": 700}) as address:
+        with pytest.raises(OSError, match=r"ftp://.*/part-00001: 426") as caught:
+            await _pull(pulled, address("1/embedding"))
+        assert not isinstance(caught.value, DeployError)
+        await _pull(pulled, address("1/embedding"))
+    assert "REST 700" in commands
+    assert commands.count("RETR /1/embedding/part-00000") == 1
+    require_pulled(pulled, train)
 
 
 async def test_ftp_takes_credentials_and_tells_none(train: Path, pulled: PulledPass) -> None:
