@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -39,15 +40,8 @@ class LocalDirectory:
         with self._errors_of(path):
             self.real = Path(os.path.realpath(path, strict=True))
             self._descriptor = _open_beneath("/", self.real.parts[1:])
-
-    def __enter__(self) -> LocalDirectory:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        os.close(self._descriptor)
+        # Not before a thread is done with it that nobody waits for any more.
+        weakref.finalize(self, os.close, self._descriptor)
 
     def has_file(self, name: str) -> bool:
         """Whether there is a regular file of that name, or a link to one."""

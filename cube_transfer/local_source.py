@@ -39,9 +39,9 @@ async def pull_local(
             what its manifest says.
         OSError: `target` cannot be written.
     """
-    with await asyncio.to_thread(_open, source, roots) as directory:
-        files = await asyncio.to_thread(_listing, directory, source)
-        return await _take(directory, files, target, room, link=True)
+    directory = await asyncio.to_thread(_open, source, roots)
+    files = await asyncio.to_thread(_listing, directory, source)
+    return await _take(directory, files, target, room, link=True)
 
 
 async def pull_local_dense(
@@ -52,12 +52,9 @@ async def pull_local_dense(
     Returns, raises:
         as `pull_local`.
     """
-    with await asyncio.to_thread(_open, source, roots) as directory:
-        names = await asyncio.to_thread(directory.top_files)
-        files = [ListedFile(name=name) for name in names]
-        if not files:
-            raise DeployError(f"{source}: holds no file")
-        return await _take(directory, files, target, room, link=False)
+    directory = await asyncio.to_thread(_open, source, roots)
+    files = await asyncio.to_thread(_dense_listing, directory)
+    return await _take(directory, files, target, room, link=False)
 
 
 async def _take(
@@ -114,29 +111,43 @@ def _open(source: Path, roots: InputRoots) -> LocalDirectory:
     if not source.exists():
         raise DeployError(f"{source}: no such directory; the donefile names it")
     directory = LocalDirectory(source.parent if source.is_file() else source)
-    try:
-        # Once more, of what is open now: a link may have been put in its place.
-        roots.require_path(directory.real)
-    except BaseException:
-        directory.close()
-        raise
+    # Once more, of what is open now: a link may have been put in its place.
+    roots.require_path(directory.real)
     return directory
 
 
 def _listing(directory: LocalDirectory, source: Path) -> Sequence[ListedFile]:
+    # Names that are in a directory lead nowhere else, whatever they look like.
     if source.is_file():
-        return [ListedFile(name=source.name)]
+        return [ListedFile.model_construct(name=source.name)]
     if directory.has_file(MANIFEST_NAME):
-        where = f"{directory.path}/{MANIFEST_NAME}"
-        with directory.open(MANIFEST_NAME) as file:
-            data = file.read(MANIFEST_BYTES_MAX + 1)
-        if len(data) > MANIFEST_BYTES_MAX:
-            raise DeployError(f"{where}: more than MANIFEST_BYTES_MAX = {MANIFEST_BYTES_MAX} bytes")
-        return listed_files(data, where)
+        return _manifest(directory)
     names = input_names(directory.visible_names())
     if not names:
         raise DeployError(f"{directory.path}: holds no file")
-    return [PassFile(name=name) for name in names]
+    return [PassFile.model_construct(name=name) for name in names]
+
+
+def _dense_listing(directory: LocalDirectory) -> Sequence[ListedFile]:
+    if directory.has_file(MANIFEST_NAME):
+        files = _manifest(directory)
+        for file in files:
+            if "/" in file.name:
+                raise DeployError(f"{directory.path}/{file.name}: a model has no subdirectories")
+        return files
+    names = directory.top_files()
+    if not names:
+        raise DeployError(f"{directory.path}: holds no file")
+    return [ListedFile.model_construct(name=name) for name in names]
+
+
+def _manifest(directory: LocalDirectory) -> Sequence[ListedFile]:
+    where = f"{directory.path}/{MANIFEST_NAME}"
+    with directory.open(MANIFEST_NAME) as file:
+        data = file.read(MANIFEST_BYTES_MAX + 1)
+    if len(data) > MANIFEST_BYTES_MAX:
+        raise DeployError(f"{where}: more than MANIFEST_BYTES_MAX = {MANIFEST_BYTES_MAX} bytes")
+    return listed_files(data, where)
 
 
 async def _copy(

@@ -173,6 +173,27 @@ async def test_names_that_lead_elsewhere(
                 await _pull(pulled, location)
 
 
+async def test_names_of_a_local_directory_are_taken_as_they_are(
+    embedding: Path, pulled: PulledPass
+) -> None:
+    names = ["back\\slash", "x" * 255, "day=1/new\nline"]
+    for name in names:
+        (embedding / name).write_text(name)
+    await _pull(pulled, str(embedding))
+    for name in names:
+        assert (pulled.input / name).read_text() == name
+
+
+async def test_a_model_whose_manifest_names_subdirectories(
+    pulled: PulledPass, tmp_path: Path
+) -> None:
+    write_dense(tmp_path / "dense", "1_1")
+    (tmp_path / "dense" / "_manifest.json").write_text('{"files": [{"name": "a/manifest.json"}]}')
+    async with httpx.AsyncClient(trust_env=False) as http:
+        with pytest.raises(DeployError, match=r"dense/a/manifest\.json: a model has no subdirect"):
+            await pulled.pull_dense(str(tmp_path / "dense"), http)
+
+
 async def test_subdirectories_are_no_part_of_a_dense_model(
     pulled: PulledPass, tmp_path: Path
 ) -> None:
