@@ -193,15 +193,15 @@ class Batches:
             self._batch_s += _SMOOTHING * (time.monotonic() - start_s - self._batch_s)
         except Exception as error:
             # What one request is at fault for must not fail the others; a shard that is too slow
-            # would be so again.
-            parts = _parts_of(jobs)
-            if len(parts) == 1 or isinstance(error, SeekTimeoutError):
+            # would be so again. Some may have their answer already.
+            requests = sum(job.requests for job in jobs)
+            if requests == 1 or isinstance(error, SeekTimeoutError):
                 if not isinstance(error, CubeError):
-                    log.exception("a batch of %d requests failed", len(parts))
+                    log.exception("a batch of %d requests failed", requests)
                 for job in jobs:
                     job.fail(error)
                 return
-            for part in parts:
+            for part in _parts_of(jobs):
                 if _is_in_time(part):
                     await self._run([part])
 

@@ -71,7 +71,8 @@ class Job(ABC):
         """Tells every request the error; does nothing when it is over."""
 
     def parts(self) -> list[Job]:
-        """A job for each request; they stand for this one from now on."""
+        """A job for each request, the same ones at every call, which stand for this one from now
+        on; once it is over, itself."""
         return [self]
 
     @abstractmethod
@@ -120,6 +121,7 @@ class FramesJob(Job):
         self._caller = caller
         self._counters = counters
         self._settled = False
+        self._parts: list[Job] = []
 
     @property
     def is_over(self) -> bool:
@@ -145,24 +147,21 @@ class FramesJob(Job):
             self._settle(outcome_of(error), b"".join(self._failure(each, error) for each in ids))
 
     def parts(self) -> list[Job]:
-        if self.requests == 1:
+        if self.requests == 1 or self._settled:
             return [self]
-        return [
-            FramesJob(
-                self.engine,
-                self._frames.part(number, 1),
-                self._caller,
-                self._counters,
-                self.queued_s,
-            )
-            for number in range(self.requests)
-        ]
+        if not self._parts:
+            self._parts = [self._part(number) for number in range(self.requests)]
+        return self._parts
 
     def drop(self) -> None:
         if not self._settled:
             self._settled = True
             self._counters.pending -= self.requests
             self._counters.requests["dropped"] += self.requests
+
+    def _part(self, number: int) -> Job:
+        frames = self._frames.part(number, 1)
+        return FramesJob(self.engine, frames, self._caller, self._counters, self.queued_s)
 
     def _request_ids(self) -> list[str]:
         ids = zip(self._frames.log_ids, self._frames.correlation_ids, strict=True)

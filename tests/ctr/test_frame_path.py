@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ctr_serving.client._transports import SERVICE
 from ctr_serving.frame_path import FramePath
+from ctr_serving.predictor import Predictor
 from ctr_serving.service import PredictionService
 from cube_core._native import (
     Frame,
@@ -169,12 +171,12 @@ class Connection:
         )
         self.protocol.connection_made(self.transport)
 
-    async def answers(self, count: int) -> dict[int, Frame]:
-        def all_frames() -> list[Frame]:
-            return parse_frames(self.transport.written, FRAME_BYTES_MAX)[0]
+    def frames(self) -> list[Frame]:
+        return parse_frames(self.transport.written, FRAME_BYTES_MAX)[0]
 
-        await until(self.transport, lambda: len(all_frames()) >= count)
-        return {frame.correlation_id: frame for frame in all_frames()}
+    async def answers(self, count: int) -> dict[int, Frame]:
+        await until(self.transport, lambda: len(self.frames()) >= count)
+        return {frame.correlation_id: frame for frame in self.frames()}
 
 
 @pytest.fixture
@@ -202,6 +204,51 @@ async def test_one_bad_request_spoils_none_of_its_read(
     assert message in err_msg
     assert bench.counters.requests == {"ok": 2, "failed": 1}
     assert (bench.counters.rows, bench.counters.pending) == (4, 0)
+
+
+@pytest.mark.parametrize("faults", [1, 2, 9])
+async def test_what_is_answered_is_not_answered_again_when_the_run_fails(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, faults: int
+) -> None:
+    """One has a value of another width, one is late, and Paddle fails for the rest."""
+    real_run = Predictor.run
+    failures = iter(["Paddle is out of memory"] * faults)
+
+    def run(predictor: Predictor, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        if problem := next(failures, None):
+            raise RuntimeError(problem)
+        return real_run(predictor, *inputs)
+
+    monkeypatch.setattr(Predictor, "run", run)
+    bench.table.gate.clear()
+    connection = Connection(bench, limits=WireLimits())
+    requests = [requests_of(rows, seed=rows) for rows in (1, 2, 3, 4)]
+    requests[1][0][1, 3] = WRONG_KEY
+    connection.protocol.data_received(
+        b"".join(
+            frame_of(number, each, timeout_ms=20 if number == 2 else 0)
+            for number, each in enumerate(requests)
+        )
+    )
+    await bench.table.asked.wait()
+    await asyncio.wait([asyncio.ensure_future(bench.table.gate.wait())], timeout=0.05)
+    bench.table.gate.set()
+    answers = await connection.answers(4)
+    assert len(connection.frames()) == 4
+    assert "value of key 888888" in parse_ctr_response(answers[1].payload)[2]
+    assert answers[2].error_code == 1008
+    failed = 0
+    for number in (0, 3):
+        _, err_code, err_msg = parse_ctr_response(answers[number].payload)
+        if err_code:
+            assert "Paddle is out of memory" in err_msg
+            failed += 1
+        else:
+            bench.check(bytes(answers[number].payload), *requests[number])
+    assert failed == min(faults - 1, 2)
+    outcomes = {"ok": 2 - failed, "failed": 1 + failed, "timeout": 1}
+    assert bench.counters.requests == Counter(outcomes)
+    assert bench.counters.pending == 0
 
 
 async def test_each_request_of_a_read_has_its_own_deadline(bench: Bench) -> None:
