@@ -9,18 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctr_serving.batch_wait import BatchWait
 from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
 from ctr_serving.engine import ROWS_PER_RUN_MAX, Engine
 from ctr_serving.jobs import Features, Job, RequestJob
+from ctr_serving.joined_sizes import padded
 from ctr_serving.sources import Source
-from ctr_serving.trace import ROWS_TOLD_MAX, MissingKey, Trace
+from ctr_serving.trace import MissingKey, Trace
+from ctr_serving.turns import Turns, turns_max
 from cube_api import (
     STATUS_FAILED,
     STATUS_MISSING,
@@ -29,28 +31,12 @@ from cube_api import (
 )
 from cube_core.errors import (
     CubeError,
-    OverloadError,
     PredictionError,
-    RpcTimeoutError,
     SeekTimeoutError,
 )
 from cube_core.wire.service import RpcContext
 
 log = logging.getLogger(__name__)
-
-JOINED_BATCHES_MAX = 2
-"""Batches under way at once when requests are joined: one asks the shards while one is run. More
-of them by `runtime_thread_num`."""
-SINGLE_BATCHES_MAX = 64
-"""The same when each request is a batch of its own."""
-
-OVERLOAD_WAIT_S = 0.02
-"""When somebody has waited for longer, and for longer than OVERLOAD_BATCHES take, the newest go
-first: most are answered as fast as ever, and those that cannot be in time are refused."""
-OVERLOAD_BATCHES = 4
-
-_SMOOTHING = 0.2
-"""Weight of the last batch in the mean time of a batch."""
 
 
 class Batches:
@@ -62,8 +48,7 @@ class Batches:
     batch that is not full waits so long for others.
 
     Args:
-        queue_timeout_s: a request that waited longer is refused, so that an overload costs those
-            that are refused, and not the latency of all.
+        queue_timeout_s: a request that waited longer is refused.
     """
 
     def __init__(
@@ -77,16 +62,14 @@ class Batches:
         self._conf = conf
         self._source = source
         self._counters = counters
-        self._queue_timeout_s = queue_timeout_s
-        self._batches_max = SINGLE_BATCHES_MAX
-        if conf.batch_rows_max:
-            self._batches_max = max(JOINED_BATCHES_MAX, conf.runtime_thread_num)
-        self._queue: deque[Job] = deque()
-        self._running: set[asyncio.Task[None]] = set()
-        self._start_is_due = False
-        self._batch_s = 0.0
-        self._wait = BatchWait(conf.batch_wait_us, conf.batch_rows_max, self._start)
-        counters.queues.append(lambda: sum(job.rows for job in self._queue))
+        self._turns = Turns(
+            self._run,
+            under_way_max=turns_max(conf),
+            rows_max=conf.batch_rows_max,
+            timeout_s=queue_timeout_s,
+            wait_us=conf.batch_wait_us,
+        )
+        counters.queues.append(lambda: sum(job.rows for job in self._turns))
 
     async def answer(
         self, engine: Engine, features: Features, context: RpcContext, trace: Trace
@@ -105,92 +88,13 @@ class Batches:
 
     def put(self, job: Job) -> None:
         """Queues a job; it is answered later."""
-        self._queue.append(job)
-        if not self._start_is_due and len(self._running) < self._batches_max:
-            self._start_is_due = True
-            asyncio.get_running_loop().call_soon(self._start)
-
-    def _start(self) -> None:
-        self._start_is_due = False
-        while (
-            len(self._running) < self._batches_max
-            and self._queue
-            and self._wait.is_over(self._queue)
-            and (jobs := self._cut())
-        ):
-            task = asyncio.get_running_loop().create_task(self._run(jobs))
-            self._running.add(task)
-            task.add_done_callback(self._end)
-
-    def _end(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        if self._queue:
-            self._start()
-
-    def _cut(self) -> list[Job]:
-        """The next requests that go together; none when nobody waits."""
-        jobs: list[Job] = []
-        rows = 0
-        self._drop_late()
-        # First come, first served would let all wait for as long as they can.
-        newest_first = self._is_overloaded()
-        while self._queue:
-            job = self._queue[-1 if newest_first else 0]
-            if jobs and (
-                rows + job.rows > self._conf.batch_rows_max or job.engine is not jobs[0].engine
-            ):
-                break
-            if newest_first:
-                self._queue.pop()
-            else:
-                self._queue.popleft()
-            problem = self._problem_of(job)
-            if problem is not None and job.requests > 1:
-                self._queue.extendleft(reversed(job.parts()))
-            elif problem is not None:
-                job.fail(problem)
-            elif _is_waiting(job):
-                jobs.append(job)
-                rows += job.rows
-        return jobs
-
-    def _drop_late(self) -> None:
-        """Ends those who have waited longest as far as they wait in vain."""
-        while self._queue:
-            job = self._queue[0]
-            problem = self._problem_of(job)
-            if problem is None:
-                return
-            self._queue.popleft()
-            if job.requests > 1:
-                self._queue.extendleft(reversed(job.parts()))
-            elif _is_waiting(job):
-                job.fail(problem)
-
-    def _is_overloaded(self) -> bool:
-        if not self._queue:
-            return False
-        waited_s = time.monotonic() - self._queue[0].queued_s
-        return waited_s > max(OVERLOAD_WAIT_S, OVERLOAD_BATCHES * self._batch_s)
-
-    def _problem_of(self, job: Job) -> CubeError | None:
-        """Why a job, or a part of it, is not to be begun."""
-        now_s = time.monotonic()
-        waited_s = now_s - job.queued_s
-        job.trace.seconds["queue"] = waited_s
-        if waited_s > self._queue_timeout_s:
-            limit_ms = round(self._queue_timeout_s * 1000)
-            return OverloadError(f"waited longer than queue_timeout_ms={limit_ms} for its turn")
-        # Else an overload would be spent on answers that come just too late.
-        if job.deadline_s is not None and job.deadline_s - now_s < min(self._batch_s, waited_s):
-            return RpcTimeoutError("too little of the caller's timeout was left to answer")
-        return None
+        self._turns.put(job)
 
     async def _run(self, jobs: list[Job]) -> None:
         start_s = time.monotonic()
         try:
             await self._answer_together(jobs)
-            self._batch_s += _SMOOTHING * (time.monotonic() - start_s - self._batch_s)
+            self._turns.took(time.monotonic() - start_s)
         except Exception as error:
             # What one request is at fault for must not fail the others; a shard that is too slow
             # would be so again. Some may have their answer already.
@@ -202,7 +106,7 @@ class Batches:
                     job.fail(error)
                 return
             for part in _parts_of(jobs):
-                if _is_in_time(part):
+                if part.is_in_time():
                     await self._run([part])
 
     async def _answer_together(self, jobs: list[Job]) -> None:
@@ -220,7 +124,7 @@ class Batches:
         seek_s = time.perf_counter() - start_s
         jobs = self._checked(jobs, found)
         rows = found.rows.reshape(len(dense), -1)
-        waiting = [_is_in_time(job) for job in jobs]
+        waiting = [job.is_in_time() for job in jobs]
         if not all(waiting):
             wanted = np.repeat(waiting, [job.rows for job in jobs])
             jobs = [job for job, waits in zip(jobs, waiting, strict=True) if waits]
@@ -230,17 +134,18 @@ class Batches:
         start_s = time.perf_counter()
         if len(jobs) > 1 or jobs[0].requests > 1:
             rows_num = jobs[0].engine.rows_to_run(len(dense))
-            rows, dense = _padded(rows, rows_num), _padded(dense, rows_num)
+            rows, dense = padded(rows, rows_num), padded(dense, rows_num)
         probabilities = await _predict(jobs[0].engine, rows, dense)
         infer_s = time.perf_counter() - start_s
         self._counters.observe_batch(queue_s, seek_s, infer_s)
         begin = 0
         for job in jobs:
-            job.trace.seconds.update(seek=seek_s, infer=infer_s)
             end = begin + job.rows
+            job.trace.seconds.update(queue=job.waited_s, seek=seek_s, infer=infer_s)
             if job.trace.is_detailed:
-                await _time_rows(job, rows[begin:end], dense[begin:end])
-            job.succeed(probabilities[begin:end])
+                runs = _single_runs(job.engine, rows[begin:end], dense[begin:end])
+                job.trace.single_runs.append(runs)
+            job.predicted(probabilities[begin:end])
             begin = end
 
     def _checked(self, jobs: list[Job], found: SeekResult) -> list[Job]:
@@ -285,13 +190,11 @@ def _tell_missing(job: Job, missing: NDArray[np.bool_]) -> None:
     ]
 
 
-async def _time_rows(job: Job, rows: NDArray[np.float32], dense: NDArray[np.float32]) -> None:
-    """What the first instances take when each is run alone."""
-    for row in range(min(job.rows, ROWS_TOLD_MAX)):
-        start_s = time.perf_counter()
-        job.engine.predict(rows[row : row + 1], dense[row : row + 1])
-        job.trace.row_seconds.append(time.perf_counter() - start_s)
-        await asyncio.sleep(0)
+def _single_runs(
+    engine: Engine, rows: NDArray[np.float32], dense: NDArray[np.float32]
+) -> Iterator[Callable[[], object]]:
+    for row in range(len(dense)):
+        yield partial(engine.predict, rows[row : row + 1], dense[row : row + 1])
 
 
 def _check_widths(job: Job, status: NDArray[np.int32]) -> None:
@@ -324,34 +227,8 @@ def _joined(jobs: list[Job]) -> Features:
     return Features(np.concatenate(keys), np.concatenate(dense))
 
 
-def _padded(matrix: NDArray[np.float32], rows_num: int) -> NDArray[np.float32]:
-    """With rows of zeros up to so many."""
-    if rows_num <= len(matrix):
-        return matrix
-    zeros = np.zeros((rows_num - len(matrix), matrix.shape[1]), np.float32)
-    return np.concatenate([matrix, zeros])
-
-
 def _parts_of(jobs: list[Job]) -> list[Job]:
     return [part for job in jobs for part in job.parts()]
-
-
-def _is_waiting(job: Job) -> bool:
-    """Whether somebody still waits for the answer."""
-    if job.is_over:
-        job.drop()
-        return False
-    return True
-
-
-def _is_in_time(job: Job) -> bool:
-    """Whether somebody still waits, and not longer than it wants to."""
-    if not _is_waiting(job):
-        return False
-    if job.deadline_s is not None and time.monotonic() > job.deadline_s:
-        job.fail(RpcTimeoutError("the caller's timeout passed before the answer was made"))
-        return False
-    return True
 
 
 async def _predict(

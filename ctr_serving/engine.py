@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ctr_serving.check_rows import check_recorded_rows
 from ctr_serving.defaults import Defaults
+from ctr_serving.joined_sizes import JoinedSizes
 from ctr_serving.manifest import MANIFEST_NAME, Manifest, check_files, read_manifest
 from ctr_serving.predictor import ONE_ROW_ONLY, Predictor, first_line
 from cube_core.errors import ModelError, PredictionError
@@ -22,8 +23,6 @@ the GIL, for about 1 ms at this size of the Criteo network."""
 _OUTPUT_COLUMNS = 2
 _SWITCH_CANDIDATES = (1, 2, 4, 8, 16, 32)
 _TIMED_RUNS = 7
-_JOINED_ROWS_MULTIPLE = 8
-_JOINED_OFTEN = 200
 
 
 class Engine:
@@ -50,7 +49,7 @@ class Engine:
         self.load_seconds = 0.0
         self.onednn_rows_min = _SWITCH_CANDIDATES[0]
         self.sizes: Counter[int] = Counter()
-        self._joined_sizes: Counter[int] = Counter()
+        self._joined_sizes = JoinedSizes(ROWS_PER_RUN_MAX)
         self._plain = plain
         self._onednn = onednn
 
@@ -107,14 +106,9 @@ class Engine:
         return self._run(predictor, rows, dense)
 
     def rows_to_run(self, rows_num: int) -> int:
-        """The number of rows to run instead of so many that happen to be joined: a row of zeros
-        more costs some 4 µs, but what oneDNN prepares for a number of rows some 2 ms. A number that
-        comes again and again is run as it is."""
-        more = -rows_num % _JOINED_ROWS_MULTIPLE
-        if not more or rows_num < self.onednn_rows_min or rows_num > ROWS_PER_RUN_MAX:
-            return rows_num
-        self._joined_sizes[rows_num] += 1
-        return rows_num if self._joined_sizes[rows_num] > _JOINED_OFTEN else rows_num + more
+        """The number of rows to run instead of so many that happen to be joined; see
+        `JoinedSizes`."""
+        return self._joined_sizes.rows_to_run(rows_num, self.onednn_rows_min)
 
     def warm_up(self, rows_num: int) -> None:
         """Runs zeros: what oneDNN prepares for a number of rows, some 2 ms of work, it keeps by

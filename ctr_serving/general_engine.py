@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
-from ctr_serving.batches import JOINED_BATCHES_MAX
 from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
 from ctr_serving.model_slot import ModelSlot
@@ -13,14 +11,14 @@ from ctr_serving.network import Network
 from ctr_serving.network_manifest import NetworkManifest
 from ctr_serving.ops._op import ServedEngine
 from ctr_serving.run_queue import RunQueue
+from ctr_serving.seek_queue import SeekQueues
 from ctr_serving.sources import Source
 from cube_core.errors import ModelError, NotServingError
 
-log = logging.getLogger(__name__)
-
 
 class GeneralEngine:
-    """Its configuration, the model in its slot, its source of vectors and the queue of its runs."""
+    """Its configuration, the model in its slot, its source of vectors, and the queues of its seeks
+    and its runs."""
 
     def __init__(
         self,
@@ -31,20 +29,11 @@ class GeneralEngine:
         *,
         queue_timeout_s: float,
     ) -> None:
-        if conf.runtime_thread_num > JOINED_BATCHES_MAX:
-            log.warning(
-                "engine %s: runtime_thread_num=%d does nothing here: in a workflow every request"
-                " asks the shards at once, and the runs of an engine come one after the other;"
-                " more cores are taken by --workers",
-                conf.name,
-                conf.runtime_thread_num,
-            )
         self.conf = conf
         self.slot = slot
         self._source = source
-        self._queue = RunQueue(
-            conf.batch_rows_max, conf.batch_wait_us, counters, queue_timeout_s=queue_timeout_s
-        )
+        self._seeks = SeekQueues(conf, source, counters, queue_timeout_s=queue_timeout_s)
+        self._runs = RunQueue(conf, counters, queue_timeout_s=queue_timeout_s)
 
     def served(self) -> ServedEngine:
         """What a request that begins now is answered by.
@@ -57,7 +46,7 @@ class GeneralEngine:
             raise NotServingError(
                 f"engine {self.conf.name}: no model is loaded yet: {self.slot.problem}"
             )
-        return ServedEngine(self.conf.name, network, self._source, self._queue, self.conf.degrades)
+        return ServedEngine(self.conf.name, network, self._seeks, self._runs)
 
     def load(self, directory: Path) -> Network:
         """Loads a model for this engine.

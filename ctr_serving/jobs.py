@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from abc import ABC, abstractmethod
-from typing import NamedTuple
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ctr_serving.counters import Counters
 from ctr_serving.engine import Engine
 from ctr_serving.trace import Trace
+from ctr_serving.turns import Waiting, WaitingCall
 from cube_core._native import CtrFrames, encode_ctr_response, encode_response_frame
 from cube_core.errors import CubeError, LimitError, NotServingError, RpcTimeoutError, WireError
 from cube_core.request_log import request_log
@@ -35,77 +36,40 @@ class Features(NamedTuple):
     dense: NDArray[np.float32]
 
 
-class Job(ABC):
-    """Rows that wait for their predictions; answered, failed or dropped once.
+class Job(Waiting):
+    """Rows that wait for their predictions.
 
     Attributes:
         engine: whose model and embedding version answer.
         rows: how many instances, at least one.
-        deadline_s: on the monotonic clock, after which nobody waits; None for ever.
-        queued_s: on the monotonic clock, when it began to wait.
-        requests: how many it answers.
     """
 
     def __init__(
         self, engine: Engine, features: Features, deadline_s: float | None, trace: Trace
     ) -> None:
+        super().__init__(engine, len(features.dense), deadline_s)
         self.engine = engine
         self.features = features
-        self.rows = len(features.dense)
-        self.deadline_s = deadline_s
-        self.queued_s = time.monotonic()
         self.trace = trace
-        self.requests = 1
-
-    @property
-    @abstractmethod
-    def is_over(self) -> bool:
-        """Nobody waits: it was answered or failed, or who asked is gone."""
 
     @abstractmethod
-    def succeed(self, probabilities: NDArray[np.float32]) -> None:
+    def predicted(self, probabilities: NDArray[np.float32]) -> None:
         """Answers with float32[rows, 2]."""
 
-    @abstractmethod
-    def fail(self, error: Exception) -> None:
-        """Tells every request the error; does nothing when it is over."""
 
-    def parts(self) -> list[Job]:
-        """A job for each request, the same ones at every call, which stand for this one from now
-        on; once it is over, itself."""
-        return [self]
-
-    @abstractmethod
-    def drop(self) -> None:
-        """Forgets it, as nobody waits."""
-
-
-class RequestJob(Job):
+class RequestJob(Job, WaitingCall[bytes]):
     """One request, answered through a future."""
 
     def __init__(
         self, engine: Engine, features: Features, context: RpcContext, trace: Trace
     ) -> None:
         super().__init__(engine, features, context.deadline_s, trace)
-        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-    @property
-    def is_over(self) -> bool:
-        return self.answer.done()
-
-    def succeed(self, probabilities: NDArray[np.float32]) -> None:
-        if not self.answer.done():
-            response = encode_ctr_response(probabilities, err_msg=self.trace.degraded)
-            self.answer.set_result(response)
-
-    def fail(self, error: Exception) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
-
-    def drop(self) -> None:
-        self.answer.cancel()
+    def predicted(self, probabilities: NDArray[np.float32]) -> None:
+        self.succeed(encode_ctr_response(probabilities, err_msg=self.trace.degraded))
 
 
+@final
 class FramesJob(Job):
     """Requests of one connection, answered together in frames."""
 
@@ -121,13 +85,13 @@ class FramesJob(Job):
         self._caller = caller
         self._counters = counters
         self._settled = False
-        self._parts: list[Job] = []
+        self._parts: list[FramesJob] = []
 
     @property
     def is_over(self) -> bool:
         return self._settled or not self._caller.is_open
 
-    def succeed(self, probabilities: NDArray[np.float32]) -> None:
+    def predicted(self, probabilities: NDArray[np.float32]) -> None:
         if self._settled:
             return
         self._counters.rows += self.rows
@@ -146,7 +110,7 @@ class FramesJob(Job):
                 request_log.failed(METHOD, error, peer=self._caller.peer, request_id=request_id)
             self._settle(outcome_of(error), b"".join(self._failure(each, error) for each in ids))
 
-    def parts(self) -> list[Job]:
+    def parts(self) -> Sequence[FramesJob]:
         if self.requests == 1 or self._settled:
             return [self]
         if not self._parts:
@@ -159,7 +123,7 @@ class FramesJob(Job):
             self._counters.pending -= self.requests
             self._counters.requests["dropped"] += self.requests
 
-    def _part(self, number: int) -> Job:
+    def _part(self, number: int) -> FramesJob:
         frames = self._frames.part(number, 1)
         return FramesJob(self.engine, frames, self._caller, self._counters, self.queued_s)
 

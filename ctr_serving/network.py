@@ -16,6 +16,7 @@ from ctr_serving.check_rows import CHECK_ROWS_NAME
 from ctr_serving.defaults import Defaults
 from ctr_serving.engine import ROWS_PER_RUN_MAX
 from ctr_serving.feeds import Feed, Ragged, rows_of
+from ctr_serving.joined_sizes import JoinedSizes
 from ctr_serving.manifest import MANIFEST_NAME, check_files
 from ctr_serving.network_manifest import NetworkManifest, read_network_manifest
 from ctr_serving.predictor import ONE_ROW_ONLY, check_names, create_native, first_line
@@ -50,6 +51,7 @@ class Network:
         self.sizes: Counter[int] = Counter()
         self._plain, self._onednn = (_Native(directory, manifest, onednn=use) for use in (0, 1))
         self._onednn_rows_min = ROWS_PER_RUN_MAX
+        self._joined_sizes = JoinedSizes(ROWS_PER_RUN_MAX)
 
     @classmethod
     def load(cls, directory: Path, defaults: Defaults = Defaults()) -> Network:  # noqa: B008
@@ -82,6 +84,11 @@ class Network:
         rows = rows_of(feed)
         self.sizes[rows] += 1
         return self._run(self._onednn if rows >= self._onednn_rows_min else self._plain, feed, rows)
+
+    def rows_to_run(self, rows_num: int) -> int:
+        """The number of rows to run instead of so many that happen to be joined; see
+        `JoinedSizes`."""
+        return self._joined_sizes.rows_to_run(rows_num, self._onednn_rows_min)
 
     def warm_up(self, rows_num: int) -> None:
         """Runs zeros, on the thread that predicts."""

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
-from ctr_serving.batch_wait import BatchWait
+from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
 from ctr_serving.engine import ROWS_PER_RUN_MAX
-from ctr_serving.feeds import Feed, joined, parts, rows_of, signature
+from ctr_serving.feeds import Feed, Ragged, joined, parts, rows_of, signature
+from ctr_serving.joined_sizes import padded
 from ctr_serving.network import Fetch, Network
-from ctr_serving.trace import ROWS_TOLD_MAX, Trace
-from cube_core.errors import CubeError, OverloadError, PredictionError
+from ctr_serving.trace import Trace
+from ctr_serving.turns import Turns, WaitingCall
+from cube_core.errors import PredictionError
 from cube_core.wire.service import RpcContext
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
-    network: Network
-    feed: Feed
-    rows: int
-    context: RpcContext
-    answer: asyncio.Future[Fetch]
-    queued_s: float
+class _Run(WaitingCall[Fetch]):
+    """One run, with all that is needed to join it looked up already, so that a feed which cannot
+    be is the fault of its own request.
+
+    Attributes:
+        infer_s: what it took, with those that it was joined with.
+    """
+
+    def __init__(self, network: Network, feed: Feed, deadline_s: float | None) -> None:
+        rows = rows_of(feed)
+        if not rows:
+            raise PredictionError("nothing to run: the inputs have no instances")
+        super().__init__((network, signature(feed)), rows, deadline_s)
+        self.network = network
+        self.feed = feed
+        self.infer_s = 0.0
 
 
 class RunQueue:
@@ -36,22 +45,24 @@ class RunQueue:
     Runs that wait for the same model with inputs of the same shapes go together.
 
     Args:
-        rows_max: rows up to which runs are joined; 0: each is run alone.
-        wait_us: how long a run waits for others that fill a batch.
         queue_timeout_s: what waited longer is refused.
     """
 
-    def __init__(
-        self, rows_max: int, wait_us: int, counters: Counters, *, queue_timeout_s: float
-    ) -> None:
-        self._rows_max = rows_max
+    def __init__(self, conf: EngineConf, counters: Counters, *, queue_timeout_s: float) -> None:
+        self._name = conf.name
         self._counters = counters
-        self._queue_timeout_s = queue_timeout_s
-        self._queue: deque[_Job] = deque()
-        self._worker: asyncio.Task[None] | None = None
-        self._news = asyncio.Event()
-        self._wait = BatchWait(wait_us, rows_max, self._news.set)
-        counters.queues.append(lambda: sum(job.rows for job in self._queue))
+        self._turns = Turns(
+            self._answer,
+            under_way_max=1,
+            rows_max=conf.batch_rows_max,
+            timeout_s=queue_timeout_s,
+            wait_us=conf.batch_wait_us,
+        )
+        counters.queues.append(lambda: sum(run.rows for run in self._turns))
+
+    def __iter__(self) -> Iterator[_Run]:
+        """Those that wait."""
+        return iter(self._turns)
 
     async def run(self, network: Network, feed: Feed, context: RpcContext, trace: Trace) -> Fetch:
         """Outputs [n, …] by name.
@@ -59,100 +70,59 @@ class RunQueue:
         Raises:
             PredictionError: the inputs are not those of the model, or Paddle refused to run it.
             OverloadError: it waited longer than `queue_timeout_s`.
-            RpcTimeoutError: the caller's timeout passed.
+            RpcTimeoutError: the caller's timeout passed, or nearly.
         """
-        rows = rows_of(feed)
-        if not rows:
-            raise PredictionError("nothing to run: the inputs have no instances")
-        loop = asyncio.get_running_loop()
-        job = _Job(network, feed, rows, context, loop.create_future(), time.monotonic())
-        self._queue.append(job)
-        self._news.set()
-        if self._worker is None:
-            self._worker = loop.create_task(self._work())
-        fetch = await job.answer
+        run = _Run(network, feed, context.deadline_s)
+        self._turns.put(run)
+        fetch = await run.answer
+        trace.add_seconds(f"{self._name}.queue", run.waited_s)
+        trace.add_seconds(f"{self._name}.infer", run.infer_s)
         if trace.is_detailed:
-            await _time_rows(network, feed, rows, trace)
+            trace.single_runs.append(_single_runs(network, feed, run.rows))
         return fetch
 
-    async def _work(self) -> None:
+    async def _answer(self, runs: list[_Run]) -> None:
+        start_s = time.monotonic()
         try:
-            while self._queue:
-                if not self._wait.is_over(self._queue):
-                    self._news.clear()
-                    await self._news.wait()
-                    continue
-                if jobs := self._cut():
-                    await self._answer(jobs)
-                # Requests that came meanwhile have their turn, and may then go together.
-                await asyncio.sleep(0)
-        finally:
-            self._worker = None
-
-    def _cut(self) -> list[_Job]:
-        jobs: list[_Job] = []
-        rows = 0
-        while self._queue:
-            job = self._queue[0]
-            if jobs and (
-                rows + job.rows > self._rows_max
-                or job.network is not jobs[0].network
-                or signature(job.feed) != signature(jobs[0].feed)
-            ):
-                break
-            self._queue.popleft()
-            if self._is_wanted(job):
-                jobs.append(job)
-                rows += job.rows
-        return jobs
-
-    def _is_wanted(self, job: _Job) -> bool:
-        if job.answer.done():
-            return False
-        try:
-            job.context.check_deadline()
-            if time.monotonic() - job.queued_s > self._queue_timeout_s:
-                limit_ms = round(self._queue_timeout_s * 1000)
-                raise OverloadError(f"waited longer than queue_timeout_ms={limit_ms} for its turn")
-        except CubeError as error:
-            job.answer.set_exception(error)
-            return False
-        return True
-
-    async def _answer(self, jobs: list[_Job]) -> None:
-        queue_s = time.monotonic() - min(job.queued_s for job in jobs)
-        start_s = time.perf_counter()
-        rows = sum(job.rows for job in jobs)
-        try:
-            fetch = await _run(jobs[0].network, joined([job.feed for job in jobs]), rows)
+            await self._run_together(runs)
+            self._turns.took(time.monotonic() - start_s)
         except Exception as error:
-            if len(jobs) == 1:
-                if not jobs[0].answer.done():
-                    jobs[0].answer.set_exception(error)
+            if len(runs) == 1:
+                runs[0].fail(error)
                 return
             # What one is at fault for must not fail the others.
-            for job in jobs:
-                await self._answer([job])
-            return
-        self._counters.observe("queue", queue_s)
-        self._counters.observe("infer", time.perf_counter() - start_s)
+            for run in runs:
+                if run.is_in_time():
+                    await self._answer([run])
+
+    async def _run_together(self, runs: list[_Run]) -> None:
+        start_s = time.perf_counter()
+        feed, rows = joined([run.feed for run in runs]), sum(run.rows for run in runs)
+        if len(runs) > 1:
+            feed, rows = _padded(feed, rows, runs[0].network.rows_to_run(rows))
+        fetch = await _run(runs[0].network, feed, rows)
+        infer_s = time.perf_counter() - start_s
+        self._counters.observe("queue", max(run.waited_s for run in runs))
+        self._counters.observe("infer", infer_s)
         begin = 0
-        for job in jobs:
-            end = begin + job.rows
-            if not job.answer.done():
-                job.answer.set_result({name: each[begin:end] for name, each in fetch.items()})
+        for run in runs:
+            end = begin + run.rows
+            run.infer_s = infer_s
+            run.succeed({name: each[begin:end] for name, each in fetch.items()})
             begin = end
 
 
-async def _time_rows(network: Network, feed: Feed, rows: int, trace: Trace) -> None:
-    """What the first instances take when each is run alone, added up over all runs."""
-    for row, part in enumerate(islice(parts(feed, rows, 1), ROWS_TOLD_MAX)):
-        start_s = time.perf_counter()
-        network.run(part)
-        if row == len(trace.row_seconds):
-            trace.row_seconds.append(0.0)
-        trace.row_seconds[row] += time.perf_counter() - start_s
-        await asyncio.sleep(0)
+def _padded(feed: Feed, rows: int, rows_to_run: int) -> tuple[Feed, int]:
+    """With instances of zeros up to so many, where every input is an array."""
+    arrays = {name: value for name, value in feed.items() if not isinstance(value, Ragged)}
+    if len(arrays) < len(feed):
+        return feed, rows
+    return {name: padded(value, rows_to_run) for name, value in arrays.items()}, rows_to_run
+
+
+def _single_runs(network: Network, feed: Feed, rows: int) -> Iterator[Callable[[], object]]:
+    for part in parts(feed, rows, 1):
+        yield partial(network.run, part)
 
 
 async def _run(network: Network, feed: Feed, rows: int) -> Fetch:

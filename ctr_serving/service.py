@@ -50,10 +50,11 @@ class PredictionService:
         trace = Trace(is_detailed=True)
         start_s = time.perf_counter()
         response = await self._answer(payload, context, trace)
-        trace.seconds["total"] = time.perf_counter() - start_s - sum(trace.row_seconds)
+        trace.seconds["total"] = time.perf_counter() - start_s
         probabilities, err_code, err_msg = parse_ctr_response(response)
         if err_code:
             return response
+        await trace.time_rows()
         return encode_ctr_response(probabilities, err_msg=f"{err_msg} {trace.text()}".strip())
 
     async def _answer(

@@ -51,7 +51,8 @@ async def look_up(call: OpCall, engine: str = "") -> Feed:
         await seeks[0]
     else:
         await asyncio.gather(*seeks)
-    call.request.counters.observe("seek", time.perf_counter() - start_s)
+    if seeks:
+        call.engine(engine).took("seek", time.perf_counter() - start_s)
     side_by_side: dict[str, list[NDArray[np.float32]]] = {}
     for index, lookup in enumerate(manifest.lookups if vectors else ()):
         if lookup.dict_name in whole:
@@ -82,7 +83,7 @@ async def _seek_whole(
     ids = instances.ids.reshape(instances.rows, -1)
     if slots != list(range(instances.slots)):
         ids = ids[:, slots]
-    found = await call.engine(engine).seek(dict_name, ids.reshape(-1))
+    found = await call.engine(engine).seek_untimed(dict_name, ids.reshape(-1))
     if found.status.any():
         by_slot = found.rows.reshape(*ids.shape, -1)
         status = found.status.reshape(ids.shape)
@@ -110,7 +111,7 @@ async def _seek(
     if not lookups:
         return
     ids = np.concatenate([slots[lookup.slot].values for _, lookup in lookups])
-    found = await call.engine(engine).seek(dict_name, ids)
+    found = await call.engine(engine).seek_untimed(dict_name, ids)
     is_whole = not found.status.any()
     begin = 0
     degraded = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from ctr_serving.network import Fetch, Network
 from ctr_serving.network_manifest import NetworkManifest
 from ctr_serving.ops._instances import Instances
 from ctr_serving.run_queue import RunQueue
-from ctr_serving.sources import Source
+from ctr_serving.seek_queue import SeekQueues
 from ctr_serving.trace import Trace
 from cube_api import SeekResult
 from cube_core.errors import PredictionError
@@ -58,16 +59,14 @@ class ServedEngine:
 
     Attributes:
         network: its model, the same from the begin of the request to its end.
-        source: where vectors come from.
-        queue: of its runs.
-        degrades: whether defaults stand for keys whose shard failed.
+        seeks: by dict, where vectors come from.
+        runs: where the model is run.
     """
 
     name: str
     network: Network
-    source: Source
-    queue: RunQueue
-    degrades: bool
+    seeks: SeekQueues
+    runs: RunQueue
 
 
 @dataclass(frozen=True)
@@ -102,32 +101,45 @@ class EngineCall:
             PredictionError: the inputs are not those of the model, or Paddle refused to run it.
             LimitError, RpcTimeoutError: it took too long.
         """
-        return await self.served.queue.run(
+        return await self.served.runs.run(
             self.served.network, feed, self._request.context, self._request.trace
         )
 
     async def seek(self, dict_name: str, ids: NDArray[np.int64]) -> SeekResult:
         """Rows float32[k, dim] and status int32[k] of ids int64[k], from the version that the
-        model was trained with. What is missing, failed (where the engine degrades) or of another
+        model was trained with; together with the seeks of other requests where the engine joins
+        them. What is missing, failed (where the engine degrades) or of another
         width is in `status`, and the caller's to treat; `look_up` does all that.
 
         Raises:
             SeekError, VersionNotLoadedError: the dict could not be asked.
             PredictionError: the model has no such dict.
+            LimitError, RpcTimeoutError: it took too long.
         """
+        start_s = time.perf_counter()
+        found = await self.seek_untimed(dict_name, ids)
+        self.took("seek", time.perf_counter() - start_s)
+        return found
+
+    async def seek_untimed(self, dict_name: str, ids: NDArray[np.int64]) -> SeekResult:
+        """As `seek`, one of several at the same time, whose time the caller tells."""
         use = self.manifest.dicts.get(dict_name)
         if use is None:
             raise PredictionError(
                 f"engine {self.served.name}: its model has no dict {dict_name!r}, only"
                 f" {sorted(self.manifest.dicts)}"
             )
-        return await self.served.source.seek(
-            dict_name,
+        return await self.served.seeks[dict_name].seek(
             ids,
             version=self.manifest.version_of(dict_name),
             dim=use.dim,
-            on_failure="status" if self.served.degrades else "raise",
+            context=self._request.context,
+            instances=self._request.instances.rows,
         )
+
+    def took(self, stage: str, seconds: float) -> None:
+        """Adds to what `debug` tells of the engine."""
+        self._request.trace.add_seconds(f"{self.served.name}.{stage}", seconds)
 
 
 class OpCall:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ SLOTS = 3
 DENSE_DIM = 2
 IDS_MAX = 50
 """Ids from here on are missing."""
-WRONG_ID, FAILED_ID = 60, 61
+WRONG_ID, FAILED_ID, OTHER_FAILED_ID = 60, 61, 62
 
 Counts = Sequence[Sequence[int]]
 
@@ -41,26 +42,32 @@ def table(dict_name: str) -> NDArray[np.float32]:
 
 
 class Tables:
-    """A source: ids below 50 have rows."""
+    """A source: ids below 50 have rows; held back until `gate` is set."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, int]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.news = asyncio.Event()
 
     async def seek(
         self, dict_name: str, keys: NDArray[np.int64], *, version: str, dim: int, on_failure: str
     ) -> SeekResult:
         self.asked.append((dict_name, version, len(keys)))
+        self.news.set()
+        await self.gate.wait()
         found = keys < IDS_MAX
         rows = np.where(found[:, None], table(dict_name)[np.where(found, keys, 0)], np.float32(0))
         status = np.where(found, 0, STATUS_MISSING).astype(np.int32)
         status[keys == WRONG_ID] = STATUS_WRONG_WIDTH
-        errors: tuple[ShardError, ...] = ()
-        if (keys == FAILED_ID).any():
-            errors = (ShardError("shard 1 is down"),)
-            if on_failure == "raise":
-                raise errors[0]
-            status[keys == FAILED_ID] = STATUS_FAILED
-        return SeekResult(np.ascontiguousarray(rows), status, version, errors)
+        errors: list[ShardError] = []
+        for shard, failed_id in enumerate((FAILED_ID, OTHER_FAILED_ID), start=1):
+            if (keys == failed_id).any():
+                errors.append(ShardError(f"shard {shard} is down"))
+                status[keys == failed_id] = STATUS_FAILED
+        if errors and on_failure == "raise":
+            raise errors[0]
+        return SeekResult(np.ascontiguousarray(rows), status, version, tuple(errors))
 
     async def prepare(self, dict_name: str, version: str, dim: int) -> object:
         return None
@@ -161,9 +168,9 @@ class Bench:
 
     async def ask(self, payload: bytes) -> tuple[NDArray[np.float32], int, str]:
         self.trace = Trace(is_detailed=True)
-        return parse_ctr_response(
-            await self.workflow.predict(payload, RpcContext("peer"), self.trace)
-        )
+        response = await self.workflow.predict(payload, RpcContext("peer"), self.trace)
+        await self.trace.time_rows()
+        return parse_ctr_response(response)
 
 
 class ReadyNode(Node):

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ctr_serving import batches, conf
-from ctr_serving.batches import JOINED_BATCHES_MAX
+from ctr_serving import conf, turns
 from ctr_serving.conf import read_engine_confs
 from ctr_serving.counters import Counters
 from ctr_serving.engine import Engine
@@ -20,6 +19,7 @@ from ctr_serving.jobs import Features
 from ctr_serving.model_slot import ModelSlot
 from ctr_serving.op import CtrOp
 from ctr_serving.trace import Trace
+from ctr_serving.turns import JOINED_TURNS_MAX
 from cube_api import STATUS_MISSING, STATUS_WRONG_WIDTH, SeekResult
 from cube_core._native import parse_ctr_response
 from cube_core.errors import (
@@ -103,7 +103,7 @@ class Bench:
         """Fills the batches that may be under way, so that what comes next waits."""
         self.table.gate.clear()
         held = []
-        for _ in range(JOINED_BATCHES_MAX):
+        for _ in range(JOINED_TURNS_MAX):
             held.append(self.ask(*requests_of(1)))
             await self.table.asked.wait()
             self.table.asked.clear()
@@ -131,7 +131,7 @@ async def test_requests_that_wait_go_together(bench: Bench) -> None:
 async def test_a_batch_holds_batch_infer_size_rows(
     models: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "OVERLOAD_WAIT_S", 60.0)
+    monkeypatch.setattr(turns, "OVERLOAD_WAIT_S", 60.0)
     extra = "enable_batch_align: 1 batch_infer_size: 10"
     bench = Bench(tmp_path, models[1], extra=extra, queue_timeout_s=10)
     held = await bench.hold()
@@ -303,7 +303,7 @@ async def test_who_would_be_answered_too_late_is_not_begun(bench: Bench) -> None
 async def test_the_newest_go_first_when_some_wait_too_long(
     models: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "OVERLOAD_BATCHES", 1)
+    monkeypatch.setattr(turns, "OVERLOAD_TURNS", 1)
     extra = "enable_batch_align: 1 batch_infer_size: 4"
     bench = Bench(tmp_path, models[1], extra=extra, queue_timeout_s=10)
     held = await bench.hold()
@@ -314,4 +314,25 @@ async def test_the_newest_go_first_when_some_wait_too_long(
     for answer, request in zip(await asyncio.gather(*asked), requests, strict=True):
         bench.check(answer, *request)
     await asyncio.gather(*held)
-    assert bench.table.keys_num[JOINED_BATCHES_MAX:] == [2 * 26, 3 * 26, 4 * 26]
+    assert bench.table.keys_num[JOINED_TURNS_MAX:] == [2 * 26, 3 * 26, 4 * 26]
+
+
+async def test_rows_are_timed_after_the_answers_of_the_batch(bench: Bench) -> None:
+    held = await bench.hold()
+    trace = Trace(is_detailed=True)
+    requests = [requests_of(rows, seed=rows) for rows in (150, 2, 3)]
+    features = Features(np.ascontiguousarray(requests[0][0]).reshape(-1), requests[0][1])
+    told = asyncio.ensure_future(
+        bench.batches.answer(bench.engine, features, RpcContext("peer"), trace)
+    )
+    others = [bench.ask(*request) for request in requests[1:]]
+    bench.table.gate.set()
+    for answer, request in zip(await asyncio.gather(told, *others), requests, strict=True):
+        bench.check(answer, *request)
+    await asyncio.gather(*held)
+    assert trace.row_seconds == []
+    assert list(trace.seconds) == ["queue", "seek", "infer"]
+    sizes = dict(bench.engine.sizes)
+    await trace.time_rows()
+    assert len(trace.row_seconds) == 100
+    assert bench.engine.sizes[1] == sizes.get(1, 0) + 100

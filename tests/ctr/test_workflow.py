@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.ctr_load import answer_all
 from ctr_serving.client import ConnectError, CtrClient
 from ctr_serving.conf import read_engine_confs
 from ctr_serving.workflow_conf import Node, file_of_flags, read_workflow
@@ -197,14 +198,20 @@ def test_the_26_slots_are_one_configuration_of_the_general_op(
         wanted = direct_probabilities(models[1], rows, dense)
         np.testing.assert_allclose(client.predict(ids, dense), wanted, atol=1e-6, rtol=0)
         assert ctr.status()["missing_keys_by_slot"] == (ids < 0).sum(axis=0).tolist()
-        payload = encode_ctr_request(ids[:1], dense[:1])
+        payloads = [encode_ctr_request(ids[:1], dense[:1])] * 64
+        before = ctr.status()["stage_seconds"]["seek"]
+        answer_all(ctr.role.port(), payloads, 64, 64)
+        after = ctr.status()["stage_seconds"]["seek"]
+        assert sum(after.values()) - after["sum"] - sum(before.values()) + before["sum"] < 32
+        payload = payloads[0]
         _, _, err_msg = parse_ctr_response(raw_call(ctr, payload, "debug"))
+        # Engine and node have one name.
         stages = "".join(rf"ctr_prediction\.{stage}_us=\d+ " for stage in STAGES)
         told = rf"version=1_1 rows=1 parse_us=\d+ {stages}total_us=\d+ row_us=\d+ missing=0:"
         assert re.match(told, err_msg)
 
 
-STAGES = ("preprocess", "inference", "postprocess")
+STAGES = ("seek", "preprocess", "queue", "infer", "inference", "postprocess")
 
 OPS = '''
 import numpy as np
