@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
 from ctr_serving.engine import ROWS_PER_RUN_MAX, Engine
-from ctr_serving.jobs import Features, Job, RequestJob
+from ctr_serving.jobs import METHOD, Features, Job, RequestJob
 from ctr_serving.joined_sizes import padded
 from ctr_serving.sources import Source
 from ctr_serving.trace import MissingKey, Trace
@@ -34,9 +35,14 @@ from cube_core.errors import (
     PredictionError,
     SeekTimeoutError,
 )
+from cube_core.request_log import request_log
 from cube_core.wire.service import RpcContext
 
 log = logging.getLogger(__name__)
+
+
+IDS_TOLD_MAX = 20
+"""Requests of a failed batch that are named."""
 
 
 class Batches:
@@ -100,8 +106,7 @@ class Batches:
             # would be so again. Some may have their answer already.
             requests = sum(job.requests for job in jobs)
             if requests == 1 or isinstance(error, SeekTimeoutError):
-                if not isinstance(error, CubeError):
-                    log.exception("a batch of %d requests failed", requests)
+                _tell(jobs, requests, error)
                 for job in jobs:
                     job.fail(error)
                 return
@@ -120,6 +125,7 @@ class Batches:
             version=manifest.version,
             dim=manifest.embedding_dim,
             on_failure="status" if self._conf.degrades else "raise",
+            log_id=_log_id(jobs),
         )
         seek_s = time.perf_counter() - start_s
         jobs = self._checked(jobs, found)
@@ -181,6 +187,21 @@ class Batches:
                 job.trace.degraded = _degraded(int(failed[begin:end].sum()), found)
             _check_widths(job, status[begin:end])
             begin = end
+
+
+def _log_id(jobs: list[Job]) -> int:
+    """What the shards find a batch by: the first number that a caller gave."""
+    return next((log_id for job in jobs if (log_id := job.log_id)), 0)
+
+
+def _tell(jobs: list[Job], requests: int, error: Exception) -> None:
+    """Tells of a batch that failed as a whole; each request has a line of its own besides."""
+    ids = ", ".join(islice((each for job in jobs for each in job.request_ids()), IDS_TOLD_MAX))
+    if not isinstance(error, CubeError):
+        log.error("a batch of %d requests (%s) failed", requests, ids, exc_info=error)
+    elif requests > 1:
+        problem = f"a batch of {requests} requests ({ids}): {error}"
+        request_log.failed(METHOD, problem, request_id=str(_log_id(jobs) or ""))
 
 
 def _tell_missing(job: Job, missing: NDArray[np.bool_]) -> None:

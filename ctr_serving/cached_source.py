@@ -158,12 +158,13 @@ class CachedSource:
         version: str,
         dim: int,
         on_failure: Literal["raise", "status"] = "raise",
+        log_id: int = 0,
     ) -> SeekResult:
         """See `Source`."""
         cached = self._versions.get((dict_name, version))
         if cached is None:
             return await self._source.seek(
-                dict_name, keys, version=version, dim=dim, on_failure=on_failure
+                dict_name, keys, version=version, dim=dim, on_failure=on_failure, log_id=log_id
             )
         unsigned = np.ascontiguousarray(keys).view(np.uint64)
         rows = np.empty((len(keys), dim), np.float32)
@@ -182,6 +183,7 @@ class CachedSource:
             version=version,
             dim=dim,
             on_failure=on_failure,
+            log_id=log_id,
         )
         if len(unknown) == len(keys):
             cached.cache.put(unsigned, found.rows, found.status)

@@ -52,6 +52,15 @@ class Job(Waiting):
         self.features = features
         self.trace = trace
 
+    @property
+    @abstractmethod
+    def log_id(self) -> int:
+        """The caller's number of its first request that has one; 0 when none has."""
+
+    @abstractmethod
+    def request_ids(self) -> list[str]:
+        """What its requests are found by in the log."""
+
     @abstractmethod
     def predicted(self, probabilities: NDArray[np.float32]) -> None:
         """Answers with float32[rows, 2]."""
@@ -64,6 +73,14 @@ class RequestJob(Job, WaitingCall[bytes]):
         self, engine: Engine, features: Features, context: RpcContext, trace: Trace
     ) -> None:
         super().__init__(engine, features, context.deadline_s, trace)
+        self._context = context
+
+    @property
+    def log_id(self) -> int:
+        return self._context.log_id
+
+    def request_ids(self) -> list[str]:
+        return [self._context.request_id()]
 
     def predicted(self, probabilities: NDArray[np.float32]) -> None:
         self.succeed(encode_ctr_response(probabilities, err_msg=self.trace.degraded))
@@ -88,6 +105,10 @@ class FramesJob(Job):
         self._parts: list[FramesJob] = []
 
     @property
+    def log_id(self) -> int:
+        return next(filter(None, self._frames.log_ids), 0)
+
+    @property
     def is_over(self) -> bool:
         return self._settled or not self._caller.is_open
 
@@ -106,7 +127,7 @@ class FramesJob(Job):
     def fail(self, error: Exception) -> None:
         if not self._settled:
             ids = self._frames.correlation_ids
-            for request_id in self._request_ids():
+            for request_id in self.request_ids():
                 request_log.failed(METHOD, error, peer=self._caller.peer, request_id=request_id)
             self._settle(outcome_of(error), b"".join(self._failure(each, error) for each in ids))
 
@@ -127,7 +148,7 @@ class FramesJob(Job):
         frames = self._frames.part(number, 1)
         return FramesJob(self.engine, frames, self._caller, self._counters, self.queued_s)
 
-    def _request_ids(self) -> list[str]:
+    def request_ids(self) -> list[str]:
         ids = zip(self._frames.log_ids, self._frames.correlation_ids, strict=True)
         return [prpc_request_id(log_id, self._caller.peer, number) for log_id, number in ids]
 
@@ -143,7 +164,7 @@ class FramesJob(Job):
         took_s = time.monotonic() - self.queued_s
         self._counters.request_seconds.add(took_s, self.requests)
         if took_s > request_log.slow_s:
-            for request_id in self._request_ids():
+            for request_id in self.request_ids():
                 request_log.slow(METHOD, took_s, peer=self._caller.peer, request_id=request_id)
         self._caller.answer(frames, self.requests)
 

@@ -61,13 +61,14 @@ class LocalTables:
         version: str,
         dim: int,
         on_failure: Literal["raise", "status"] = "raise",
+        log_id: int = 0,
     ) -> SeekResult:
         """See `Source`.
 
         Raises:
             VersionNotLoadedError: nobody prepared it.
         """
-        del on_failure
+        del on_failure, log_id
         table = self._versions.get((dict_name, version))
         if table is None:
             raise VersionNotLoadedError(f"dict {dict_name!r}: version {version} is not open")

@@ -28,7 +28,7 @@ class Seek(WaitingCall[SeekResult]):
 
     Attributes:
         request: what tells the request from others.
-        instances: of the request.
+        instances, log_id: of the request.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Seek(WaitingCall[SeekResult]):
         self.dim = dim
         self.keys = keys
         self.request = id(context)
+        self.log_id = context.log_id
         self.instances = instances
 
 
@@ -135,6 +136,7 @@ class SeekQueue:
             version=first.version,
             dim=first.dim,
             on_failure=on_failure,
+            log_id=next((seek.log_id for seek in seeks if seek.log_id), 0),
         )
 
     async def _deal_out(self, seeks: list[Seek], found: SeekResult) -> None:

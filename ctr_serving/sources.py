@@ -29,8 +29,10 @@ class Source(Protocol):
         version: str,
         dim: int,
         on_failure: Literal["raise", "status"] = "raise",
+        log_id: int = 0,
     ) -> SeekResult:
-        """Rows float32[n, dim] and status int32[n] of keys uint64[n] or int64[n]."""
+        """Rows float32[n, dim] and status int32[n] of keys uint64[n] or int64[n]; servers name the
+        seek by `log_id` in their logs."""
         ...
 
     async def prepare(self, dict_name: str, version: str, dim: int) -> object:
@@ -109,8 +111,9 @@ class NoSource:
         version: str,
         dim: int,
         on_failure: Literal["raise", "status"] = "raise",
+        log_id: int = 0,
     ) -> SeekResult:
-        del dict_name, dim, on_failure
+        del dict_name, dim, on_failure, log_id
         rows = np.empty((len(keys), 0), np.float32)
         return SeekResult(rows, np.zeros(len(keys), np.int32), version)
 

@@ -92,10 +92,10 @@ class AsyncCubeClient:
         """As `CubeClient.seek`; cancelling it drops what is in flight."""
         target = self._dict_named(dict_name)
         is_small = isinstance(keys, np.ndarray) and 0 < keys.size <= KEYS_ON_LOOP_MAX
-        is_plain = isinstance(on_missing, str) and on_missing == "zeros" and not log_id
+        is_plain = isinstance(on_missing, str) and on_missing == "zeros"
         if version and dim and is_small and is_plain:
             options = _pinned_options(version, dim, timeout_ms, on_failure)
-            seek = PlainSeek(target, keys, options, self._channel, self._alarm, self._spin)
+            seek = PlainSeek(target, keys, options, self._channel, self._alarm, self._spin, log_id)
             return await seek.run()
         options = SeekOptions(version, dim, timeout_ms, on_missing, on_failure, log_id)
         begin = partial(rows_call, target, keys, options)

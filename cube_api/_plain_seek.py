@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -62,7 +63,8 @@ class PlainSeek:
 
     Args:
         keys: uint64[n] or int64[n], at least one.
-        options: with a version and a dim, and zeros for keys that are missing.
+        options: with a version and a dim, zeros for keys that are missing, and no log_id: each seek
+            has another.
 
     Raises:
         TypeError, ValueError: keys that are no vector of these.
@@ -76,6 +78,7 @@ class PlainSeek:
         channel_to: Callable[[Endpoint], AsyncChannel],
         alarm: Alarm,
         spin: Spin,
+        log_id: int = 0,
     ) -> None:
         self._dict = target
         self._keys = keys
@@ -85,6 +88,7 @@ class PlainSeek:
         self._channel_to = channel_to
         self._alarm = alarm
         self._spin = spin
+        self._log_id = log_id
         self._asked: list[_Asked] = []
         self._waiting_num = 0
         self._exchange: Exchange | None = None
@@ -153,6 +157,7 @@ class PlainSeek:
             version=self._version,
             timeout_ms=self._timeout_ms,
             dict_name=target.name,
+            log_id=self._log_id,
         )
         try:
             return begin(self._keys)
@@ -179,9 +184,9 @@ class PlainSeek:
     async def _go_on(self) -> SeekResult:
         taken = (self._rows, self._status)
         keys = as_uint64(self._keys)
-        answers = RowAnswers(self._dict, keys, self._plan, self._options, taken)
-        first_key = keys.item(0)
-        call = SeekCall(self._dict, self._plan, first_key, self._options, answers, self._begin_s)
+        options = replace(self._options, log_id=self._log_id)
+        answers = RowAnswers(self._dict, keys, self._plan, options, taken)
+        call = SeekCall(self._dict, self._plan, keys.item(0), options, answers, self._begin_s)
         self._exchange = Exchange(call, self._channel_to)
         for asked in self._asked:
             ask = asked.as_ask()

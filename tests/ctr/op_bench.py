@@ -46,14 +46,23 @@ class Tables:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, int]] = []
+        self.log_ids: list[int] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.news = asyncio.Event()
 
     async def seek(
-        self, dict_name: str, keys: NDArray[np.int64], *, version: str, dim: int, on_failure: str
+        self,
+        dict_name: str,
+        keys: NDArray[np.int64],
+        *,
+        version: str,
+        dim: int,
+        on_failure: str,
+        log_id: int,
     ) -> SeekResult:
         self.asked.append((dict_name, version, len(keys)))
+        self.log_ids.append(log_id)
         self.news.set()
         await self.gate.wait()
         found = keys < IDS_MAX

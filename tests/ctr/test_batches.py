@@ -45,10 +45,14 @@ class Table:
         self.asked = asyncio.Event()
         self.gate.set()
         self.keys_num: list[int] = []
+        self.log_ids: list[int] = []
         self.slow = False
 
-    async def seek(self, dict_name: str, keys: NDArray[np.int64], **_: Any) -> SeekResult:
+    async def seek(
+        self, dict_name: str, keys: NDArray[np.int64], *, log_id: int, **_: Any
+    ) -> SeekResult:
         self.keys_num.append(len(keys))
+        self.log_ids.append(log_id)
         self.asked.set()
         await self.gate.wait()
         if self.slow:

@@ -115,14 +115,23 @@ class Source:
 
     def __init__(self) -> None:
         self.asked: list[list[int]] = []
+        self.log_id = 0
         self.down = False
 
     async def seek(
-        self, dict_name: str, keys: Any, *, version: str, dim: int, on_failure: str = "raise"
+        self,
+        dict_name: str,
+        keys: Any,
+        *,
+        version: str,
+        dim: int,
+        on_failure: str = "raise",
+        log_id: int = 0,
     ) -> SeekResult:
         assert dict_name == "d"
         assert dim == DIM
         self.asked.append(keys.tolist())
+        self.log_id = log_id
         rows, status = rows_of(keys, version), status_of(keys)
         if self.down and (keys > 1000).any():
             if on_failure == "raise":
@@ -152,11 +161,12 @@ async def test_only_what_is_not_cached_is_asked() -> None:
     held = await cached.prepare("d", "1_1", DIM)
     # The last are every second of a longer array.
     for keys in (keys_of(1, 2, 7), keys_of(2, 9, 7, 1, 9), keys_of(9, 5, 1, 5)[::2]):
-        found = await cached.seek("d", keys, version="1_1", dim=DIM)
+        found = await cached.seek("d", keys, version="1_1", dim=DIM, log_id=len(keys))
         np.testing.assert_array_equal(found.rows, rows_of(keys))
         np.testing.assert_array_equal(found.status, status_of(keys))
         assert found.version == "1_1"
     assert source.asked == [[1, 2, 7], [9, 9]]
+    assert source.log_id == 5
     assert told(held)["hits"] == 5
     assert told(held)["hit_rate"] == 0.5
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ctr_serving import batches
 from ctr_serving.client._transports import SERVICE
 from ctr_serving.frame_path import FramePath
 from ctr_serving.predictor import Predictor
@@ -28,6 +29,7 @@ from cube_core._native import (
     take_ctr_frames,
 )
 from cube_core.errors import WireError
+from cube_core.request_log import RequestLog
 from cube_core.wire.connections import Connections
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.prpc_protocol import PrpcProtocol
@@ -283,6 +285,24 @@ async def test_a_deadline_that_passes_during_the_seek_is_told(bench: Bench) -> N
     answers = await connection.answers(2)
     assert answers[1].error_code == 1008
     bench.check(bytes(answers[2].payload), *request)
+
+
+async def test_a_batch_is_found_by_the_number_of_its_first_request(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # That of the process may have told all that it may.
+    monkeypatch.setattr(batches, "request_log", RequestLog())
+    bench.table.slow = True
+    connection = Connection(bench, limits=WireLimits())
+    log_ids = (0, 71, 72)
+    connection.protocol.data_received(
+        b"".join(
+            frame_of(number, requests_of(1), log_id=log_id) for number, log_id in enumerate(log_ids)
+        )
+    )
+    await connection.answers(3)
+    assert bench.table.log_ids == [71]
+    assert "a batch of 3 requests (127.0.0.1:5000#0, 71, 72): too slow" in caplog.text
 
 
 async def test_a_connection_has_in_flight_max_requests_under_way(bench: Bench) -> None:

@@ -97,6 +97,18 @@ async def test_seeks_of_one_step_go_together(two_dicts: Path, tmp_path: Path) ->
     assert sorted(bench.tables.asked) == [(DEEP, "7_7", keys_num), (WIDE, "7_8", keys_num)]
 
 
+async def test_a_seek_is_found_by_the_number_of_its_first_request(
+    two_dicts: Path, tmp_path: Path
+) -> None:
+    bench = bench_of(tmp_path, two_dicts)
+    asked = [
+        bench.workflow.predict(single(1, 0)[0], RpcContext("peer", log_id), Trace())
+        for log_id in (0, 71, 72)
+    ]
+    await asyncio.gather(*asked)
+    assert bench.tables.log_ids == [71, 71]
+
+
 async def test_without_batch_align_each_seek_is_alone(two_dicts: Path, tmp_path: Path) -> None:
     bench = bench_of(tmp_path, two_dicts, "")
     await asyncio.gather(*[ask(bench, single(1, seed)) for seed in range(5)])

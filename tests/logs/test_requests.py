@@ -16,12 +16,12 @@ from ctr_serving.predictor import import_paddle
 from cube_api import CubeClient
 from cube_core.conf.cube_conf import read_cube_conf
 from cube_core.endpoint import Endpoint
-from cube_core.errors import CubeError, RpcError, VersionNotLoadedError
+from cube_core.errors import CubeError, PredictionError, RpcError, VersionNotLoadedError
 from cube_core.request_log import LINES_AT_ONCE, LINES_PER_S, RequestLog
 from cube_core.wire.prpc_blocking import BlockingConnection
 from cube_proto import dict_pb2
 from tests.ctr.models import make_model, publish, requests_of, write_manifest
-from tests.ctr.service import ctr_running, shards_running, write_conf
+from tests.ctr.service import ctr_running, shards_running, write_conf, write_tables
 from tests.logs.lines import json_lines
 from tests.processes import Role, running
 from tests.server.tables import DICT_NAME, place_table
@@ -154,6 +154,27 @@ def test_a_predictor(tmp_path: Path) -> None:
             assert sum("failed" in text and shard in text for text in messages) >= 3
             ctr.role.stop()
             json_lines(ctr.role, "ctr-serving")
+
+
+def test_the_shards_of_a_predictor(tmp_path: Path) -> None:
+    import_paddle()
+    model = tmp_path / "1"
+    make_model(model, 1)
+    write_manifest(model, "1_1")
+    with shards_running(tmp_path, "1_1", seed=1) as shards:
+        write_conf(tmp_path, shards.ports)
+        publish(tmp_path / "model", model)
+        with ctr_running(tmp_path) as ctr, ctr.client() as client:
+            wait_until(lambda: ctr.get("/ready").status_code == 200, DEADLINE_S, "a model served")
+            client.predict(*requests_of(3), log_id=95)
+            for version in ("2_2", "3_3"):
+                write_tables(shards.data_dirs, version, seed=1)
+                shards.serve_version(version)
+            with pytest.raises(PredictionError, match="1_1"):
+                client.predict(*requests_of(3), log_id=96)
+            for role in shards.roles:
+                wait_until(lambda role=role: "request_id=96" in role.log(), DEADLINE_S, "its line")  # type: ignore[misc]
+                assert "request_id=95" not in role.log()
 
 
 def named(request_id: str) -> dict[str, str]:
