@@ -13,7 +13,7 @@ import os
 import socket
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,15 +21,13 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.ctr_load import answer_all, answer_at_rate, tell
+from benchmarks.ctr_load import answer_all, answer_at_rate, answer_each, tell
 from benchmarks.peers import Server, ctr_server, cube_server
 from ctr_serving.client import CtrClient
 from cube_core import _native
 from cube_core.versions import Version
 
 KEY_COUNT = 1_000_000
-DICT_NAME = "ctr_embedding"
-SHARDS = 2
 IN_FLIGHT = 64
 _BEST_CANDIDATES = (50, 100, 200, 500)
 _WINDOW_S = 0.5
@@ -37,6 +35,8 @@ _PADDLE_FLAGS = {"FLAGS_eager_delete_tensor_gb": 0.0}
 """What FLAGS of ctr_serving.predictor are when nobody sets them."""
 _OVERLOAD_S = 3.0
 _OVERLOAD_TIMEOUT_MS = 100
+_CAPACITY_REQUESTS = 2000
+_BATCH_WAITS_US = (0, 100, 300)
 _CACHE_MB = 64
 _HOT_REQUESTS = 1000
 _Draw = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.int64]]
@@ -46,6 +46,18 @@ _LAWS: dict[str, _Draw] = {
     ),
     "10,000 keys": lambda random, shape: random.integers(0, 10_000, shape),
 }
+
+
+@dataclass(frozen=True)
+class _Dict:
+    name: str
+    dim: int
+    shards: int
+
+
+_EMBEDDING = _Dict("ctr_embedding", 10, 2)
+_FIRST_ORDER = _Dict("ctr_first_order", 1, 1)
+_SLOTS_OP = 'workflows { name: "w" workflow_type: "Sequence" nodes { name: "op" type: "SlotsOp" } }'
 
 
 @dataclass(frozen=True)
@@ -63,14 +75,20 @@ class _Deployment:
     shards: list[Server]
     run_dir: Path
 
+    @property
+    def port(self) -> int:
+        return self.server.port
+
 
 def measure(run_dir: Path, *, rounds: int) -> list[Figure]:
     """Measures all figures; times in µs, of CPU where the name says so."""
     models = [_export(run_dir / f"model_{seed}", seed) for seed in (1, 2)]
     with _deployed(run_dir, models[0]) as deployed:
         figures = _against_bare(deployed, models[0], rounds)
-        figures += _overload(deployed, figures)
+        figures += _overload(deployed)
         figures += _while_switching(deployed, models, rounds)
+    figures += _workflow(run_dir, models[0], _export_deep_fm(run_dir / "deep_fm"), rounds)
+    figures += _batch_waits(run_dir, models[0], rounds)
     for cache_mb in (0, _CACHE_MB):
         cached_dir = run_dir / f"cache_{cache_mb}"
         cached_dir.mkdir()
@@ -83,7 +101,7 @@ def measure(run_dir: Path, *, rounds: int) -> list[Figure]:
 def _against_bare(deployed: _Deployment, model: Path, rounds: int) -> list[Figure]:
     bare = {form: _Bare(model, form) for form in ("split", "fused", "tuned")}
     bare_us: dict[tuple[str, int], list[float]] = {}
-    single_us, served_us, cpu_us, fetch, many, many_us = [], [], [], [], [], []
+    single_us, served_us, cpu_us, fetch = [], [], [], []
     with CtrClient(f"127.0.0.1:{deployed.server.port}") as client:
         for _ in range(rounds):
             for form, each in bare.items():
@@ -96,19 +114,15 @@ def _against_bare(deployed: _Deployment, model: Path, rounds: int) -> list[Figur
             served_us.append(p50_us)
             cpu_us.append((deployed.server.cpu_s() - before_s) / requests * 1e6)
             fetch.append((_seek_seconds(deployed.server) - fetched_s) / total_s)
-            frames = [_native.encode_ctr_request(*_request(1, seed)) for seed in range(256)]
-            before_s, requests = deployed.server.cpu_s(), 80 * IN_FLIGHT
-            many.append(answer_all(deployed.server.port, frames, requests, IN_FLIGHT))
-            many_us.append((deployed.server.cpu_s() - before_s) / requests * 1e6)
+    rows_per_s, row_us = _single_rows(deployed, rounds)
     median = {key: statistics.median(values) for key, values in bare_us.items()}
-    rows_per_s = statistics.median(many)
     cpu, single = statistics.median(cpu_us), statistics.median(single_us)
     figures = [
         Figure("server CPU µs, 50-row request", cpu),
         Figure("p50 µs, 50-row request", statistics.median(served_us)),
         Figure("p50 µs, 1-row request", single),
         Figure(f"rows/s, 1-row requests, {IN_FLIGHT} in flight", rows_per_s),
-        Figure(f"server CPU µs a row, {IN_FLIGHT} in flight", statistics.median(many_us)),
+        Figure(f"server CPU µs a row, {IN_FLIGHT} in flight", row_us),
         Figure("embedding fetch share, 50-row request", statistics.median(fetch), 0.20),
     ]
     for form in bare:
@@ -124,29 +138,89 @@ def _against_bare(deployed: _Deployment, model: Path, rounds: int) -> list[Figur
     return figures
 
 
-def _overload(deployed: _Deployment, figures: list[Figure]) -> list[Figure]:
-    """Twice as many 50-row requests as the predictor can answer, each with a timeout."""
-    capacity = 1e6 / next(f.value for f in figures if f.name == "server CPU µs, 50-row request")
+def _single_rows(deployed: _Deployment, rounds: int) -> tuple[float, float]:
+    """Rows a second with so many 1-row requests in flight, and server CPU µs a row."""
+    frames = [_native.encode_ctr_request(*_request(1, seed)) for seed in range(256)]
+    many, many_us = [], []
+    for _ in range(rounds):
+        before_s, requests = deployed.server.cpu_s(), 80 * IN_FLIGHT
+        many.append(answer_all(deployed.port, frames, requests, IN_FLIGHT))
+        many_us.append((deployed.server.cpu_s() - before_s) / requests * 1e6)
+    return statistics.median(many), statistics.median(many_us)
+
+
+def _overload(deployed: _Deployment, name: str = "") -> list[Figure]:
+    """Half and twice as many 50-row requests as the predictor can answer, each with a timeout."""
     payloads = [_native.encode_ctr_request(*_request(50, seed)) for seed in range(64)]
-    said = []
+    capacity = answer_all(deployed.port, payloads, _CAPACITY_REQUESTS, IN_FLIGHT)
+    said = [Figure(f"{name}50-row requests/s, {IN_FLIGHT} in flight", capacity)]
     for factor in (0.5, 2.0):
         before = deployed.server.cpu_s()
         latencies_us, refused = answer_at_rate(
-            deployed.server.port, payloads, factor * capacity, _OVERLOAD_S, _OVERLOAD_TIMEOUT_MS
+            deployed.port, payloads, factor * capacity, _OVERLOAD_S, _OVERLOAD_TIMEOUT_MS
         )
-        asked = len(latencies_us) + refused
+        at = f"{name}{factor} x capacity"
         said += [
-            Figure(f"{factor} x capacity: answered, share", len(latencies_us) / asked),
-            Figure(f"{factor} x capacity: answers/s", len(latencies_us) / _OVERLOAD_S),
-            Figure(f"{factor} x capacity: server CPU s", deployed.server.cpu_s() - before),
+            Figure(f"{at}: answered, share", len(latencies_us) / (len(latencies_us) + refused)),
+            Figure(f"{at}: answers/s", len(latencies_us) / _OVERLOAD_S),
+            Figure(f"{at}: server CPU s", deployed.server.cpu_s() - before),
         ]
         if latencies_us:
             p50, p99 = np.percentile(latencies_us, [50, 99])
             said += [
-                Figure(f"{factor} x capacity: p50 µs of answered", float(p50)),
-                Figure(f"{factor} x capacity: p99 µs of answered", float(p99)),
+                Figure(f"{at}: p50 µs of answered", float(p50)),
+                Figure(f"{at}: p99 µs of answered", float(p99)),
             ]
     return said
+
+
+def _workflow(run_dir: Path, model: Path, deep_fm: Path, rounds: int) -> list[Figure]:
+    """The same model by ops as by the fixed op, and one of two dicts."""
+    figures = []
+    for name, each, dicts in (
+        ("SlotsOp", model, [_EMBEDDING]),
+        ("DeepFM", deep_fm, [_EMBEDDING, _FIRST_ORDER]),
+    ):
+        workflow_dir = run_dir / name
+        workflow_dir.mkdir()
+        with _deployed(workflow_dir, each, dicts=dicts, workflow=_SLOTS_OP) as deployed:
+            rows_per_s, row_us = _single_rows(deployed, rounds)
+            figures += [
+                Figure(f"{name}: rows/s, 1-row requests, {IN_FLIGHT} in flight", rows_per_s),
+                Figure(f"{name}: server CPU µs a row, {IN_FLIGHT} in flight", row_us),
+                *_overload(deployed, f"{name}: "),
+            ]
+    return figures
+
+
+def _batch_waits(run_dir: Path, model: Path, rounds: int) -> list[Figure]:
+    """What waiting for others gains where each caller has a connection and one request."""
+    payloads = [_native.encode_ctr_request(*_request(1, seed)) for seed in range(256)]
+    measured: dict[int, list[tuple[float, float, float]]] = {us: [] for us in _BATCH_WAITS_US}
+    with contextlib.ExitStack() as stack:
+        deployed = {}
+        for wait_us in _BATCH_WAITS_US:
+            wait_dir = run_dir / f"wait_{wait_us}"
+            wait_dir.mkdir()
+            each = stack.enter_context(_deployed(wait_dir, model, f"batch_wait_us: {wait_us}"))
+            answer_each(each.port, payloads, 20 * IN_FLIGHT, IN_FLIGHT)
+            deployed[wait_us] = each
+        for _ in range(rounds):
+            for wait_us, each in deployed.items():
+                before_s, requests = each.server.cpu_s(), 80 * IN_FLIGHT
+                rows_per_s, us = answer_each(each.port, payloads, requests, IN_FLIGHT)
+                cpu_us = (each.server.cpu_s() - before_s) / requests * 1e6
+                measured[wait_us].append((rows_per_s, statistics.median(us), cpu_us))
+    figures = []
+    for wait_us, values in measured.items():
+        at = f"{IN_FLIGHT} connections, batch_wait_us {wait_us}"
+        rows_per_s, p50_us, cpu_us = np.median(values, axis=0).tolist()
+        figures += [
+            Figure(f"{at}: rows/s", rows_per_s),
+            Figure(f"{at}: p50 µs, 1 row", p50_us),
+            Figure(f"{at}: server CPU µs a row", cpu_us),
+        ]
+    return figures
 
 
 def _with_hot_keys(deployed: _Deployment, name: str, draw: _Draw) -> list[Figure]:
@@ -297,60 +371,90 @@ def _export(directory: Path, seed: int) -> Path:
     from examples.criteo_ctr.network import CtrNetwork
 
     paddle.seed(seed)
-    write_dense(CtrNetwork(), directory, DICT_NAME, Version(str(seed), str(seed)))
+    write_dense(CtrNetwork(), directory, _EMBEDDING.name, Version(str(seed), str(seed)))
+    return directory
+
+
+def _export_deep_fm(directory: Path) -> Path:
+    import paddle
+
+    from examples.deepfm_ctr.export import write_dense
+    from examples.deepfm_ctr.network import DeepFm
+
+    paddle.seed(1)
+    write_dense(DeepFm(), directory, Version("1", "1"))
     return directory
 
 
 @contextlib.contextmanager
-def _deployed(run_dir: Path, model: Path, extra: str = "") -> Iterator[_Deployment]:
+def _deployed(
+    run_dir: Path,
+    model: Path,
+    extra: str = "",
+    *,
+    dicts: Sequence[_Dict] = (_EMBEDDING,),
+    workflow: str = "",
+) -> Iterator[_Deployment]:
     with contextlib.ExitStack() as stack:
-        shards = []
-        for shard in range(SHARDS):
-            shard_dir = run_dir / f"ctr_shard_{shard}"
-            shard_dir.mkdir()
-            first, second = (_table(shard_dir, shard, seed) for seed in (1, 2))
-            shards.append(stack.enter_context(cube_server(first, "1_1", shard_dir)))
-            target = shard_dir / "data" / "2_2" / first.name
-            target.parent.mkdir()
-            target.symlink_to(second)
-        _write_conf(run_dir, [shard.port for shard in shards], extra)
+        shards: dict[str, list[Server]] = {}
+        for each in dicts:
+            for shard in range(each.shards):
+                shard_dir = run_dir / f"{each.name}_shard_{shard}"
+                shard_dir.mkdir()
+                first, second = (_table(shard_dir, each, shard, seed) for seed in (1, 2))
+                server = stack.enter_context(cube_server(first, "1_1", shard_dir))
+                shards.setdefault(each.name, []).append(server)
+                target = shard_dir / "data" / "2_2" / first.name
+                target.parent.mkdir()
+                target.symlink_to(second)
+        _write_conf(run_dir, shards, extra)
         _publish(run_dir, model)
-        server = stack.enter_context(ctr_server(run_dir))
+        flags = []
+        if workflow:
+            (run_dir / "workflow.prototxt").write_text(workflow)
+            flags = [f"--workflow_path={run_dir}"]
+        server = stack.enter_context(ctr_server(run_dir, *flags))
         deadline_s = time.monotonic() + 60
         while httpx.get(f"http://127.0.0.1:{server.port}/ready").status_code != 200:
             if time.monotonic() > deadline_s:
                 raise RuntimeError(httpx.get(f"http://127.0.0.1:{server.port}/status").text)
             time.sleep(0.05)
-        yield _Deployment(server, shards, run_dir)
+        yield _Deployment(server, [each for some in shards.values() for each in some], run_dir)
 
 
-def _table(shard_dir: Path, shard: int, seed: int) -> Path:
-    keys = np.arange(shard, KEY_COUNT, SHARDS, dtype=np.uint64)
-    values = np.random.default_rng(seed).normal(scale=0.05, size=(len(keys), 10))
+def _table(shard_dir: Path, of: _Dict, shard: int, seed: int) -> Path:
+    keys = np.arange(shard, KEY_COUNT, of.shards, dtype=np.uint64)
+    values = np.random.default_rng(seed).normal(scale=0.05, size=(len(keys), of.dim))
     directory = shard_dir / f"table_{seed}"
     directory.mkdir()
-    path = directory / f"{DICT_NAME}_part{shard}.table"
+    path = directory / f"{of.name}_part{shard}.table"
     _native.write_table(
         str(path),
         keys,
         values.astype(np.float32).view(np.uint8),
-        dict_name=DICT_NAME,
+        dict_name=of.name,
         version=f"{seed}_{seed}",
         shard=shard,
-        shard_num=SHARDS,
+        shard_num=of.shards,
     )
     return path
 
 
-def _write_conf(run_dir: Path, ports: list[int], extra: str = "") -> None:
-    nodes = [{"ip": "127.0.0.1", "port": port} for port in ports]
-    conf = [{"dict_name": DICT_NAME, "shard": len(ports), "nodes": nodes}]
+def _write_conf(run_dir: Path, shards: Mapping[str, Sequence[Server]], extra: str = "") -> None:
+    conf = [
+        {
+            "dict_name": name,
+            "shard": len(servers),
+            "nodes": [{"ip": "127.0.0.1", "port": server.port} for server in servers],
+        }
+        for name, servers in shards.items()
+    ]
     (run_dir / "ctr_cube.conf").write_text(json.dumps(conf))
     (run_dir / "model_toolkit.prototxt").write_text(
         'engines { name: "ctr" type: "PADDLE_INFER" reloadable_type: "timestamp_ne"\n'
         f'reloadable_meta: "{run_dir}/fluid_time_file" model_data_path: "{run_dir}/current"\n'
         "enable_batch_align: 1 sparse_param_service_type: REMOTE\n"
-        f'sparse_param_service_table_name: "{DICT_NAME}" {extra} }}\n'
+        f'sparse_param_service_table_name: "{_EMBEDDING.name}" {extra} }}\n'
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
+import selectors
 import socket
 import time
 from collections.abc import Sequence
@@ -43,6 +45,47 @@ def answer_all(port: int, payloads: Sequence[bytes], requests: int, in_flight: i
             answered += len(found)
             rest = rest[taken_bytes:]
         return requests / (time.perf_counter() - start_s)
+
+
+def answer_each(
+    port: int, payloads: Sequence[bytes], requests: int, connections: int
+) -> tuple[float, list[float]]:
+    """Sends requests over many connections, one at a time on each.
+
+    Returns:
+        answers per second, and latencies in µs.
+
+    Raises:
+        RuntimeError: an answer is an error, or a connection was lost.
+    """
+    frames = [encode_request_frame(_SERVICE, "inference", 1, payload) for payload in payloads]
+    latencies_us: list[float] = []
+    with contextlib.ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        all_connections = []
+        for number in range(connections):
+            connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            all_connections.append(stack.enter_context(connection))
+            selector.register(connection, selectors.EVENT_READ, number)
+        sent_s = [0.0] * connections
+        start_s = time.perf_counter()
+        sent = 0
+        ready = list(range(connections))
+        while len(latencies_us) < requests:
+            for number in ready[: requests - sent]:
+                sent_s[number] = time.perf_counter()
+                all_connections[number].sendall(frames[sent % len(frames)])
+                sent += 1
+            ready = [key.data for key, _ in selector.select()]
+            for number in ready:
+                # An answer of one row comes in one piece.
+                received = all_connections[number].recv(1 << 16)
+                found, _, _ = parse_frames(received, _FRAME_BYTES_MAX)
+                if len(found) != 1 or found[0].error_code:
+                    raise RuntimeError(found[0].error_text if found else "a connection was lost")
+                latencies_us.append((time.perf_counter() - sent_s[number]) * 1e6)
+        return requests / (time.perf_counter() - start_s), latencies_us
 
 
 def tell(ports: Sequence[int], command: str, version: str) -> list[socket.socket]:

@@ -70,12 +70,12 @@ def cube_server(table: Path, version: str, run_dir: Path, *flags: str) -> Iterat
 
 
 @contextlib.contextmanager
-def ctr_server(run_dir: Path) -> Iterator[Server]:
+def ctr_server(run_dir: Path, *flags: str) -> Iterator[Server]:
     """The predictor of this package, by the configuration in `run_dir`."""
     command = [
         sys.executable, "-m", "ctr_serving.main", "--port=0", "--grpc_port=0",
         f"--conf={run_dir}/model_toolkit.prototxt", f"--cube_conf={run_dir}/ctr_cube.conf",
-        "--reload_interval_ms=50", "--queue_timeout_ms=5000",
+        "--reload_interval_ms=50", "--queue_timeout_ms=60000", *flags,
     ]  # fmt: skip
     with _process(command, run_dir / "ctr_serving.log", ready=" ready: ") as (process, line):
         match = re.search(r"\bport=(\d+)", line)
