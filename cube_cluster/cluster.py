@@ -65,22 +65,33 @@ class TransferPlace(_Part):
     input_roots: Text | None = None
 
 
-class Dict(_Part):
-    """One dict: where its passes come from, how it is cut, where it is served.
+class Servers(_Part):
+    """A topology of shard servers: how a dict is cut, and where it is served.
 
-    Its servers are placed by `hosts`, `port` and `grpc_port`, or each by `servers`, shard by shard.
-    The second half are the clients' settings in cube.conf; unset ones are left to its reader.
+    They are placed by `hosts`, `port` and `grpc_port`, or each by `servers`, shard by shard, and
+    numbered from `first_server` on; None: on from those that stand before them in the file.
     """
 
-    name: DictName
-    donefile_address: Text
-    mode: Literal["base_only", "base_delta"] = "base_only"
     shards: int = Field(ge=1, le=65535)
     replicas: int = Field(default=1, ge=1, le=1024)
     hosts: list[Host] | None = Field(default=None, min_length=1)
     port: Port | None = None
     grpc_port: GrpcPort | None = None
     servers: list[ServerPlace] | None = None
+    first_server: int | None = Field(default=None, ge=0, le=999_999)
+
+
+class Dict(Servers):
+    """One dict: where its passes come from, how it is cut, where it is served.
+
+    `retiring` are the servers of the topology before, which run until all clients have left them.
+    The second half are the clients' settings in cube.conf; unset ones are left to its reader.
+    """
+
+    name: DictName
+    donefile_address: Text
+    mode: Literal["base_only", "base_delta"] = "base_only"
+    retiring: Servers | None = None
     model_path: Text | None = None
     build: BuildOptions = BuildOptions()
     transfer: TransferPlace = TransferPlace()

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from cube_cluster.cluster import Cluster
 from cube_cluster.flags import FlagError, check_flags
-from cube_cluster.layout import PlacementError, ctr_servers, shard_servers, transfers
+from cube_cluster.layout import PlacementError, all_shard_servers, ctr_servers, transfers
 from cube_cluster.yaml_source import Place, YamlSource, read_yaml
 
 # Of transfer.conf, which may have another one by the name of its dict.
@@ -38,6 +38,7 @@ def read_cluster(path: Path | str, *, check: Callable[[Cluster], object] | None 
         raise _validation_error(source, error) from error
     try:
         _check_names(cluster)
+        _check_numbers(cluster)
         _check_ports(cluster)
         _check_directories(cluster)
         _check_tls(cluster)
@@ -131,11 +132,22 @@ def _check_names(cluster: Cluster) -> None:
         engines.add(engine.name)
 
 
+def _check_numbers(cluster: Cluster) -> None:
+    """No two shard servers may have one number."""
+    owners: dict[str, Place] = {}
+    for server in all_shard_servers(cluster):
+        if server.name in owners:
+            other = ".".join(str(part) for part in owners[server.name])
+            place = (*server.topology, "first_server")
+            raise PlacementError(place, f"{server.name} is also one of {other}")
+        owners[server.name] = server.topology
+
+
 def _check_ports(cluster: Cluster) -> None:
     """No two roles may listen on one port of a host."""
     owners: dict[tuple[str, int], str] = {}
     roles: list[tuple[str, str, Place, tuple[int, ...]]] = [
-        *((s.name, s.host, s.place, (s.port, s.grpc_port)) for s in shard_servers(cluster)),
+        *((s.name, s.host, s.place, (s.port, s.grpc_port)) for s in all_shard_servers(cluster)),
         *((t.name, t.host, t.place, (t.port,)) for t in transfers(cluster)),
         *((c.name, c.host, c.place, (c.port, c.grpc_port)) for c in ctr_servers(cluster)),
     ]
@@ -151,7 +163,7 @@ def _check_ports(cluster: Cluster) -> None:
 def _check_directories(cluster: Cluster) -> None:
     """No two shard servers of a host may keep their versions in one directory."""
     owners: dict[tuple[str, str], str] = {}
-    for server in shard_servers(cluster):
+    for server in all_shard_servers(cluster):
         directory = os.path.normpath(server.data_dir)
         other = owners.setdefault((server.host, directory), server.name)
         if other != server.name:

@@ -12,12 +12,13 @@ from typing import Any
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
-from cube_cluster.cluster import Cluster, Ctr, Dict, FlagValue
+from cube_cluster.cluster import Cluster, Ctr, Dict, FlagValue, Servers
 from cube_cluster.flags import taken_flags
 from cube_cluster.layout import (
     CtrServer,
     ShardServer,
     Transfer,
+    all_shard_servers,
     ctr_servers,
     model_path,
     shard_servers,
@@ -27,6 +28,7 @@ from cube_proto.model_toolkit_pb2 import EngineDesc, ModelToolkitConf
 from cube_proto.predictors_pb2 import SDKConf
 
 MARK = "Written by `cube config`"
+CUBE_CONF = "cube.conf"
 _PREDICTOR_NAME = "ctr_prediction_service"
 _SERVICE_NAME = "baidu.paddle_serving.predictor.ctr_prediction.CTRPredictionService"
 
@@ -39,18 +41,20 @@ class ConfFiles:
         cluster: what they say.
         origin: path of its cluster.yml, which the files name.
         directory: where they are going to be, as roles that read several of them name it.
+        keeps_cube_conf: whether the daemons write cube.conf when servers of another topology serve.
     """
 
     cluster: Cluster
     origin: str
     directory: str
+    keeps_cube_conf: bool = True
 
     def all(self) -> dict[str, str]:
         """Text of every file by its name. The same cluster gives the same bytes."""
         cluster = self.cluster
         servers = shard_servers(cluster)
-        files = {"cube.conf": self._cube_conf(servers), "gflags.conf": self._common_flags()}
-        for server in servers:
+        files = {CUBE_CONF: self._cube_conf(), "gflags.conf": self._common_flags()}
+        for server in all_shard_servers(cluster):
             files[f"{server.name}.flags"] = self._flags(self._server_flags(server))
         for transfer in transfers(cluster):
             files[transfer.conf_name] = self._transfer_conf(transfer, servers)
@@ -102,7 +106,7 @@ class ConfFiles:
             "port": ctr.port,
             "grpc_port": ctr.grpc_port,
             "conf": f"{self.directory}/model_toolkit.prototxt",
-            "cube_conf": f"{self.directory}/cube.conf",
+            "cube_conf": f"{self.directory}/{CUBE_CONF}",
             **self._security("ctr_serving"),
             **self.cluster.flags.ctr_serving,
             **self.cluster.limits.ctr_serving,
@@ -128,20 +132,30 @@ class ConfFiles:
     def _from_directory(self, path: str) -> str:
         return path if Path(path).is_absolute() else os.path.relpath(path, self.directory)
 
-    def _cube_conf(self, servers: list[ShardServer]) -> str:
+    def cube_conf_entries(self) -> list[dict[str, Any]]:
+        """Those of cube.conf, and then one for each dict with servers that are retiring, which the
+        file does not name."""
+        servers = all_shard_servers(self.cluster)
+        topologies: list[tuple[Dict, Servers]] = [(conf, conf) for conf in self.cluster.dicts]
+        topologies += [(conf, conf.retiring) for conf in self.cluster.dicts if conf.retiring]
         tls = self._tls()
-        entries = [
+        return [
             {
                 "written_by": self._mark,
-                **_cube_conf_entry(conf, servers),
+                **_cube_conf_entry(conf, topology, servers),
                 **({"tls": tls} if tls else {}),
             }
-            for conf in self.cluster.dicts
+            for conf, topology in topologies
         ]
+
+    def _cube_conf(self) -> str:
+        entries = self.cube_conf_entries()[: len(self.cluster.dicts)]
         return json.dumps(entries, indent=4) + "\n"
 
     def _transfer_conf(self, transfer: Transfer, servers: list[ShardServer]) -> str:
         fields = _transfer_fields(self.cluster, transfer)
+        if self.keeps_cube_conf:
+            fields["cube_conf"] = f"{self.directory}/{CUBE_CONF}"
         lines = ["[default]", *(f"{name}: {value}" for name, value in fields.items())]
         lines += ["", "[cube_agent]"]
         lines += [
@@ -200,15 +214,16 @@ class ConfFiles:
         return self._commented([text_format.MessageToString(message, as_utf8=True).rstrip("\n")])
 
 
-def _cube_conf_entry(conf: Dict, servers: list[ShardServer]) -> dict[str, Any]:
-    shards = [
-        [each for each in servers if each.dict_name == conf.name and each.shard == shard]
-        for shard in range(conf.shards)
-    ]
+def _cube_conf_entry(
+    conf: Dict, topology: Servers, servers: Iterable[ShardServer]
+) -> dict[str, Any]:
+    is_retiring = topology is not conf
+    own = [s for s in servers if (s.dict_name, s.is_retiring) == (conf.name, is_retiring)]
+    shards = [[each for each in own if each.shard == shard] for shard in range(topology.shards)]
     return {
         "dict_name": conf.name,
-        "shard": conf.shards,
-        "dup": conf.replicas,
+        "shard": topology.shards,
+        "dup": topology.replicas,
         **_given(
             timeout=conf.timeout_ms,
             retry=conf.retry,

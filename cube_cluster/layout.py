@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cube_cluster.cluster import Cluster, Dict, ServerPlace
+from cube_cluster.cluster import Cluster, Dict, ServerPlace, Servers
 from cube_cluster.yaml_source import Place
 
 _GRPC_PORT_SHIFT = 1000
 _PORT_MAX = 65535
+_RETIRING = "retiring"
 
 
 @dataclass(frozen=True)
 class ShardServer:
-    """A `cube-server`; `grpc_port` -1: none. `place` is where cluster.yml names its port."""
+    """A `cube-server`; `grpc_port` -1: none. `place` is where cluster.yml names its port,
+    `topology` that of the servers it is one of."""
 
     name: str
     dict_name: str
@@ -25,6 +27,12 @@ class ShardServer:
     grpc_port: int
     data_dir: str
     place: Place
+    topology: Place
+
+    @property
+    def is_retiring(self) -> bool:
+        """Whether it only serves those who have not left the topology before yet."""
+        return self.topology[-1] == _RETIRING
 
 
 @dataclass(frozen=True)
@@ -61,28 +69,66 @@ class PlacementError(ValueError):
 
 
 def shard_servers(cluster: Cluster) -> list[ShardServer]:
-    """Dict by dict, shard by shard, copy by copy; numbered through.
+    """Those that passes are deployed to: dict by dict, shard by shard, copy by copy.
 
     Raises:
         PlacementError: too few servers or ports.
     """
+    return [each for each in all_shard_servers(cluster) if not each.is_retiring]
+
+
+def all_shard_servers(cluster: Cluster) -> list[ShardServer]:
+    """As `shard_servers`, and before those of a dict the ones that are retiring.
+
+    Raises:
+        PlacementError: too few servers or ports, or they have to be numbered.
+    """
     servers: list[ShardServer] = []
-    for dict_index, conf in enumerate(cluster.dicts):
-        for index, (place, where) in enumerate(_places(conf, ("dicts", dict_index))):
-            name = f"cube_server_{len(servers)}"
-            servers.append(
-                ShardServer(
-                    name=name,
-                    dict_name=conf.name,
-                    shard=index // conf.replicas,
-                    copy=index % conf.replicas,
-                    host=place.host or cluster.host,
-                    port=place.port,
-                    grpc_port=_grpc_port(place.port, place.grpc_port, where),
-                    data_dir=place.data_dir or f"{cluster.data_dir}/{name}",
-                    place=where,
-                )
+    number = 0
+    for index, conf in enumerate(cluster.dicts):
+        place: Place = ("dicts", index)
+        topologies: list[tuple[Servers, Place]] = [(conf, place)]
+        if conf.retiring is not None:
+            _check_numbered(conf, number, place)
+            topologies.insert(0, (conf.retiring, (*place, _RETIRING)))
+        for topology, where in topologies:
+            number = number if topology.first_server is None else topology.first_server
+            added = _servers(cluster, conf.name, topology, number, where)
+            servers += added
+            number += len(added)
+    return servers
+
+
+def _check_numbered(conf: Dict, number: int, place: Place) -> None:
+    """Without it the new servers would be called otherwise when the old ones are gone."""
+    retiring = conf.retiring
+    if retiring is not None and conf.first_server is None:
+        first = number if retiring.first_server is None else retiring.first_server
+        free = first + retiring.shards * retiring.replicas
+        problem = f"is missing: the number of the new servers' first one, such as {free}"
+        raise PlacementError((*place, "first_server"), problem)
+
+
+def _servers(
+    cluster: Cluster, dict_name: str, topology: Servers, number: int, place: Place
+) -> list[ShardServer]:
+    servers = []
+    for index, (server, where) in enumerate(_places(topology, place)):
+        name = f"cube_server_{number + index}"
+        servers.append(
+            ShardServer(
+                name=name,
+                dict_name=dict_name,
+                shard=index // topology.replicas,
+                copy=index % topology.replicas,
+                host=server.host or cluster.host,
+                port=server.port,
+                grpc_port=_grpc_port(server.port, server.grpc_port, where),
+                data_dir=server.data_dir or f"{cluster.data_dir}/{name}",
+                place=where,
+                topology=place,
             )
+        )
     return servers
 
 
@@ -133,7 +179,7 @@ def model_path(cluster: Cluster, conf: Dict) -> str:
     return conf.model_path or f"{cluster.data_dir}/models/{conf.name}"
 
 
-def _places(conf: Dict, place: Place) -> Iterator[tuple[ServerPlace, Place]]:
+def _places(conf: Servers, place: Place) -> Iterator[tuple[ServerPlace, Place]]:
     needed = conf.shards * conf.replicas
     if conf.servers is not None:
         if conf.port is not None or conf.grpc_port is not None or conf.hosts is not None:
@@ -150,7 +196,7 @@ def _places(conf: Dict, place: Place) -> Iterator[tuple[ServerPlace, Place]]:
 
 
 def _numbered(
-    conf: Dict, port: int, needed: int, place: Place
+    conf: Servers, port: int, needed: int, place: Place
 ) -> Iterator[tuple[ServerPlace, Place]]:
     """Server i stands on host i modulo their number, so that the replicas of a shard are on
     different ones where there are enough; ports of a host count up."""

@@ -167,18 +167,44 @@ def logs(
 
 
 @app.command()
+def apply(
+    file: File = _FILE,
+    end: Annotated[
+        bool, typer.Option("--end", help="Also end roles that are not in the file any more.")
+    ] = False,
+    timeout_s: TimeoutS = _READY_TIMEOUT_S,
+) -> None:
+    """Brings what is up to what the file says by now: writes the configuration files, starts the
+    roles that are new, and restarts those whose files have changed, one after another.
+
+    What a running role cannot change, such as its port, is refused by name before anything is done.
+
+    Example: cube apply --file=conf/cluster.yml
+    """
+    from cube_cluster.apply import apply as apply_changes
+
+    changed = False
+    for line in apply_changes(_deployment(file), timeout_s, end=end):
+        changed = True
+        print(line, flush=True)
+    if not changed:
+        print("everything is as the file says")
+
+
+@app.command()
 def restart(role: RoleName, file: FileLong = _FILE, timeout_s: TimeoutS = _READY_TIMEOUT_S) -> None:
-    """Ends a role and waits until it is ready again; several of a kind one after another.
+    """Writes the configuration files, ends a role, and waits until it is ready again; several of a
+    kind one after another.
 
     Example: cube restart ctr_serving
     """
-    from cube_cluster.restart import restart as restart_roles
+    from cube_cluster.apply import restart_with_files
     from cube_cluster.roles import named
 
     deployment = _deployment(file)
     roles = named(deployment.local_roles(), role)
-    for name in restart_roles(deployment, roles, timeout_s):
-        print(f"{name} is ready again")
+    for line in restart_with_files(deployment, roles, timeout_s):
+        print(line, flush=True)
 
 
 @app.command()

@@ -26,6 +26,7 @@ class RoleRecord(BaseModel):
         ports: by name, `port` and `grpc_port`.
         restart_count: how often it died and was started again.
         last_exit: how it ended last, in words.
+        fixed: that of its `Role`.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class RoleRecord(BaseModel):
     log: str
     restart_count: int = 0
     last_exit: str = ""
+    fixed: dict[str, str] = {}
 
 
 class ProcessesRecord(BaseModel):
@@ -83,6 +85,20 @@ def read_processes(run_dir: Path) -> ProcessesRecord | None:
     except ValidationError as error:
         problem = "is not what `cube up` writes; end by hand what runs, and remove the file"
         raise ClusterError(f"{path}: {problem}") from error
+
+
+def running_record(run_dir: Path) -> ProcessesRecord:
+    """As `read_processes`, of a supervisor that runs.
+
+    Raises:
+        ClusterError: there is none; or as `read_processes`.
+    """
+    record = read_processes(run_dir)
+    if record is None:
+        raise ClusterError(f"{run_dir}: nothing is up; start it with `cube up`")
+    if not record.has_supervisor:
+        raise ClusterError(f"{run_dir}: the supervisor is gone; run `cube down`, then `cube up`")
+    return record
 
 
 def write_processes(run_dir: Path, record: ProcessesRecord) -> None:

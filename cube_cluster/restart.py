@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import httpx
-
 from cube_cluster.deployment import Deployment
-from cube_cluster.identity import end_processes
-from cube_cluster.processes_file import ProcessesRecord, RoleRecord, read_processes
+from cube_cluster.identity import Identity, end_processes
+from cube_cluster.processes_file import running_record
 from cube_cluster.role_http import RoleHttp
 from cube_cluster.role_runner import request_restart
 from cube_cluster.roles import Role
@@ -20,7 +17,6 @@ from cube_cluster.supervisor import STOP_TIMEOUT_S
 from cube_core.errors import ClusterError
 
 _POLL_INTERVAL_S = 0.1
-_ASK_TIMEOUT_S = 2.0
 
 
 def restart(deployment: Deployment, roles: Iterable[Role], timeout_s: float) -> Iterator[str]:
@@ -33,34 +29,31 @@ def restart(deployment: Deployment, roles: Iterable[Role], timeout_s: float) -> 
     """
     http, run_dir = RoleHttp(deployment.cluster), deployment.run_dir
     for role in roles:
-        before = _record(run_dir, role.name).roles[role.name]
-        served = _serves(http, role)
+        before = running_record(run_dir).roles[role.name].identity
+        served = http.serves(role)
         request_restart(role.directory(run_dir))
-        if before.identity is not None:
-            end_processes([before.identity], STOP_TIMEOUT_S)
+        if before is not None:
+            end_processes([before], STOP_TIMEOUT_S)
         deadline = time.monotonic() + timeout_s
-        _wait_started(run_dir, role.name, before, deadline)
+        wait_started(run_dir, role.name, before, deadline)
         if served:
             _wait_serving(http, role, deadline)
         yield role.name
 
 
-def _record(run_dir: Path, name: str) -> ProcessesRecord:
-    record = read_processes(run_dir)
-    if record is None:
-        raise ClusterError(f"{run_dir}: nothing is up; start it with `cube up`")
-    if not record.has_supervisor:
-        raise ClusterError(f"{run_dir}: the supervisor is gone; run `cube down`, then `cube up`")
-    if name not in record.roles:
-        raise ClusterError(f"{name} came to the cluster since `cube up`; bring it down and up")
-    return record
+def wait_started(run_dir: Path, name: str, before: Identity | None, deadline: float) -> None:
+    """Waits until a role is ready, as another process than `before`.
 
+    Args:
+        deadline: on the monotonic clock.
 
-def _wait_started(run_dir: Path, name: str, before: RoleRecord, deadline: float) -> None:
+    Raises:
+        ClusterError: it was not ready in time.
+    """
     pause = threading.Event()
     while True:
-        role = _record(run_dir, name).roles[name]
-        if role.state == "ready" and role.identity != before.identity:
+        role = running_record(run_dir).roles[name]
+        if role.state == "ready" and role.identity != before:
             return
         if time.monotonic() > deadline:
             why = f"; it {role.last_exit}" if role.last_exit else ""
@@ -70,19 +63,7 @@ def _wait_started(run_dir: Path, name: str, before: RoleRecord, deadline: float)
 
 def _wait_serving(http: RoleHttp, role: Role, deadline: float) -> None:
     pause = threading.Event()
-    while not _serves(http, role):
+    while not http.serves(role):
         if time.monotonic() > deadline:
             raise ClusterError(f"{role.name} runs again but does not serve; see `cube status`")
         pause.wait(_POLL_INTERVAL_S)
-
-
-def _serves(http: RoleHttp, role: Role) -> bool:
-    async def ask() -> bool:
-        async with http.client(_ASK_TIMEOUT_S) as client:
-            answer = await http.get(client, role, "/ready")
-            return answer.status_code == httpx.codes.OK
-
-    try:
-        return asyncio.run(ask())
-    except httpx.HTTPError:
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +14,8 @@ from cube_cluster.flags import taken_flags
 from cube_cluster.roles import Role
 from cube_core.access import Access, authorization
 from cube_core.conf.cube_conf import TlsConf
+
+_READY_TIMEOUT_S = 2.0
 
 
 class RoleHttp:
@@ -56,3 +59,16 @@ class RoleHttp:
             f"{'https' if is_secured else 'http'}://{role.host}:{role.ports['port']}{path}",
             extensions={"sni_hostname": name} if name and is_secured else None,
         )
+
+    def serves(self, role: Role) -> bool:
+        """Whether its `/ready` says that it does its work."""
+
+        async def ask() -> bool:
+            async with self.client(_READY_TIMEOUT_S) as client:
+                answer = await self.get(client, role, "/ready")
+                return answer.status_code == httpx.codes.OK
+
+        try:
+            return asyncio.run(ask())
+        except httpx.HTTPError:
+            return False

@@ -49,6 +49,7 @@ class RoleRunner:
             ports=role.ports,
             command=[*role.command],
             log=str(role.log_path(run_dir)),
+            fixed=role.fixed,
         )
         self._run_dir = run_dir
         self._request = role.directory(run_dir) / _REQUEST_NAME
@@ -93,8 +94,10 @@ class RoleRunner:
         self._note(state="ready")
 
     def _spawn(self) -> Child:
+        # Taken before it reads its files, which are compared with this.
+        started_at_s = time.time()
         self._child = Child(self.role, self._run_dir)
-        self._note(state="starting", identity=self._child.identity, started_at_s=time.time())
+        self._note(state="starting", identity=self._child.identity, started_at_s=started_at_s)
         return self._child
 
     async def _wait_for_turn(self, problem: str) -> None:

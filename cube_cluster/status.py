@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +12,10 @@ import httpx
 
 from cube_api.cli.status import ReplicaStatus, fleet_status
 from cube_cluster.deployment import Deployment
-from cube_cluster.layout import ShardServer, shard_servers
+from cube_cluster.layout import ShardServer, all_shard_servers
 from cube_cluster.processes_file import ProcessesRecord, read_processes
 from cube_cluster.role_http import RoleHttp
 from cube_cluster.roles import Role, local_roles
-from cube_core.conf.cube_conf import DictConf
 
 # Between two looks at a server, from which its requests a second follow.
 _INTERVAL_S = 0.3
@@ -63,7 +61,7 @@ def deployment_status(deployment: Deployment, timeout_s: float) -> list[RoleStat
     record = read_processes(deployment.run_dir)
     roles = deployment.roles()
     here = {role.name for role in local_roles(roles)}
-    servers = {server.name: server for server in shard_servers(deployment.cluster)}
+    servers = {server.name: server for server in all_shard_servers(deployment.cluster)}
     http = RoleHttp(deployment.cluster)
     replicas = _replicas(deployment, timeout_s, http.token)
     answers = asyncio.run(_ask_all(http, roles, timeout_s))
@@ -75,25 +73,31 @@ def deployment_status(deployment: Deployment, timeout_s: float) -> list[RoleStat
         if server := servers.get(role.name):
             _add_replica(status, server, replicas)
         found.append(status)
-    return found
+    return [*found, *_left(deployment, record, {role.name for role in roles})]
+
+
+def _left(
+    deployment: Deployment, record: ProcessesRecord | None, known: Collection[str]
+) -> Iterator[RoleStatus]:
+    """Roles that run here and are not in the file any more."""
+    for name, role in record.roles.items() if record else ():
+        if name not in known:
+            status = RoleStatus(name, "", role.host, role.ports, True)
+            _add_process(status, record)
+            gone = f"is not in {deployment.path} any more; `cube apply --end` ends it"
+            status.problem = status.problem or gone
+            yield status
 
 
 def _replicas(
     deployment: Deployment, timeout_s: float, token: str
 ) -> dict[tuple[str, int], ReplicaStatus]:
     """What `cube-cli status` tells, by host and port."""
-    entries = json.loads(deployment.files(deployment.conf_dir)["cube.conf"])
-    dicts = [_dict_conf(deployment, entry) for entry in entries]
+    dicts = deployment.dict_confs()
     return {
         (each.endpoint.host, each.endpoint.port): each
         for each in fleet_status(dicts, interval_s=_INTERVAL_S, timeout_s=timeout_s, token=token)
     }
-
-
-def _dict_conf(deployment: Deployment, entry: dict[str, Any]) -> DictConf:
-    conf = DictConf.model_validate(entry)
-    tls = conf.tls.relative_to(deployment.conf_dir) if conf.tls else None
-    return conf.model_copy(update={"tls": tls})
 
 
 def _add_process(status: RoleStatus, record: ProcessesRecord | None) -> None:
@@ -114,7 +118,8 @@ def _add_process(status: RoleStatus, record: ProcessesRecord | None) -> None:
 def _add_replica(
     status: RoleStatus, server: ShardServer, replicas: Mapping[tuple[str, int], ReplicaStatus]
 ) -> None:
-    status.what = f"{server.dict_name} shard {server.shard}"
+    retiring = ", retiring" if server.is_retiring else ""
+    status.what = f"{server.dict_name} shard {server.shard}{retiring}"
     replica = replicas[server.host, server.port]
     status.version = replica.version
     if replica.problem:

@@ -21,6 +21,7 @@ from cube_cluster.processes_file import (
 )
 from cube_cluster.role_runner import RoleRunner, taken_port
 from cube_cluster.roles import Role
+from cube_cluster.roles_request import take_request
 from cube_core.errors import ClusterError
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 20.0
 """A role that has not ended by then is killed; roles drain for 10 s unless told otherwise."""
 
+_POLL_INTERVAL_S = 0.1
 _LOCK_NAME = "cube.lock"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A CTR server that drains still asks shard servers.
@@ -66,6 +68,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, stopping.set)
+        take_request(self._run_dir)  # Whoever asked has given up.
         _require_free_ports([runner.role for runner in self._runners])
         log.info("starting %s", ", ".join(runner.role.name for runner in self._runners))
         try:
@@ -84,7 +87,33 @@ class Supervisor:
         await _all_or_none([runner.start(self._ready_timeout_s) for runner in self._runners])
 
     async def _keep_all(self) -> None:
-        await _all_or_none([runner.keep() for runner in self._runners])
+        """Keeps the roles running, and those that `cube apply` adds, without those it ends."""
+        keeping = {runner: asyncio.create_task(runner.keep()) for runner in self._runners}
+        try:
+            while True:
+                done, _ = await asyncio.wait(keeping.values(), timeout=_POLL_INTERVAL_S)
+                for task in done:
+                    task.result()
+                await self._take_request(keeping)
+        finally:
+            await _cancel([*keeping.values()])
+
+    async def _take_request(self, keeping: dict[RoleRunner, asyncio.Task[None]]) -> None:
+        request = take_request(self._run_dir)
+        if request is None:
+            return
+        for role in request.start:
+            log.info("starting %s, which is new", role.name)
+            runner = RoleRunner(role, self._run_dir, self._write)
+            self._runners.append(runner)
+            keeping[runner] = asyncio.create_task(runner.keep())
+        ending = [each for each in self._runners if each.role.name in request.end]
+        for runner in ending:
+            log.info("ending %s", runner.role.name)
+            await _cancel([keeping.pop(runner)])
+        await asyncio.gather(*(runner.stop(STOP_TIMEOUT_S) for runner in ending))
+        self._runners = [each for each in self._runners if each not in ending]
+        self._write()
 
     async def _stop_all(self) -> None:
         for kinds in _STOP_ORDER:

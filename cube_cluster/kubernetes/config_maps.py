@@ -28,7 +28,9 @@ class RoleConf:
     def __init__(self, cluster: Cluster, section: Kubernetes, origin: str) -> None:
         self._section = section
         self._cluster = pod_cluster(cluster, section)
-        self._files = ConfFiles(self._cluster, origin, names.CONF_DIR).all()
+        # Pods only read their files.
+        files = ConfFiles(self._cluster, origin, names.CONF_DIR, keeps_cube_conf=False)
+        self._files = files.all()
 
     def clients(self) -> dict[str, str]:
         known = ("cube.conf", "predictors.prototxt")

@@ -42,6 +42,10 @@ def _check_dict(conf: Dict, place: Place, section: Kubernetes) -> None:
     if conf.servers is not None:
         problem = "Kubernetes places the servers; write port, which all of them listen on"
         raise PlacementError((*place, "servers"), problem)
+    for name in ("retiring", "first_server"):
+        if getattr(conf, name) is not None:
+            problem = "pods have names of their own; see docs/operating/kubernetes.md"
+            raise PlacementError((*place, name), problem)
     if server_port(conf) > _GRPC_PORT_MAX_SHIFTED and conf.grpc_port is None:
         raise PlacementError((*place, "grpc_port"), "is missing: port + 1000 is over 65535")
     scheme, separator, rest = conf.donefile_address.partition("://")

@@ -34,6 +34,7 @@ MODELS: dict[str, tuple[str, dict[str, type[BaseModel]]]] = {
             "the top": cluster.Cluster,
             "dicts": cluster.Dict,
             "dicts.servers": cluster.ServerPlace,
+            "dicts.retiring": cluster.Servers,
             "dicts.transfer": cluster.TransferPlace,
             "dicts.build": transfer_conf.BuildOptions,
             "ctr": cluster.Ctr,

@@ -3,21 +3,15 @@ and mutual TLS between all of them."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from cube_api import CubeClient
-from tests.cluster.site import TIMEOUT_S, Site, states
+from tests.cluster.load import Load
+from tests.cluster.site import Site, states
 from tests.security.certificates import Authority
 from tests.server.tables import make_table
-from tests.waiting import wait_until
-
-KEYS = np.arange(1, 101, dtype=np.uint64)
 
 
 @pytest.fixture
@@ -53,36 +47,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site.clean()
 
 
-class Load:
-    """Seeks without a pause; what failed is kept."""
-
-    def __init__(self, cube_conf: Path) -> None:
-        self.answered = 0
-        self.failures: list[str] = []
-        self._stopping = threading.Event()
-        self._cube_conf = cube_conf
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        with CubeClient(self._cube_conf) as cube:
-            while not self._stopping.is_set():
-                try:
-                    _, status = cube.seek("d", KEYS)
-                    assert (status == 0).all()
-                    self.answered += 1
-                except Exception as error:
-                    self.failures.append(str(error))
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[Load]:
-        self._thread.start()
-        try:
-            yield self
-        finally:
-            self._stopping.set()
-            self._thread.join()
-
-
 def test_a_restart_of_all_servers_fails_no_request(site: Site) -> None:
     started = site.cube("up", "--detach")
     assert started.returncode == 0, started.stderr
@@ -91,10 +55,9 @@ def test_a_restart_of_all_servers_fails_no_request(site: Site) -> None:
     assert "no such file yet" in told["cube_transfer_0"]
     before = [site.identity("cube_server_0"), site.identity("cube_server_1")]
     with Load(site.run_dir / "conf" / "cube.conf").running() as load:
-        wait_until(lambda: load.answered > 100, TIMEOUT_S, "answers")
+        load.wait_for_more()
         restarted = site.cube("restart", "cube_server")
         assert restarted.returncode == 0, restarted.stderr
-        reached = load.answered + 100
-        wait_until(lambda: load.answered > reached, TIMEOUT_S, "answers after the restart")
+        load.wait_for_more()
     assert load.failures == []
     assert before != [site.identity("cube_server_0"), site.identity("cube_server_1")]
