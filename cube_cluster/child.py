@@ -16,16 +16,19 @@ from cube_core.errors import ClusterError
 _POLL_INTERVAL_S = 0.05
 _TAIL_LINES = 15
 _TAIL_BYTES = 16 << 10
+LOG_BYTES_MAX = 64 << 20
+"""A log that is larger is put aside when its role starts."""
 
 
 class Child:
     """Started by the constructor; belongs to the running event loop. Its output is appended to
-    the log of its role."""
+    the log of its role, which begins anew when it is large."""
 
     def __init__(self, role: Role, run_dir: Path) -> None:
         self.role = role
         self.log_path = role.log_path(run_dir)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        _put_aside_when_large(self.log_path)
         with self.log_path.open("ab") as log:
             self._log_begin = log.tell()
             self._process = subprocess.Popen(  # noqa: S603
@@ -105,3 +108,10 @@ class Child:
             lines = log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
         tail = "".join(f"\n  {line}" for line in lines)
         return ClusterError(f"{self.role.name} {problem}; the end of {self.log_path}:{tail}")
+
+
+def _put_aside_when_large(path: Path) -> None:
+    """One file of before is kept."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size > LOG_BYTES_MAX:
+            path.replace(path.with_name(f"{path.name}.1"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,41 +17,69 @@ def follow(paths: Mapping[str, Path], count: int, *, forever: bool) -> Iterator[
     """Yields the last `count` lines of each log with its name; then, `forever`, every line that is
     added. A file that is not there has no lines yet."""
     pause = threading.Event()
-    tails = {name: _Tail(path, count) for name, path in paths.items()}
-    while True:
-        for name, tail in tails.items():
-            for line in tail.new_lines():
-                yield name, line
-        if not forever:
-            return
-        pause.wait(_POLL_INTERVAL_S)
+    with contextlib.ExitStack() as stack:
+        tails = {
+            name: stack.enter_context(contextlib.closing(_Tail(path, count)))
+            for name, path in paths.items()
+        }
+        while True:
+            for name, tail in tails.items():
+                for line in tail.new_lines():
+                    yield name, line
+            if not forever:
+                return
+            pause.wait(_POLL_INTERVAL_S)
 
 
 class _Tail:
-    """The lines of one file from its last `count` ones on; a file that gets shorter is read from
+    """The lines of one file from its last `count` ones on. What is written to it before it is put
+    aside is read to its end, then the file that took its name; one that gets shorter is read from
     its begin."""
 
     def __init__(self, path: Path, count: int) -> None:
         self._path = path
         self._rest = b""
-        try:
-            with path.open("rb") as file:
-                self._offset = _begin_of_last(file, count)
-        except FileNotFoundError:
-            self._offset = 0
+        self._file: BinaryIO | None = None
+        self._open()
+        if self._file is not None:
+            self._file.seek(_begin_of_last(self._file, count))
 
     def new_lines(self) -> list[str]:
-        try:
-            with self._path.open("rb") as file:
-                if file.seek(0, os.SEEK_END) < self._offset:
-                    self._offset, self._rest = 0, b""
-                file.seek(self._offset)
-                data = file.read()
-        except FileNotFoundError:
-            return []
-        self._offset += len(data)
+        data = self._read()
+        if self._is_another():
+            # Whoever wrote to it has ended: nothing is added any more.
+            data += self._read()
+            self._open()
+            data += self._read()
         *complete, self._rest = (self._rest + data).split(b"\n")
         return [line.decode(errors="replace") for line in complete]
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _open(self) -> None:
+        self.close()
+        try:
+            self._file = self._path.open("rb")
+        except FileNotFoundError:
+            self._file = None
+
+    def _is_another(self) -> bool:
+        """Whether the name stands for another file by now."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return False
+        return self._file is None or not os.path.samestat(found, os.fstat(self._file.fileno()))
+
+    def _read(self) -> bytes:
+        if self._file is None:
+            return b""
+        if os.fstat(self._file.fileno()).st_size < self._file.tell():
+            self._file.seek(0)
+            self._rest = b""
+        return self._file.read()
 
 
 def _begin_of_last(file: BinaryIO, count: int) -> int:

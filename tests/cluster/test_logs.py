@@ -37,3 +37,20 @@ def test_what_is_added_is_followed_also_after_the_file_began_anew(tmp_path: Path
     assert list(itertools.islice(found, 2)) == [("b", "1"), ("b", "2")]
     first.write_text("new\n")
     assert next(found) == ("a", "new")
+
+
+def test_a_file_that_is_put_aside_is_read_to_its_end_and_then_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("one\n")
+    found = logs.follow({"a": path}, 1, forever=True)
+    assert next(found) == ("a", "one")
+    with path.open("a") as log:
+        log.write("two\n")
+        path.replace(tmp_path / "a.1")
+        # Longer than what was read of the file before: its size tells nothing.
+        path.write_text("three, of the new file\nfour\n")
+    assert list(itertools.islice(found, 3)) == [
+        ("a", "two"),
+        ("a", "three, of the new file"),
+        ("a", "four"),
+    ]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cube_cluster import role_runner
+from cube_cluster import child, role_runner
 from cube_cluster.identity import identity_of
 from cube_cluster.role_runner import RoleRunner, request_restart
 from cube_cluster.roles import Role
@@ -142,6 +142,27 @@ async def test_a_wait_ends_at_once_when_a_restart_is_asked_for(
         await until(lambda: runner.record.state == "waiting")
         request_restart(tmp_path / "x_0")
         await until(lambda: runner.record.state == "ready")
+
+
+async def test_a_large_log_is_put_aside_at_a_start_and_one_of_before_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, aside = tmp_path / "x_0" / "x_0.log", tmp_path / "x_0" / "x_0.log.1"
+    log.parent.mkdir()
+    for before in ("first", "second"):
+        log.write_text(f"{before}\n" * 20)
+        monkeypatch.setattr(child, "LOG_BYTES_MAX", log.stat().st_size - 1)
+        runner = RoleRunner(role_of(READY), tmp_path, _nothing)
+        await runner.start(TIMEOUT_S)
+        await runner.stop(TIMEOUT_S)
+        assert log.read_text() == "x ready: port=1\n"
+        assert aside.read_text() == f"{before}\n" * 20
+    monkeypatch.setattr(child, "LOG_BYTES_MAX", log.stat().st_size)
+    runner = RoleRunner(role_of(READY), tmp_path, _nothing)
+    await runner.start(TIMEOUT_S)
+    await runner.stop(TIMEOUT_S)
+    assert log.read_text() == "x ready: port=1\n" * 2
+    assert {path.name for path in log.parent.iterdir()} == {"x_0.log", "x_0.log.1"}
 
 
 def _nothing() -> None:
