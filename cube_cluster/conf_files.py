@@ -24,6 +24,7 @@ from cube_cluster.layout import (
     shard_servers,
     transfers,
 )
+from cube_core.endpoint import DnsName
 from cube_proto.model_toolkit_pb2 import EngineDesc, ModelToolkitConf
 from cube_proto.predictors_pb2 import SDKConf
 
@@ -42,12 +43,14 @@ class ConfFiles:
         origin: path of its cluster.yml, which the files name.
         directory: where they are going to be, as roles that read several of them name it.
         keeps_cube_conf: whether the daemons write cube.conf when servers of another topology serve.
+        ctr_address: where the daemons look at the CTR servers; None: at each by its own address.
     """
 
     cluster: Cluster
     origin: str
     directory: str
     keeps_cube_conf: bool = True
+    ctr_address: DnsName | None = None
 
     def all(self) -> dict[str, str]:
         """Text of every file by its name. The same cluster gives the same bytes."""
@@ -154,6 +157,8 @@ class ConfFiles:
 
     def _transfer_conf(self, transfer: Transfer, servers: list[ShardServer]) -> str:
         fields = _transfer_fields(self.cluster, transfer)
+        if self.ctr_address is not None and "ctr_servers" in fields:
+            fields["ctr_servers"] = str(self.ctr_address)
         if self.keeps_cube_conf:
             fields["cube_conf"] = f"{self.directory}/{CUBE_CONF}"
         lines = ["[default]", *(f"{name}: {value}" for name, value in fields.items())]

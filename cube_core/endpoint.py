@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
+
+_DNS_SCHEME = "dns://"
 
 
 class Endpoint(NamedTuple):
@@ -25,6 +28,31 @@ class Endpoint(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class DnsName:
+    """`dns://host:port`: a server at each address that the name has at the time."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> DnsName:
+        """Reads "dns://host:port".
+
+        Raises:
+            ValueError: as `Endpoint.parse`.
+        """
+        return cls(*Endpoint.parse(text.strip().removeprefix(_DNS_SCHEME)))
+
+    @staticmethod
+    def is_meant(text: str) -> bool:
+        """Whether a text is one, or tries to be."""
+        return text.strip().startswith(_DNS_SCHEME)
+
+    def __str__(self) -> str:
+        return f"{_DNS_SCHEME}{self.host}:{self.port}"
 
 
 def parse_endpoint_list(text: str, field: str) -> list[Endpoint]:

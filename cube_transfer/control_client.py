@@ -36,9 +36,20 @@ class ServersHttp:
         """Raises httpx.RequestError: there is no answer."""
         return await self._clients.get().post(self._url(endpoint, path), json=body, timeout=timeout)
 
-    async def get(self, endpoint: Endpoint, path: str, timeout: httpx.Timeout) -> httpx.Response:
-        """Raises httpx.RequestError: there is no answer."""
-        return await self._clients.get().get(self._url(endpoint, path), timeout=timeout)
+    async def get(
+        self, endpoint: Endpoint, path: str, timeout: httpx.Timeout, server_name: str = ""
+    ) -> httpx.Response:
+        """
+        Args:
+            server_name: what the server's certificate must hold; "" for the endpoint's host.
+
+        Raises:
+            httpx.RequestError: there is no answer.
+        """
+        name = {"sni_hostname": server_name} if server_name and self._tls else None
+        return await self._clients.get().get(
+            self._url(endpoint, path), timeout=timeout, extensions=name
+        )
 
     def _url(self, endpoint: Endpoint, path: str) -> str:
         return f"{'https' if self._tls else 'http'}://{endpoint}{path}"

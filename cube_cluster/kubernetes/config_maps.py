@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from cube_cluster.cluster import Cluster, Dict
 from cube_cluster.conf_files import ConfFiles
 from cube_cluster.kubernetes import names
-from cube_cluster.kubernetes.pod_cluster import pod_cluster
+from cube_cluster.kubernetes.pod_cluster import ctr_place, pod_cluster
 from cube_cluster.kubernetes.pods import Object, metadata
 from cube_cluster.kubernetes.section import Kubernetes
 from cube_cluster.layout import shard_servers, transfers
+from cube_core.endpoint import DnsName
 
 CLIENTS = "cube-clients"
 """The ConfigMap of what clients read: they notice when it is changed."""
@@ -28,9 +29,13 @@ class RoleConf:
     def __init__(self, cluster: Cluster, section: Kubernetes, origin: str) -> None:
         self._section = section
         self._cluster = pod_cluster(cluster, section)
-        # Pods only read their files.
-        files = ConfFiles(self._cluster, origin, names.CONF_DIR, keeps_cube_conf=False)
-        self._files = files.all()
+        self._files = ConfFiles(
+            self._cluster,
+            origin,
+            names.CONF_DIR,
+            keeps_cube_conf=False,  # Pods only read their files.
+            ctr_address=DnsName(names.host_of(names.CTR_PODS, section), ctr_place(cluster).port),
+        ).all()
 
     def clients(self) -> dict[str, str]:
         known = ("cube.conf", "predictors.prototxt")

@@ -16,6 +16,8 @@ DATA_DIR = "/var/lib/cube"
 MODELS_DIR = "/models"
 
 CTR = "ctr-serving"
+CTR_PODS = "ctr-serving-pods"
+"""The Service whose name stands for every CTR pod, of which `CTR` leads to one."""
 SERVER = "cube-server"
 TRANSFER = "cube-transfer"
 

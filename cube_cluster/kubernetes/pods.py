@@ -205,25 +205,31 @@ def stateful_set(
     }
 
 
-def service(pod: Pod, section: Kubernetes, *, headless: bool, also_unready: bool = False) -> Object:
-    """The Service of a role, by its instance's name.
+def service(
+    pod: Pod, section: Kubernetes, *, headless: bool, also_unready: bool = False, name: str = ""
+) -> Object:
+    """The Service of a role.
 
     Args:
         headless: its name stands for the pods, and they have names of their own below it.
         also_unready: for pods that are not ready, too.
+        name: that of the instance if not given.
     """
     spec: Object = {"clusterIP": "None"} if headless else {"type": "ClusterIP"}
     if also_unready:
         spec["publishNotReadyAddresses"] = True
     spec["selector"] = names.selector(pod.kind, pod.instance)
     spec["ports"] = [
-        {"name": name, "port": port, "targetPort": name, "protocol": "TCP"}
-        for name, port in pod.ports.items()
+        {"name": each, "port": port, "targetPort": each, "protocol": "TCP"}
+        for each, port in pod.ports.items()
     ]
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(pod.kind, pod.instance, section),
+        "metadata": {
+            **metadata(pod.kind, pod.instance, section),
+            "name": name or pod.instance,
+        },
         "spec": spec,
     }
 

@@ -105,7 +105,7 @@ def transfer_objects(
 
 
 def ctr_objects(cluster: Cluster, section: Kubernetes, files: RoleConf) -> list[Object]:
-    """Service, Deployment, autoscaler and PodDisruptionBudget of the CTR servers."""
+    """Services, Deployment, autoscaler and PodDisruptionBudget of the CTR servers."""
     own = section.ctr_serving
     engines = cluster.ctr.engines if cluster.ctr else []
     used = {engine.dict_name for engine in engines}
@@ -133,6 +133,8 @@ def ctr_objects(cluster: Cluster, section: Kubernetes, files: RoleConf) -> list[
     )
     return [
         pods.service(pod, section, headless=False),
+        # For the daemons' page, which shows those that are not ready as well.
+        pods.service(pod, section, headless=True, also_unready=True, name=names.CTR_PODS),
         _deployment(pod, section),
         _autoscaler(pod, section),
         pods.disruption_budget(pod, section),

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from cube_core.endpoint import Endpoint
+from cube_core.endpoint import DnsName, Endpoint
 from cube_core.errors import ConfError
 
 _AGENT = re.compile(r"agent\d+_\d+")
@@ -24,11 +24,14 @@ SCHEMES = ("http", "https", "ftp", "s3", "hdfs")
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def _endpoints(text: object) -> object:
-    """`host:port,host:port`; "" for none."""
+def _addresses(text: object) -> object:
+    """`host:port,dns://host:port`; "" for none."""
     if not isinstance(text, str):
         return text
-    return tuple(Endpoint.parse(each) for each in text.split(",") if each.strip())
+    given = [each for each in text.split(",") if each.strip()]
+    return tuple(
+        DnsName.parse(each) if DnsName.is_meant(each) else Endpoint.parse(each) for each in given
+    )
 
 
 def _roots(text: object) -> object:
@@ -106,7 +109,7 @@ class TransferConf(BaseModel):
     transfer_address: str = "127.0.0.1"
     model_deploy_path: str = ""
     cube_conf: str = ""
-    ctr_servers: Annotated[tuple[Endpoint, ...], BeforeValidator(_endpoints)] = ()
+    ctr_servers: Annotated[tuple[Endpoint | DnsName, ...], BeforeValidator(_addresses)] = ()
     keep_versions: int = Field(default=2, ge=1)
     poll_interval_ms: int = Field(default=1000, ge=10)
     download_bytes_max: int = Field(default=DOWNLOAD_BYTES_MAX, ge=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 WINDOW_S = 15 * 60.0
 _DIGITS = 4
@@ -52,6 +52,11 @@ class History:
         self._times_s.append(time.time() if at_s is None else at_s)
         for name, points in self._series.items():
             points.append(_rounded(figures.get(name)))
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Ends series for good, so that memory stays bounded where servers come and go."""
+        for name in names:
+            self._series.pop(name, None)
 
     def times_s(self) -> list[float]:
         """Unix seconds of the samples, oldest first."""

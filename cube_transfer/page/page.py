@@ -34,7 +34,6 @@ class Page:
         self._sampler = sampler
         self._noticed = Noticed()
         self._names = [each.name for each in sampler.servers]
-        self._ctr_names = [each.name for each in sampler.ctr_servers]
         self._samples = 0
         self._samples_sent = 0
 
@@ -78,7 +77,8 @@ class Page:
         if self._samples_sent != self._samples:
             self._samples_sent = self._samples
             history = self._sampler.history.copy()
-            charts = await asyncio.to_thread(charts_json, history, self._names, self._ctr_names)
+            ctr_names = [each.name for each in self._sampler.ctr_servers]
+            charts = await asyncio.to_thread(charts_json, history, self._names, ctr_names)
             self.listeners.send("charts", charts)
 
 

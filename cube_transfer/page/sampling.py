@@ -16,6 +16,7 @@ from cube_core.conf.transfer_conf import TransferConf
 from cube_core.endpoint import Endpoint
 from cube_core.errors import RpcError
 from cube_transfer.control_client import ServersHttp
+from cube_transfer.page.ctr_addresses import CtrAddresses
 from cube_transfer.page.history import WINDOW_S, History
 from cube_transfer.page.readings import (
     Rates,
@@ -39,6 +40,8 @@ class Sampled:
     """What is known of one server.
 
     Attributes:
+        server_name: what its certificate must hold; "" for its host.
+        is_asked: False of a name that has no address.
         reading: the last one; None before the first.
         rates: between the last two.
         error: why it did not answer the last time; "" when it did.
@@ -49,6 +52,8 @@ class Sampled:
     name: str
     endpoint: Endpoint
     read: Callable[[object, str, float], Reading]
+    server_name: str = ""
+    is_asked: bool = True
     reading: Reading | None = None
     rates: Rates | None = None
     error: str = ""
@@ -92,7 +97,9 @@ class Sampler:
     def __init__(self, conf: TransferConf, http: ServersHttp, interval_s: float) -> None:
         self.interval_s = interval_s
         self.servers = [Sampled(each.name, each.endpoint, server_reading) for each in conf.replicas]
-        self.ctr_servers = [Sampled(str(each), each, ctr_reading) for each in conf.ctr_servers]
+        named = [each for each in conf.ctr_servers if isinstance(each, Endpoint)]
+        self.ctr_servers = [Sampled(str(each), each, ctr_reading) for each in named]
+        self._ctr_addresses = CtrAddresses(conf.ctr_servers)
         self.history = History(interval_s)
         self._dict_name = conf.dict_name
         self._http = http
@@ -107,14 +114,37 @@ class Sampler:
             await asyncio.sleep(max(0.1, began_s + self.interval_s - time.monotonic()))
 
     async def sample(self) -> None:
-        """Asks every server once, several at a time."""
-        await asyncio.gather(*(self._ask(each) for each in (*self.servers, *self.ctr_servers)))
+        """Asks every server once, several at a time; of the CTR servers those that are there."""
+        self.ctr_servers = await self._ctr_servers_now()
+        asked = [each for each in (*self.servers, *self.ctr_servers) if each.is_asked]
+        await asyncio.gather(*(self._ask(each) for each in asked))
         self.history.add(self._figures())
+
+    async def _ctr_servers_now(self) -> list[Sampled]:
+        """A name that has no address has the place of a server that fails."""
+        known = {each.name: each for each in self.ctr_servers}
+        addresses, unknown = await self._ctr_addresses.look()
+        servers = [
+            known.get(str(each.endpoint))
+            or Sampled(str(each.endpoint), each.endpoint, ctr_reading, each.server_name)
+            for each in addresses
+        ]
+        for each in unknown:
+            place = Endpoint(each.name.host, each.name.port)
+            server = known.get(str(each.name)) or Sampled(
+                str(each.name), place, ctr_reading, is_asked=False
+            )
+            server.fail(each.error)
+            servers.append(server)
+        self.history.forget(f"of {name}" for name in set(known) - {each.name for each in servers})
+        return servers
 
     async def _ask(self, server: Sampled) -> None:
         async with self._at_once:
             try:
-                response = await self._http.get(server.endpoint, "/status", _TIMEOUT)
+                response = await self._http.get(
+                    server.endpoint, "/status", _TIMEOUT, server.server_name
+                )
                 server.take(server.read(_json(response), self._dict_name, time.monotonic()))
             except httpx.TimeoutException:
                 server.fail(f"no answer within {_TIMEOUT.read:g} s")
@@ -142,6 +172,7 @@ class Sampler:
             total = added(predictors)
             figures |= {
                 "rows": total.a_second.get("rows"),
+                "queue_p99": total.percentile("queue", 0.99),
                 "seek_p99": total.percentile("seek", 0.99),
                 "infer_p99": total.percentile("infer", 0.99),
             }

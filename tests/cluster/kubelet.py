@@ -157,6 +157,8 @@ class Kubelet:
                 text = text.replace(f"transfer_address: {service}", "transfer_address: 127.0.0.1")
                 text = text.replace("wget_port: 8098", f"wget_port: {each.ports['http']}")
         service = f"127.0.0.1:{self.ctr_service.port}"
+        # All predictors are behind one address here.
+        text = text.replace("dns://ctr-serving-pods.cube.svc.cluster.local:8010", service)
         text = text.replace("ctr-serving.cube.svc.cluster.local:8010", service)
         text = text.replace("--host=0.0.0.0", "--host=127.0.0.1")
         for name, flag in (("http", "port"), ("grpc", "grpc_port")):

@@ -82,7 +82,7 @@ def test_selectors_find_the_pods_of_one_object(site: Site) -> None:
         selector = each["spec"]["selector"]
         selector = selector.get("matchLabels", selector)
         (found,) = [t for t in templates if t.is_selected_by(selector)]
-        assert found.name == each["metadata"]["name"]
+        assert found.name == each["metadata"]["name"].removesuffix("-pods")
         if each["kind"] == "Service":
             assert {p["targetPort"]: p["port"] for p in each["spec"]["ports"]} == found.ports
     for template in templates:
@@ -92,6 +92,20 @@ def test_selectors_find_the_pods_of_one_object(site: Site) -> None:
             term = terms[0].get("podAffinityTerm", terms[0])
             assert term["topologyKey"] == "kubernetes.io/hostname"
             assert template.is_selected_by(term["labelSelector"]["matchLabels"])
+
+
+def test_the_daemons_look_at_every_predictor(site: Site) -> None:
+    """Through the Service whose name stands for all of their pods, ready or not; clients are led to
+    one that is."""
+    service = site.named("Service", "ctr-serving-pods")["spec"]
+    assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
+    assert site.named("Service", "ctr-serving")["spec"]["type"] == "ClusterIP"
+    daemons = [each for each in site.templates() if each.kind == "cube-transfer"]
+    looked_at = [text for each in daemons for _, text in site.files_in(each) if "[default]" in text]
+    assert len(looked_at) == len(daemons)
+    address = r"ctr_servers: dns://ctr-serving-pods\.[\w.-]+:8010\n"
+    assert any(re.search(address, text) for text in looked_at)
+    assert not any("cube_conf" in text for text in looked_at), "a ConfigMap cannot be written"
 
 
 def test_stateful_sets_are_served_by_their_services(site: Site) -> None:

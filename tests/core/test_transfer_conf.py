@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cube_core.conf.transfer_conf import BuildOptions, read_transfer_conf
-from cube_core.endpoint import Endpoint
+from cube_core.endpoint import DnsName, Endpoint
 from cube_core.errors import ConfError
 
 SAMPLE = Path(__file__).parents[2] / "conf" / "transfer.conf"
@@ -60,6 +60,9 @@ def test_a_file_of_the_original(tmp_path: Path) -> None:
     assert conf.ctr_servers == ()
     conf = read_transfer_conf(write(tmp_path, f"{DEFAULT}ctr_servers: h1:8010, h2:8011\n{AGENTS}"))
     assert conf.ctr_servers == (Endpoint("h1", 8010), Endpoint("h2", 8011))
+    names = "ctr_servers: h1:8010, dns://pods.cube:8010\n"
+    conf = read_transfer_conf(write(tmp_path, f"{DEFAULT}{names}{AGENTS}"))
+    assert conf.ctr_servers == (Endpoint("h1", 8010), DnsName("pods.cube", 8010))
 
 
 def test_comments(tmp_path: Path) -> None:
@@ -125,6 +128,7 @@ def test_what_builds_cannot_be_told(tmp_path: Path, text: str, words: str) -> No
         ("copy_num: 2", "copy_num: 2\ninput_roots: ,", "[default] input_roots", "names no path"),
         ("copy_num: 2", "copy_num: 2\ninput_roots: /a,afs://b", "[default] input_roots", "afs://"),
         ("copy_num: 2", "copy_num: 2\ninput_roots: s3://a/%2e%2e", "[default] input_roots", "'..'"),
+        ("copy_num: 2", "copy_num: 2\nctr_servers: dns://h2", "[default] ctr_servers", "'h2'"),
         ("agent0_0:", "agnet0_0:", "[cube_agent] agnet0_0", "is neither"),
         ("[default]", "[defaults]", "[default]", "section is missing"),
     ],

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import httpx
 import pytest
 
 from cube_core.conf.transfer_conf import Replica, TransferConf
-from cube_core.endpoint import Endpoint
+from cube_core.endpoint import DnsName, Endpoint
 from cube_transfer.control_client import ServersHttp
-from cube_transfer.page import sampling
+from cube_transfer.page import ctr_addresses, sampling
 from cube_transfer.page.sampling import Sampler
 from tests.page.test_readings import CTR, SERVER
 
@@ -22,7 +25,9 @@ _HANGS = b""
 
 
 @contextlib.asynccontextmanager
-async def answering(answer: bytes, seen: list[bytes] | None = None) -> AsyncIterator[Endpoint]:
+async def answering(
+    answer: bytes, seen: list[bytes] | None = None, place: tuple[str, int] = ("127.0.0.1", 0)
+) -> AsyncIterator[Endpoint]:
     """A server that gives every request this answer, or none."""
     ends = asyncio.Event()
 
@@ -35,9 +40,9 @@ async def answering(answer: bytes, seen: list[bytes] | None = None) -> AsyncIter
         writer.write(answer)
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, *place)
     try:
-        yield Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])
+        yield Endpoint(place[0], server.sockets[0].getsockname()[1])
     finally:
         ends.set()
         server.close()
@@ -49,7 +54,7 @@ def reply(body: object, status: str = "200 OK") -> bytes:
     return b"HTTP/1.1 %s\r\ncontent-length: %d\r\n\r\n%s" % (status.encode(), len(text), text)
 
 
-def conf(servers: list[Endpoint], ctr_servers: list[Endpoint] | None = None) -> TransferConf:
+def conf(servers: list[Endpoint], ctr_servers: Sequence[Endpoint | DnsName] = ()) -> TransferConf:
     return TransferConf(
         dict_name="d",
         wget_port=8098,
@@ -61,7 +66,7 @@ def conf(servers: list[Endpoint], ctr_servers: list[Endpoint] | None = None) -> 
             Replica(shard=0, copy_index=copy, endpoint=each, deploy_path="")
             for copy, each in enumerate(servers)
         ),
-        ctr_servers=tuple(ctr_servers or ()),
+        ctr_servers=tuple(ctr_servers),
     )
 
 
@@ -111,3 +116,90 @@ async def test_one_server_does_not_hide_another(monkeypatch: pytest.MonkeyPatch)
     # Who looks shows the token, and asks each server once a round.
     assert len(seen) == 2 * len([*places, ctr])
     assert all(b"authorization: bearer token-to-read" in asked.lower() for asked in seen)
+
+
+class Resolver:
+    """Answers for `pods` in place of the system's."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.addresses: list[str] | None = []
+        self._ask = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self.getaddrinfo)
+
+    def getaddrinfo(self, host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
+        if host != "pods":
+            return self._ask(host, port, *args, **kwargs)
+        if self.addresses is None:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*kind, (each, port)) for each in self.addresses]
+
+
+async def test_each_address_of_a_name_is_a_server_and_comes_and_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolver = Resolver(monkeypatch)
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(answering(reply(CTR), None, ("127.0.0.2", 0)))
+        port = first.port
+        await stack.enter_async_context(answering(reply(CTR), None, ("127.0.0.3", port)))
+        alone = await stack.enter_async_context(answering(reply(CTR)))
+        looking = await stack.enter_async_context(ServersHttp())
+        sampler = Sampler(conf([], [alone, DnsName("pods", port)]), looking, 5.0)
+
+        async def sampled() -> dict[str, str]:
+            await sampler.sample()
+            return {each.name: each.error for each in sampler.ctr_servers}
+
+        name = f"dns://pods:{port}"
+        resolver.addresses = None
+        assert await sampled() == {str(alone): "", name: "pods: Name or service not known"}
+        resolver.addresses = ["127.0.0.3", "127.0.0.2", "127.0.0.2"]
+        assert await sampled() == {
+            str(alone): "",
+            f"127.0.0.2:{port}": "",
+            f"127.0.0.3:{port}": "",
+        }
+        assert await sampled()
+        kept = sampler.ctr_servers[1]
+        assert kept.rates is not None, "it is the same server as before"
+        assert sampler.history.points(f"of 127.0.0.3:{port}")
+        # One that is scaled down goes, with its past; a new one comes.
+        resolver.addresses = ["127.0.0.2", "127.0.0.4"]
+        assert await sampled() == {
+            str(alone): "",
+            f"127.0.0.2:{port}": "",
+            f"127.0.0.4:{port}": "connection refused",
+        }
+        assert not sampler.history.points(f"of 127.0.0.3:{port}")
+        # A resolver that is out for a moment hides nobody.
+        resolver.addresses = None
+        assert list(await sampled()) == [str(alone), f"127.0.0.2:{port}", f"127.0.0.4:{port}"]
+
+
+async def test_a_resolver_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctr_addresses, "_TIMEOUT_S", 0.2)
+    resolver, goes_on = Resolver(monkeypatch), threading.Event()
+    ask = resolver.getaddrinfo
+
+    def hang(host: str, *args: Any, **kwargs: Any) -> list[Any]:
+        if host == "pods":
+            asked.append(host)
+            goes_on.wait()
+        return ask(host, *args, **kwargs)
+
+    asked: list[str] = []
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    async with answering(reply(CTR)) as alone, ServersHttp() as looking:
+        sampler = Sampler(conf([], [alone, DnsName("pods", alone.port)]), looking, 5.0)
+        try:
+            for _ in range(2):
+                await sampler.sample()
+                errors = [each.error for each in sampler.ctr_servers]
+                assert errors == ["", "pods: no answer within 0.2 s"]
+            assert asked == ["pods"], "one question at a time"
+        finally:
+            goes_on.set()
+        resolver.addresses = ["127.0.0.1"]
+        await sampler.sample()
+        assert [each.name for each in sampler.ctr_servers] == [str(alone)]
