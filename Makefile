@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CXX_SOURCES = $(shell find native benchmarks -name '*.hpp' -o -name '*.cpp')
 # What the demo needs (serve.txt), and with what tests and checks need (dev.txt): every file by its hash.
+# What the image installs (image.txt) is installed by deploy/Dockerfile.
 LOCKED := $(PIP) install --require-hashes --requirement
 EDITABLE := $(PIP) install --no-build-isolation --no-deps --editable .
 
@@ -89,6 +90,7 @@ lock: $(VENV)/.created ## Locks the dependencies of pyproject.toml in requiremen
 	$(PIP) install 'uv>=0.9'
 	$(LOCK) --extra paddle --extra dev --output-file requirements/dev.txt pyproject.toml
 	$(LOCK) --extra paddle --constraint requirements/dev.txt --output-file requirements/serve.txt pyproject.toml
+	$(LOCK) --extra paddle --extra arrow --constraint requirements/dev.txt --output-file requirements/image.txt pyproject.toml
 	$(LOCK) --constraint requirements/dev.txt --output-file requirements/build.txt
 
 bench: $(VENV)/.dev ## Measures servers, kernel and client against their peers

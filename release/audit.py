@@ -1,7 +1,8 @@
 """`python -m release.audit`: looks the locked dependencies up in a database of known weaknesses.
 
 It passes without an answer in one case only, that no database can be reached, and then says that
-nothing was audited. A database that answers decides; what it does not know of is a failure too.
+nothing was audited; with --require that is a failure as well. A database that answers decides; what
+it does not know of is a failure too.
 """
 
 from __future__ import annotations
@@ -107,15 +108,15 @@ def audit(pins: Sequence[str], service: Sequence[str]) -> list[str]:
     return findings(report)
 
 
-def run(texts: Sequence[str], osv_url: str, pypi_url: str) -> int:
-    """Prints what was found; 1 when there is anything."""
+def run(texts: Sequence[str], osv_url: str, pypi_url: str, *, require: bool = False) -> int:
+    """Prints what was found; 1 when there is anything, or with `require` nothing was audited."""
     if not (osv := osv_problem(osv_url)):
         service = ["--vulnerability-service=osv", f"--osv-url={osv_url}"]
     elif not (pypi := pypi_problem(pypi_url)):
         service = ["--vulnerability-service=pypi"]
     else:
         print(f"audit: NOTHING WAS AUDITED, no database can be reached ({osv}; {pypi})")
-        return 0
+        return int(require)
     rows = pinned(texts)
     try:
         found = [line for pins in rows for line in audit(pins, service)]
@@ -132,8 +133,12 @@ def main() -> int:
     """See `run`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--osv_url", default=OSV_URL, help="OSV's, or a mirror of it")
+    parser.add_argument(
+        "--require", action="store_true", help="fail, too, when no database can be reached"
+    )
     arguments = parser.parse_args()
-    return run([(ROOT / path).read_text() for path in LOCKS], arguments.osv_url, PYPI_URL)
+    texts = [(ROOT / path).read_text() for path in LOCKS]
+    return run(texts, arguments.osv_url, PYPI_URL, require=arguments.require)
 
 
 if __name__ == "__main__":

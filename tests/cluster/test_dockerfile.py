@@ -12,6 +12,7 @@ import pytest
 
 from cube_cluster.kubernetes import names
 from cube_cluster.kubernetes.pods import USER_ID
+from release.locks import LOCKS
 from tests.cluster.manifests import EXAMPLE, REPOSITORY, Site
 
 Instruction = tuple[str, str]
@@ -64,6 +65,25 @@ def test_nothing_of_the_build_is_in_the_image() -> None:
             assert "rm -rf /var/lib/apt/lists/*" in run
         if "pip install" in run or "pip wheel" in run:
             assert "--no-cache-dir" in run
+
+
+def test_pip_installs_nothing_whose_hash_is_not_known() -> None:
+    """But the wheel that was just built. That the locks have hashes is told by `release.locks`."""
+    installs = [
+        command
+        for run in all_of("RUN", stages()[0])
+        for command in run.split(" && ")
+        if "pip install" in command or "pip wheel" in command
+    ]
+    locks = [each for each in installs if "--require-hashes" in each]
+    assert [each.rpartition("--requirement=")[2].strip() for each in locks] == [
+        "requirements/build.txt",
+        "requirements/image.txt",
+    ]
+    assert set(re.findall(r"requirements/\S+", " ".join(locks))) <= set(LOCKS)
+    for command in set(installs) - set(locks):
+        assert "--no-deps" in command
+        assert "pip install" in command or "--no-build-isolation" in command
 
 
 def test_both_stages_have_one_base() -> None:
@@ -145,7 +165,8 @@ def test_the_engine_gets_all_that_the_wheel_is_made_of() -> None:
     (packages,) = re.findall(r"^wheel\.packages = \[(.*)\]$", project, re.MULTILINE)
     needed = [f"{each.strip().strip(chr(34))}/__init__.py" for each in packages.split(",")]
     needed += [
-        "requirements/dev.txt",
+        "requirements/build.txt",
+        "requirements/image.txt",
         "pyproject.toml",
         "CMakeLists.txt",
         "README.md",

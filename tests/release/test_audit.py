@@ -104,6 +104,15 @@ def test_nobody_to_ask_passes_and_says_so(capsys: pytest.CaptureFixture[str]) ->
     assert "audit: NOTHING WAS AUDITED, no database can be reached" in capsys.readouterr().out
 
 
+def test_an_audit_that_is_required_fails_without_anybody_to_ask(
+    database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([LOCK], NOWHERE, NOWHERE, require=True) == 1
+    assert "audit: NOTHING WAS AUDITED" in capsys.readouterr().out
+    database.weak.clear()
+    assert run([LOCK], database.url, NOWHERE, require=True) == 0
+
+
 def test_a_mirror_without_the_pages_is_no_database(database: Database) -> None:
     assert "HTTP 404" in pypi_problem(database.url)
 
