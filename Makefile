@@ -20,10 +20,10 @@ KILLS ?= 60
 SEED  ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs asan aarch64 fuzz kills native bench format packages lock clean
+.PHONY: help demo test check docs asan page-image aarch64 fuzz kills native bench format packages lock clean
 
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## Trains, exports, serves and checks an example (DATA=path for your own rows, MODEL=deepfm)
 	$(BIN)/python -m examples.criteo_ctr.demo $(if $(DATA),--data '$(DATA)') $(if $(MODEL),--model $(MODEL))
@@ -43,6 +43,10 @@ check: docs $(VENV)/.dev ## ruff, mypy --strict, stubtest, clang-format, locks, 
 
 docs: $(VENV)/.dev ## Builds the documentation into build/site; fails at a dead link or anchor
 	$(BIN)/python -m mkdocs build --strict
+
+page-image: $(VENV)/.dev ## Takes the picture of the page for docs and README anew; others go to build/page
+	CUBE_PAGE_IMAGE=$(abspath build/page/page.png) $(BIN)/python -m pytest -q --timeout=600 tests/page/test_ctr.py
+	cp build/page/page.png docs/images/page.png
 
 format: $(VENV)/.dev ## Formats Python and C++
 	$(BIN)/ruff check --fix .

@@ -28,7 +28,17 @@ _STEPS = {
     Stage.PUBLISHED: "publish",
     Stage.DONE: "tidy",
 }
-_SERIES = ("requests", "keys", "missing", "p50", "p99", "rows", "seek_p99", "infer_p99")
+_SERIES = (
+    "requests",
+    "keys",
+    "missing",
+    "p50",
+    "p99",
+    "rows",
+    "queue_p99",
+    "seek_p99",
+    "infer_p99",
+)
 
 
 def state_json(now: Situation, problems: Sequence[Problem], output_address: Path) -> bytes:
@@ -166,13 +176,19 @@ def _ctr_server(now: Situation, each: CtrNow) -> dict[str, Any]:
         "rows_s": _short(rates.a_second.get("rows")),
         "requests_s": _short(rates.a_second.get("requests")),
         "failed_share": _short(rates.share("failed", "requests")),
-        "seek_p50_s": _short(rates.percentile("seek", 0.5)),
-        "seek_p99_s": _short(rates.percentile("seek", 0.99)),
-        "infer_p50_s": _short(rates.percentile("infer", 0.5)),
-        "infer_p99_s": _short(rates.percentile("infer", 0.99)),
+        **_stage_figures(rates),
         "has_cache": each.has_cache,
         "cache_hit_share": _short(rates.share("cache_hits", "cache_hits", "cache_misses")),
         "missing_by_slot": [_short(value) for value in each.missing_by_slot],
+    }
+
+
+def _stage_figures(rates: Rates) -> dict[str, Any]:
+    """Where the time of a batch goes."""
+    return {
+        f"{stage}_{name}_s": _short(rates.percentile(stage, share))
+        for stage in ("queue", "seek", "infer")
+        for name, share in (("p50", 0.5), ("p99", 0.99))
     }
 
 

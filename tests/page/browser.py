@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -35,6 +36,13 @@ _FLAGS = (
     "--disable-extensions",
     "--lang=en",
 )
+
+
+def _axe_script() -> str:
+    found = importlib.util.find_spec("axe_core_python")
+    assert found is not None, "make .venv anew: requirements/dev.txt has axe-core-python"
+    assert found.origin is not None
+    return Path(found.origin).with_name("axe.min.js").read_text(encoding="utf-8")
 
 
 class Browser:
@@ -72,7 +80,45 @@ class Browser:
         for width in (320, 375, 600, 761, 1000, 1151, 1280, 1600):
             self.look(width=width, height=800)
             found = self.driver.execute_script("return document.documentElement.scrollWidth")
-            assert found <= width
+            assert found <= width, f"{found} at {width}"
+
+    def violations(self) -> list[str]:
+        """What axe finds that keeps people out: its serious and critical rules, each with the
+        elements that break it."""
+        self.driver.execute_script(_axe_script())
+        found: list[dict[str, Any]] = self.driver.execute_async_script(
+            "const done = arguments[0];"
+            "axe.run().then((told) => done(told.violations), (error) => done([{id: `${error}`}]))"
+        )
+        return [
+            f"{each['id']}: {[node['html'] for node in each.get('nodes', ())]}"
+            for each in found
+            if each.get("impact", "critical") in ("serious", "critical")
+        ]
+
+    def require_controls(self, selector: str) -> None:
+        """Every control that is shown is within the window's width, large enough for a finger, and
+        under nothing else."""
+        for control in self.driver.find_elements(By.CSS_SELECTOR, selector):
+            if not control.is_displayed():
+                continue
+            left, right, height, is_on_top = self.driver.execute_script(
+                "const it = arguments[0]; it.scrollIntoView({block: 'center'});"
+                "const {left, right, top, height} = it.getBoundingClientRect();"
+                "const on_top = document.elementFromPoint((left + right) / 2, top + height / 2);"
+                "return [left, right, height, it.contains(on_top)]",
+                control,
+            )
+            width = self.driver.execute_script("return innerWidth")
+            told = f"{control.tag_name} {control.text!r} at {left} to {right} of {width}"
+            assert left >= 0, told
+            assert right <= width, told
+            assert height >= 24, told
+            assert is_on_top, told
+
+    def style(self, selector: str, name: str) -> str:
+        """A property as the browser has computed it, such as rgb(1, 2, 3)."""
+        return str(self.find(selector).value_of_css_property(name))
 
     def text(self, selector: str = "body") -> str:
         """What is to be read in the first element."""

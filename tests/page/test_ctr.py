@@ -22,7 +22,8 @@ from tests.transfer.site import Site
 from tests.waiting import wait_until
 
 IMAGE_VARIABLE = "CUBE_PAGE_IMAGE"
-"""Path of the picture of the README; others are written beside it. Not set: none is written."""
+"""Path of the picture of the README, after a while of load; others are written beside it. Not set:
+they are made at once, of a short past, and thrown away."""
 KEY_COUNT = 40_000
 ROWS = 16
 
@@ -76,7 +77,7 @@ def cell(browser: Browser, name: str) -> str:
     return browser.text(f"#ctr tbody [data-name='{name}']")
 
 
-def test_a_predictor(browser: Browser, site: Site, model: Path) -> None:
+def test_a_predictor(browser: Browser, site: Site, model: Path, tmp_path: Path) -> None:
     with (
         predicting(site) as ctr,
         ctr.client() as client,
@@ -101,20 +102,41 @@ def test_a_predictor(browser: Browser, site: Site, model: Path) -> None:
         assert cell(browser, "Dense part") == "3_3"
         assert cell(browser, "Sparse part") == "3_3, 2 of 2 shards"
         assert cell(browser, "Failed") == "0 %"
-        for name in ("Seek p50 / p99", "Infer p50 / p99"):
+        for name in ("Queue p50 / p99", "Seek p50 / p99", "Infer p50 / p99"):
             assert "ms" in cell(browser, name) or "µs" in cell(browser, name)
         browser.await_text("CTR rows a second", "#charts")
         browser.require_no_sideways_scrolling()
         if os.environ.get(IMAGE_VARIABLE):
-            save_images(browser, site, ask, Path(os.environ[IMAGE_VARIABLE]))
+            save_images(browser, site, ask, Path(os.environ[IMAGE_VARIABLE]), past=500)
+        else:
+            save_images(browser, site, ask, tmp_path / "page.png", past=1)
+            require_pictures(tmp_path)
         ctr.role.stop()
         browser.await_text(f"CTR server {ctr.address} does not answer", "#problems")
         assert cell(browser, "State") == "down"
         assert browser.complaints() == []
 
 
-def save_images(browser: Browser, site: Site, ask: Callable[[], None], path: Path) -> None:
-    """Of the page after a minute of load and a pass that failed, in light, dark and small."""
+def require_pictures(folder: Path) -> None:
+    """Each is a PNG of its width, and has more than one colour."""
+    widths = {}
+    for path in folder.glob("page*.png"):
+        data = path.read_bytes()
+        assert data.startswith(b"\x89PNG\r\n\x1a\n")
+        widths[path.stem.removeprefix("page")] = int.from_bytes(data[16:20], "big")
+        assert len(data) > 20_000, f"{path.name} shows nothing"
+    small = {"-phone": 375, "-wrong-phone": 375}
+    assert widths == {"": 1280, "-dark": 1280, "-ask": 1280, "-wrong": 1280, **small}
+
+
+def save_images(
+    browser: Browser, site: Site, ask: Callable[[], None], path: Path, *, past: int
+) -> None:
+    """Of the page after a minute of load and a pass that failed, in light, dark and small.
+
+    Args:
+        past: how long the line of a chart is to be, in characters.
+    """
     random = np.random.default_rng(2)
 
     def points() -> int:
@@ -125,7 +147,7 @@ def save_images(browser: Browser, site: Site, ask: Callable[[], None], path: Pat
         )
         return status
 
-    wait_until(lambda: points() > 500, 240, "a chart with a past")
+    wait_until(lambda: points() > past, 240, "a chart with a past")
     browser.save_image(path, width=1280)
     browser.save_image(path.with_stem(f"{path.stem}-dark"), width=1280, dark=True)
     browser.save_image(path.with_stem(f"{path.stem}-phone"), width=375)

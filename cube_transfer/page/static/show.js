@@ -89,7 +89,7 @@ const CHARTS = [
   {name: 'Seek time', series: [['p99', 'p99'], ['p50', 'p50']], show: seconds},
   {name: 'Missing keys', series: [['missing', '']], show: percent},
   {name: 'CTR rows a second', series: [['rows', '']], show: number, ofCtr: true},
-  {name: 'CTR p99', series: [['seek_p99', 'seek'], ['infer_p99', 'infer']], show: seconds, ofCtr: true},
+  {name: 'CTR p99', series: [['seek_p99', 'seek'], ['infer_p99', 'infer'], ['queue_p99', 'queue']], show: seconds, ofCtr: true},
 ];
 
 function makeChart(chart) {
@@ -144,7 +144,9 @@ function stateCell(cell, word) {
 }
 
 const plain = (show) => (cell, item) => say(cell, show(item));
-const latency = (p50, p99) => (item) => (item[p50] == null ? '–' : `${seconds(item[p50])} / ${seconds(item[p99])}`);
+// Where it is narrow, the line ends behind the slash.
+const joined = (value) => seconds(value).replaceAll(' ', '\u00a0');
+const latency = (p50, p99) => (item) => (item[p50] == null ? '–' : `${joined(item[p50])}\u00a0/ ${joined(item[p99])}`);
 
 const SERVER_COLUMNS = [
   ['Shard', plain((each) => String(each.shard)), 'number'],
@@ -169,6 +171,7 @@ const CTR_COLUMNS = [
   ['Rows/s', plain((each) => number(each.rows_s)), 'number'],
   ['Requests/s', plain((each) => number(each.requests_s)), 'number'],
   ['Failed', plain((each) => percent(each.failed_share)), 'number'],
+  ['Queue p50 / p99', plain(latency('queue_p50_s', 'queue_p99_s')), 'number'],
   ['Seek p50 / p99', plain(latency('seek_p50_s', 'seek_p99_s')), 'number'],
   ['Infer p50 / p99', plain(latency('infer_p50_s', 'infer_p99_s')), 'number'],
   ['Cache hits', plain((each) => (each.has_cache ? percent(each.cache_hit_share) : 'no cache')), 'number'],
