@@ -21,6 +21,7 @@ from cube_cluster.roles import Role
 from cube_cluster.roles_request import RolesRequest, request_roles
 from cube_cluster.supervisor import STOP_TIMEOUT_S
 from cube_cluster.write_files import write_files
+from cube_core.conf.cube_conf import read_cube_conf
 from cube_core.errors import ClusterError
 
 _POLL_INTERVAL_S = 0.1
@@ -52,7 +53,7 @@ def apply(deployment: Deployment, timeout_s: float, *, end: bool) -> Iterator[st
         yield from _start(run_dir, new, timeout_s)
         yield from _restart_changed(deployment, [r for r in roles if r not in new], timeout_s)
         left = [name for name in record.roles if name not in {role.name for role in roles}]
-        yield from _end(run_dir, left) if end else _left(deployment, left)
+        yield from _end(deployment, left) if end else _left(deployment, left)
 
 
 def restart_with_files(
@@ -157,14 +158,30 @@ def _restart_changed(
         yield f"{name} is ready again, with what has changed"
 
 
-def _end(run_dir: Path, names: Sequence[str]) -> Iterator[str]:
+def _end(deployment: Deployment, names: Sequence[str]) -> Iterator[str]:
     if not names:
         return
+    run_dir = deployment.run_dir
+    _require_unnamed(deployment, names)
     request_roles(run_dir, RolesRequest(end=[*names]))
     deadline = time.monotonic() + STOP_TIMEOUT_S + 10
     for name in names:
         _wait_until_run(run_dir, name, False, f"the supervisor does not end {name}", deadline)
         yield f"{name} is ended"
+
+
+def _require_unnamed(deployment: Deployment, names: Sequence[str]) -> None:
+    """Clients are still sent to a server that cube.conf names."""
+    path = deployment.conf_dir / CUBE_CONF
+    dicts = read_cube_conf(path).values()
+    named = {endpoint for conf in dicts for replicas in conf.replicas() for endpoint in replicas}
+    roles = running_record(deployment.run_dir).roles
+    for name in names:
+        if (roles[name].host, roles[name].ports["port"]) in named:
+            raise ClusterError(
+                f"{name}: {path} still sends clients there, since not all of the new servers "
+                "serve; nothing is ended"
+            )
 
 
 def _left(deployment: Deployment, names: Sequence[str]) -> Iterator[str]:

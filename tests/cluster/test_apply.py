@@ -20,6 +20,9 @@ from tests.transfer.passes import DICT_NAME, Trainer
 from tests.transfer.test_reshard import Reader
 from tests.waiting import wait_until
 
+# Each runs a dozen commands, and real roles between them.
+pytestmark = pytest.mark.timeout(300)
+
 
 class Replicated(Site):
     """One shard of the dict `d`, served by two servers that have a table."""
@@ -170,6 +173,24 @@ def test_a_further_replica_is_started_and_one_that_is_out_of_the_file_ended(
     site.write({}, replicas=3, servers=[*two, {"port": port, "grpc_port": -1}])
     refused = site.cube("apply")
     assert "cube_server_2: data/cube_server_2 holds what another server kept" in refused.stderr
+
+
+def test_servers_that_clients_are_sent_to_are_not_ended(replicated: Replicated) -> None:
+    """Others are to take their place, and have nothing to serve yet."""
+    site, before = replicated, replicated.started()
+    others = [{"port": port, "grpc_port": -1} for port in free_ports(2)]
+    site.write({}, servers=others, first_server=2)
+    with Load(site.cube_conf).running() as load:
+        load.wait_for_more()
+        refused = site.cube("apply", "--end")
+        load.wait_for_more()
+    assert load.failures == []
+    assert refused.returncode == 2
+    told = "cube_server_0: run/conf/cube.conf still sends clients there, since not all of the new"
+    assert told in refused.stderr
+    assert site.started().items() >= {(n, before[n]) for n in ("cube_server_0", "cube_server_1")}
+    ports = [each.port for each in read_cube_conf(site.cube_conf)["d"].replicas()[0]]
+    assert ports == site.server_ports
 
 
 def test_nothing_is_applied_where_nothing_is_up(site: Site) -> None:

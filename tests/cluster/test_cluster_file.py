@@ -54,6 +54,30 @@ def write(folder: Path, text: str) -> Path:
         ("replicas: 2", "replicas: 2.5", 6, r"dicts\.0\.replicas"),
         ("port: 8001", "port: 70000", 7, r"dicts\.0\.port: .*65535"),
         ("    port: 8001\n", "", 3, r"dicts\.0\.port: is missing"),
+        (
+            "    port: 8001\n",
+            "    port: 8001\n    retiring: {shards: 3, port: 8101}\n",
+            3,
+            r"dicts\.0\.first_server: is missing: .* such as 3",
+        ),
+        (
+            "    port: 8001\n",
+            "    port: 8001\n    first_server: 2\n    retiring: {shards: 3, port: 8101}\n",
+            8,
+            r"dicts\.0\.first_server: cube_server_2 is also one of dicts\.0\.retiring",
+        ),
+        (
+            "    port: 8001\n",
+            "    port: 8001\n    first_server: 3\n    retiring: {shards: 3, port: 8002}\n",
+            7,
+            r"dicts\.0\.port: 127\.0\.0\.1:8002 of cube_server_4 is also that of cube_server_0",
+        ),
+        (
+            "    port: 8001\n",
+            "    port: 8001\n    first_server: 3\n    retiring: {shard: 3, port: 8002}\n",
+            9,
+            r"dicts\.0\.retiring\.shard: no such field; did you mean shards\?",
+        ),
         ("{port: 8098}", "{prot: 8098}", 8, r"transfer\.prot: no such field; did you mean port"),
         (
             "{port: 8098}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from ctr_serving.main import app as ctr_app
 from cube_cluster.cluster import Cluster
 from cube_cluster.cluster_file import read_cluster
 from cube_cluster.conf_files import MARK, ConfFiles
-from cube_cluster.layout import ctr_servers, shard_servers, transfers
+from cube_cluster.deployment import Deployment
+from cube_cluster.layout import all_shard_servers, ctr_servers, shard_servers, transfers
 from cube_core.command_line import _gflags_spelling
 from cube_core.conf.cube_conf import read_cube_conf
 from cube_core.conf.prototxt import read_model_toolkit, read_predictors
@@ -160,3 +162,53 @@ def test_settings_of_all_roles_reach_their_flags(tmp_path: Path, where: str) -> 
         server = parameters(server_app, tmp_path / "gflags.conf")
         for each in (server, found):
             assert each["operate_token_file"] == str(Path("secret", "token"))
+
+
+RESHARDING = """
+dicts:
+  - {name: a, donefile_address: x, shards: 3, port: 8101, first_server: 5, timeout_ms: 77,
+     retiring: {shards: 2, replicas: 2, port: 8001}, transfer: {port: 8098}}
+  - {name: b, donefile_address: x, shards: 1, port: 8201, first_server: 4, transfer: {port: 8099}}
+"""
+
+
+def test_servers_of_two_topologies_stand_side_by_side(tmp_path: Path) -> None:
+    cluster = written(tmp_path, RESHARDING)
+    found = {s.name: (s.dict_name, s.shard, s.copy, s.port) for s in all_shard_servers(cluster)}
+    assert list(found) == [f"cube_server_{i}" for i in (0, 1, 2, 3, 5, 6, 7, 4)]
+    assert found["cube_server_3"] == ("a", 1, 1, 8004)
+    assert found["cube_server_7"] == ("a", 2, 0, 8103)
+    assert {s.dict_name for s in shard_servers(cluster) if s.port < 8100} == set()
+    flags = parameters(server_app, tmp_path / "cube_server_3.flags")
+    assert (flags["port"], flags["shard"], flags["data_dir"]) == (
+        8004,
+        1,
+        Path("data/cube_server_3"),
+    )
+    conf = read_transfer_conf(tmp_path / "transfer.conf")
+    assert [each.endpoint.port for each in conf.replicas] == [8101, 8102, 8103]
+    assert conf.cube_conf == str(tmp_path / "cube.conf")
+    (replicas,) = {len(each) for each in read_cube_conf(tmp_path / "cube.conf")["a"].replicas()}
+    assert replicas == 1
+
+
+def test_clients_stay_at_the_servers_that_are_found_while_others_are_retiring(
+    tmp_path: Path,
+) -> None:
+    """What else there is to change is changed; a dict without such servers is as the file says."""
+    written(tmp_path, RESHARDING)
+    path = tmp_path / "cube.conf"
+    before = json.loads(path.read_text())
+    old = [{"ipport_list": f"list://127.0.0.1:{port}"} for port in (8001, 8003)]
+    before[0] |= {"shard": 2, "nodes": old, "timeout": 1}
+    before[1] |= {"nodes": [{"ipport_list": "list://127.0.0.1:1"}]}
+    path.write_text(json.dumps(before))
+    text = Deployment.read(tmp_path / "cluster.yml").files(tmp_path)["cube.conf"]
+    path.write_text(text)
+    dicts = read_cube_conf(path)
+    assert [each[0].port for each in dicts["a"].replicas()] == [8001, 8003]
+    assert dicts["a"].timeout_ms == 77
+    assert dicts["b"].replicas()[0][0].port == 8201
+    path.write_text("no JSON")
+    fresh = json.loads(Deployment.read(tmp_path / "cluster.yml").files(tmp_path)["cube.conf"])
+    assert fresh[0]["shard"] == 3

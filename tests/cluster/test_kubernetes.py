@@ -350,6 +350,7 @@ kubernetes:
             9,
             r"kubernetes\.ctr_serving\.replicas_max: is below replicas_min 2",
         ),
+        ("port: 8001", "port: 8001\n    first_server: 2", 6, r"first_server: pods have names"),
         ("port: 8001", "servers: [{port: 8001}]", 5, r"servers: Kubernetes places the servers"),
         ("name: d", "name: _", 2, r"dicts\.0\.name: '_' would be '' on Kubernetes"),
         ("name: d", f"name: {'d' * 60}", 2, r"dicts\.0\.name: 'cube-transfer-d+', .* 52"),
