@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ctr_serving.batches import JOINED_BATCHES_MAX, SINGLE_BATCHES_MAX, Batches
+from ctr_serving.batches import Batches
 from ctr_serving.conf import EngineConf
 from ctr_serving.counters import Counters
 from ctr_serving.general_engine import GeneralEngine
@@ -16,6 +16,7 @@ from ctr_serving.model_slot import ModelSlot
 from ctr_serving.op import CtrOp
 from ctr_serving.sources import OpenSources
 from ctr_serving.trace import Trace
+from ctr_serving.turns import JOINED_TURNS_MAX, SINGLE_TURNS_MAX
 from ctr_serving.workflow import Workflow
 from ctr_serving.workflow_conf import Node
 from cube_core.wire.service import RpcContext
@@ -69,14 +70,7 @@ async def assemble_op(
     Raises:
         ConfError: cube.conf is wrong.
     """
-    if conf.runtime_thread_num > JOINED_BATCHES_MAX and not conf.batch_rows_max:
-        log.warning(
-            "engine %s: runtime_thread_num=%d does nothing without enable_batch_align: 1: each"
-            " request is a batch of its own, up to %d under way at once",
-            conf.name,
-            conf.runtime_thread_num,
-            SINGLE_BATCHES_MAX,
-        )
+    _tell_what_does_nothing(conf)
     slot = ModelSlot(conf.name)
     counters = Counters(slot, dict_names=_remote_dicts([conf]))
     op = CtrOp(
@@ -104,6 +98,8 @@ async def assemble_workflow(
         ConfError: cube.conf is wrong, or an op cannot be imported.
     """
     confs = _named(confs, groups)
+    for conf in confs:
+        _tell_what_does_nothing(conf)
     slots = [ModelSlot[Any](conf.name) for conf in confs]
     counters = Counters(*slots, dict_names=_remote_dicts(confs))
     engines = {
@@ -130,6 +126,17 @@ def _named(confs: Sequence[EngineConf], groups: Sequence[Sequence[Node]]) -> Seq
         if conf not in named:
             log.warning("engine %s: is not loaded: no node of the workflow names it", conf.name)
     return named
+
+
+def _tell_what_does_nothing(conf: EngineConf) -> None:
+    if conf.runtime_thread_num > JOINED_TURNS_MAX and not conf.batch_rows_max:
+        log.warning(
+            "engine %s: runtime_thread_num=%d does nothing without enable_batch_align: 1: each"
+            " request is a batch of its own, up to %d under way at once",
+            conf.name,
+            conf.runtime_thread_num,
+            SINGLE_TURNS_MAX,
+        )
 
 
 def _remote_dicts(confs: Sequence[EngineConf]) -> list[str]:
