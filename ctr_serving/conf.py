@@ -166,10 +166,9 @@ def _check_model_url(file: str, field: str, engine: EngineDesc) -> None:
             f"{model} must end in /{CURRENT_NAME}: model_url has models fetched to its directory",
         )
     announced = model.with_name(TIME_FILE_NAME)
-    if engine.reloadable_type == "none" or Path(engine.reloadable_meta) != announced:
+    if engine.reloadable_type != "none" and Path(engine.reloadable_meta) != announced:
         raise ConfError(
             file,
             f"{field}.reloadable_meta",
-            f"must be {announced}, with a reloadable_type that looks at it: what model_url fetches"
-            " is announced there",
+            f"must be {announced}: what model_url fetches is announced there",
         )

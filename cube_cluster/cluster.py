@@ -109,6 +109,7 @@ class Engine(_Part):
 
     name: Text = "ctr_prediction"
     dict_name: DictName
+    model_url: Text | None = None
     reloadable_type: Literal["timestamp_ne", "timestamp_gt", "md5sum", "revision", "none"] = (
         "timestamp_ne"
     )

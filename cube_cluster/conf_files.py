@@ -176,6 +176,7 @@ class ConfFiles:
         for engine in ctr.engines:
             path = paths[engine.dict_name]
             optional = _given(
+                model_url=engine.model_url,
                 runtime_thread_num=engine.runtime_thread_num,
                 batch_infer_size=engine.batch_infer_size,
                 enable_batch_align=_as_int(engine.enable_batch_align),

@@ -51,7 +51,8 @@ def _servers(cluster: Cluster, section: Kubernetes) -> Object:
 def _transfers(cluster: Cluster, section: Kubernetes) -> Object:
     network, ports = section.network, _transfer_ports(cluster)
     ingress = [
-        _rule("from", _role(names.SERVER), ports),
+        # Tables, and dense models.
+        _rule("from", [*_role(names.SERVER), *_role(names.CTR)], ports),
         _rule("from", _clients("operator", network.operators), ports),
         *_scraped(network.prometheus, ports),
     ]
@@ -75,7 +76,8 @@ def _ctr(cluster: Cluster, section: Kubernetes) -> Object:
         *_scraped(network.prometheus, [port]),
     ]
     servers = _rule("to", _role(names.SERVER), sorted({server_port(c) for c in cluster.dicts}))
-    return _role_policy(names.CTR, section, ingress, [_dns(), servers])
+    models = _rule("to", _role(names.TRANSFER), _transfer_ports(cluster))
+    return _role_policy(names.CTR, section, ingress, [_dns(), servers, models])
 
 
 def _transfer_ports(cluster: Cluster) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from cube_cluster.cluster import Cluster, CtrPlace, Dict, Security, ServerPlace
+from cube_cluster.cluster import Cluster, CtrPlace, Dict, Engine, Security, ServerPlace
 from cube_cluster.conf_files import has_models
 from cube_cluster.kubernetes import names
 from cube_cluster.kubernetes.section import Kubernetes
@@ -83,8 +83,18 @@ def pod_cluster(cluster: Cluster, section: Kubernetes) -> Cluster:
         place = ctr_place(cluster).model_copy(
             update={"host": names.host_of(names.CTR, section), "grpc_port": ctr_grpc_port(cluster)}
         )
-        update["ctr"] = cluster.ctr.model_copy(update={"servers": [place]})
+        engines = [_fetching(engine, cluster, section) for engine in cluster.ctr.engines]
+        update["ctr"] = cluster.ctr.model_copy(update={"servers": [place], "engines": engines})
     return cluster.model_copy(update=update)
+
+
+def _fetching(engine: Engine, cluster: Cluster, section: Kubernetes) -> Engine:
+    """An engine that fetches its models from the daemon of its dict, unless it says from where."""
+    conf = next(conf for conf in cluster.dicts if conf.name == engine.dict_name)
+    scheme = "http" if section.secrets.tls is None else "https"
+    host = names.host_of(names.transfer_name(conf), section)
+    url = f"{scheme}://{host}:{conf.transfer.port}/models"
+    return engine.model_copy(update={"model_url": engine.model_url or url})
 
 
 def ctr_place(cluster: Cluster) -> CtrPlace:

@@ -84,7 +84,7 @@ def transfer_objects(
         ports={"http": conf.transfer.port},
         mounts=[
             Mount("data", names.DATA_DIR, {}, read_only=False),
-            *_models_mounts(cluster, conf, read_only=False),
+            *_published_models(cluster, conf),
             *_passes_mounts(section),
             pods.conf_mount(name),
             *pods.secret_mounts(section, operates=True),
@@ -119,7 +119,7 @@ def ctr_objects(cluster: Cluster, section: Kubernetes, files: RoleConf) -> list[
                 mount
                 for conf in cluster.dicts
                 if conf.name in used
-                for mount in _models_mounts(cluster, conf, read_only=True)
+                for mount in _fetched_models(cluster, section, conf)
             ),
             pods.conf_mount(names.CTR, CLIENTS),
             *pods.secret_mounts(section, operates=False),
@@ -187,20 +187,26 @@ def _models_claim(cluster: Cluster, section: Kubernetes, conf: Dict) -> list[Obj
                 "namespace": section.namespace,
                 "labels": names.labels(names.TRANSFER, names.transfer_name(conf)),
             },
-            "spec": pods.claim_spec(section.models, section.models.access_mode),
+            "spec": pods.claim_spec(section.models, "ReadWriteOnce"),
         }
     ]
 
 
-def _models_mounts(cluster: Cluster, conf: Dict, *, read_only: bool) -> list[Mount]:
+def _published_models(cluster: Cluster, conf: Dict) -> list[Mount]:
     if not has_models(cluster, conf):
         return []
-    claim: Object = {"claimName": names.models_claim(conf)}
-    if read_only:
-        claim["readOnly"] = True
-    source = {"persistentVolumeClaim": claim}
+    return [_models_mount(conf, {"persistentVolumeClaim": {"claimName": names.models_claim(conf)}})]
+
+
+def _fetched_models(cluster: Cluster, section: Kubernetes, conf: Dict) -> list[Mount]:
+    if not has_models(cluster, conf):
+        return []
+    return [_models_mount(conf, {"emptyDir": {"sizeLimit": section.models.storage}})]
+
+
+def _models_mount(conf: Dict, source: Object) -> Mount:
     name = f"models-{names.slug(conf.name)}"
-    return [Mount(name, names.models_dir(conf), source, read_only=read_only)]
+    return Mount(name, names.models_dir(conf), source, read_only=False)
 
 
 def _passes_mounts(section: Kubernetes) -> list[Mount]:

@@ -92,11 +92,10 @@ class CtrPods(_Part):
 
 
 class Models(Storage):
-    """The volume that dense models are published to, of each dict. Transfer daemon and CTR servers
-    have it mounted at the same time, on different nodes."""
+    """The volume that a dict's daemon publishes dense models to, and as much on the node of each
+    CTR server, which fetches them from the daemon."""
 
     storage: Quantity = "10Gi"
-    access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
 
 
 class Passes(_Part):

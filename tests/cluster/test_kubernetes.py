@@ -218,9 +218,13 @@ def test_the_roles_take_their_flags_and_files(site: Site, tmp_path: Path) -> Non
         else:
             assert [flags["port"], flags["grpc_port"]] == list(template.ports.values())
             conf, cube_conf = (Path(f"{folder}{flags[name]}") for name in ("conf", "cube_conf"))
-            mounted = {m["mountPath"] for m in template.container["volumeMounts"]}
+            daemons = [each for each in site.templates() if each.kind == "cube-transfer"]
+            urls = [f"{address_of(site, each)}:{each.ports['http']}/models" for each in daemons]
             for engine in read_engine_confs(conf, cube_conf):
-                assert str(engine.model_path.parent) in mounted
+                assert str(engine.model_path.parent) in template.writable()
+                scheme, _, address = engine.model_url.partition("://")
+                assert address in urls
+                assert scheme == ("https" if flags["tls_cert_file"] else "http")
                 assert engine.dict_name in read_cube_conf(cube_conf)
 
 

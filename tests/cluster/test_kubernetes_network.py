@@ -93,6 +93,7 @@ EXPECTED = {
     ("cube-transfer", "cube-server", 8001),
     ("cube-transfer", "ctr-serving", 8010),
     ("cube-server", "cube-transfer", 8098),
+    ("ctr-serving", "cube-transfer", 8098),
     ("labelled embeddings", "cube-server", 8001),
     ("labelled embeddings", "cube-server", 9001),
     ("labelled operator", "cube-server", 8001),

@@ -245,7 +245,6 @@ def test_a_listing_cannot_leave_the_directory(
         (("http://", "ftp://"), "model_url"),
         (("model/current", "model/latest"), "model_data_path"),
         (("model/fluid_time_file", "model/stamp"), "reloadable_meta"),
-        (("timestamp_ne", "none"), "reloadable_meta"),
     ],
 )
 def test_where_it_is_fetched_to_is_where_it_is_looked_for(
