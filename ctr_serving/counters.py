@@ -136,13 +136,13 @@ class Counters(Collector):
         )
         problem = GaugeMetricFamily(
             "ctr_model_problem",
-            "Processes that have no model, or refuse the newest one",
+            "Processes that have no model, or refuse the newest one or cannot fetch it",
             labels=["engine"],
         )
         for slot, dict_name in zip(self._slots, self._dict_names, strict=True):
             if slot.engine is not None:
                 model.add_metric([slot.name, dict_name, slot.engine.manifest.version], 1)
-            problem.add_metric([slot.name], int(bool(slot.problem)))
+            problem.add_metric([slot.name], int(bool(slot.problem or slot.source_problem)))
         yield from (model, problem)
 
 

@@ -95,6 +95,7 @@ class _Engine(_Lenient):
     dict_name: str = ""
     model: _Model | None = None
     problem: str = ""
+    source_problem: str = ""
     cache: _Cache | None = None
 
 
@@ -148,7 +149,9 @@ def ctr_reading(status: object, dict_name: str, at_s: float) -> Reading:
         stage: {float(bound): n for bound, n in times.items() if bound != "sum"}
         for stage, times in told.stage_seconds.items()
     }
-    facts = {"problem": engine.problem[:_TEXT_MAX], "has_cache": engine.cache is not None}
+    # What is not on its machine it cannot take, and does not miss.
+    problem = engine.source_problem or engine.problem
+    facts = {"problem": problem[:_TEXT_MAX], "has_cache": engine.cache is not None}
     version = engine.model.version if engine.model else ""
     slots = told.missing_keys_by_slot[:_SLOTS_MAX]
     return Reading(at_s, version, facts, counts, latencies, slots, told.started_at_s)

@@ -114,7 +114,7 @@ def situation_of(daemon: Daemon, sampler: Sampler) -> Situation:
         records=daemon.state.records(),
         donefile_errors=[each.error for each in donefiles if each.error and not each.is_missing],
         awaited=bases.error if bases.is_missing else "",
-        bad_lines=[str(error) for each in donefiles for error in each.reading.errors],
+        bad_lines=[str(error) for errors in daemon.bad_lines().values() for error in errors],
         reconcile_error=daemon.reconcile_error,
         servers=[_server(link, sampled, now_s - now_monotonic_s) for link, sampled in pairs],
         ctr_servers=[_ctr_server(each) for each in sampler.ctr_servers],

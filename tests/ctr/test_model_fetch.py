@@ -141,6 +141,7 @@ def test_what_is_damaged_on_the_way_is_refused(
             wait_until(lambda said=said: said in problem(ctr), what=said)  # type: ignore[misc]
             assert "model.pdiparams" in problem(ctr)
             assert ctr.model_version() == "1_1"
+            assert 'ctr_model_problem{engine="ctr_prediction"} 1.0' in ctr.get("/metrics").text
         published.spoil = lambda path, body: body
         require_model(ctr, "2_2")
         assert problem(ctr) == ""

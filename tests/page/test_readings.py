@@ -57,6 +57,19 @@ def test_what_a_ctr_server_tells() -> None:
     assert reading.latencies == {"seek": {0.001: 4, float("inf"): 0}}
 
 
+@pytest.mark.parametrize(
+    ("problems", "told"),
+    [
+        ({}, ""),
+        ({"problem": "is missing"}, "is missing"),
+        ({"problem": "is missing", "source_problem": "no connection"}, "no connection"),
+    ],
+)
+def test_why_a_ctr_server_has_not_the_newest_model(problems: dict[str, str], told: str) -> None:
+    answer = {**CTR, "engines": [{"dict_name": "d", **problems}]}
+    assert ctr_reading(answer, "d", 1.0).facts["problem"] == told
+
+
 @pytest.mark.parametrize("answer", [None, [], {}, {"dicts": 1, "counters": {}}, "x"])
 def test_what_is_no_answer(answer: object) -> None:
     for read in (server_reading, ctr_reading):
