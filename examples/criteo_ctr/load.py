@@ -56,7 +56,8 @@ class Load:
         self._stopping = threading.Event()
         self._answers: list[Answer] = []
         self._threads = [
-            threading.Thread(target=self._ask, args=(factory,), name=f"load-{number}")
+            # What interrupts the start of them must not wait for those that run already.
+            threading.Thread(target=self._ask, args=(factory,), name=f"load-{number}", daemon=True)
             for number, factory in enumerate(connect)
         ]
 
@@ -85,8 +86,12 @@ class Load:
             predictor.close()
 
     def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:
+            self._stopping.set()
+            raise
         return self
 
     def __exit__(

@@ -49,6 +49,7 @@ class Shards:
     root: Path
     stack: contextlib.ExitStack
     roles: list[Role] = field(default_factory=list)
+    flags: Sequence[str] = ()
 
     @property
     def data_dirs(self) -> list[Path]:
@@ -68,6 +69,7 @@ class Shards:
                     f"--data_dir={self.data_dirs[shard]}",
                     f"--dict_name={DICT_NAME}",
                     f"--shard={shard}",
+                    *self.flags,
                 ],
                 cwd=self.root,
             )
@@ -88,10 +90,12 @@ class Shards:
 
 
 @contextlib.contextmanager
-def shards_running(root: Path, version: str | None, seed: int = 0) -> Iterator[Shards]:
+def shards_running(
+    root: Path, version: str | None, seed: int = 0, flags: Sequence[str] = ()
+) -> Iterator[Shards]:
     """Shard servers that serve `version`, or nothing yet."""
     with contextlib.ExitStack() as stack:
-        shards = Shards(root, stack)
+        shards = Shards(root, stack, flags=flags)
         if version is not None:
             write_tables(shards.data_dirs, version, seed)
             for data_dir in shards.data_dirs:

@@ -294,7 +294,7 @@ def test_an_overload_is_503_and_who_does_not_wait_any_more_gets_504(
         write_conf(tmp_path, shards.ports, timeout_ms=20_000, extra="enable_batch_align: 1")
         publish(tmp_path / "model", models[1])
         with (
-            ctr_running(tmp_path, "--requests_pending_max=3") as ctr,
+            ctr_running(tmp_path, "--requests_pending_max=3", "--queue_timeout_ms=30000") as ctr,
             ThreadPoolExecutor(3) as pool,
         ):
             wait_until(ctr.model_version, what="the model served")

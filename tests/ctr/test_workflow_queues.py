@@ -291,7 +291,7 @@ async def test_a_feed_that_cannot_be_joined_fails_alone(two_dicts: Path, tmp_pat
     feeds[1]["wide"] = Ragged(no_array, np.array([0, 1, 2]))
     feeds[2]["wide"] = feeds[2]["wide"].astype("datetime64[s]")
     outcomes = await asyncio.gather(*[run(bench, feed) for feed in feeds], return_exceptions=True)
-    assert isinstance(outcomes[1], AttributeError)
+    assert isinstance(outcomes[1], PredictionError)
     assert isinstance(outcomes[2], Exception)
     for number in (0, 3):
         outcome = outcomes[number]

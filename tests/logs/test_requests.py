@@ -161,7 +161,7 @@ def test_the_shards_of_a_predictor(tmp_path: Path) -> None:
     model = tmp_path / "1"
     make_model(model, 1)
     write_manifest(model, "1_1")
-    with shards_running(tmp_path, "1_1", seed=1) as shards:
+    with shards_running(tmp_path, "1_1", seed=1, flags=["--keep_replaced_s=0"]) as shards:
         write_conf(tmp_path, shards.ports)
         publish(tmp_path / "model", model)
         with ctr_running(tmp_path) as ctr, ctr.client() as client:
