@@ -22,18 +22,25 @@ from cube_core.request_log import request_log
 from cube_core.wire.service import RpcContext, Service
 from cube_proto import ctr_prediction_pb2
 
+_SMOOTHING = 0.05
+"""Weight of the last answer in the mean time from one to the next."""
+_WAITED_SHARE_MAX = 0.5
+"""Of the time that a caller leaves: who has to wait for longer is refused at once."""
+
 
 class PredictionService:
     """Handlers of `inference` and `debug`.
 
     Args:
-        requests_pending_max: requests under way at the same time; one more is an OverloadError.
+        requests_pending_max: requests under way at the same time; one more is an OverloadError. So
+            is one whose caller would not wait for those that are.
     """
 
     def __init__(self, op: Predicts, counters: Counters, *, requests_pending_max: int) -> None:
         self._op = op
         self._counters = counters
         self._pending_max = requests_pending_max
+        self._pace = _Pace()
 
     def as_service(self) -> Service:
         """The service for every wire."""
@@ -95,13 +102,41 @@ class PredictionService:
     async def _admitted(
         self, payload: bytes | memoryview, context: RpcContext, trace: Trace
     ) -> bytes:
-        if self._counters.pending >= self._pending_max:
+        pending = self._counters.pending
+        if pending >= self._pending_max:
             raise OverloadError(f"requests_pending_max={self._pending_max} requests are under way")
+        # Before anything is spent on it: parsing what will be too late leaves less for the others.
+        if context.deadline_s is not None and self._pace.is_too_late(pending, context.deadline_s):
+            raise OverloadError(
+                f"{pending} requests are under way,"
+                " and take longer than the caller's timeout leaves"
+            )
         self._counters.pending += 1
         try:
-            return await self._op.predict(payload, context, trace)
+            answer = await self._op.predict(payload, context, trace)
+            self._pace.answered(others=self._counters.pending - 1)
+            return answer
         finally:
             self._counters.pending -= 1
+
+
+class _Pace:
+    """How long an answer takes when others wait, from the end of one to that of the next."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._answered_s = 0.0
+
+    def answered(self, others: int) -> None:
+        now_s = time.monotonic()
+        if others and self._answered_s:
+            self._seconds += _SMOOTHING * (now_s - self._answered_s - self._seconds)
+        # What comes after a pause says nothing about the pace.
+        self._answered_s = now_s if others else 0.0
+
+    def is_too_late(self, pending: int, deadline_s: float) -> bool:
+        """Whether one more behind `pending` others would have most of its time waited away."""
+        return pending * self._seconds > _WAITED_SHARE_MAX * (deadline_s - time.monotonic())
 
 
 async def _is_well_formed(payload: bytes | memoryview) -> bool:

@@ -1,0 +1,73 @@
+"""Requests that are refused before anything is spent on them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from ctr_serving.counters import Counters
+from ctr_serving.model_slot import ModelSlot
+from ctr_serving.service import PredictionService
+from ctr_serving.trace import Trace
+from cube_core.errors import OverloadError
+from cube_core.wire.service import RpcContext
+
+WORK_S = 0.005
+
+
+class OneByOne:
+    """An op that works on one request after another, WORK_S each."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self._turn = asyncio.Lock()
+
+    async def predict(
+        self, payload: bytes | memoryview, context: RpcContext, trace: Trace
+    ) -> bytes:
+        self.begun += 1
+        async with self._turn:
+            await asyncio.sleep(WORK_S)
+        return b""
+
+
+def context_of(timeout_s: float | None) -> RpcContext:
+    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+    return RpcContext(peer="test", deadline_s=deadline_s)
+
+
+@pytest.fixture
+def op() -> OneByOne:
+    return OneByOne()
+
+
+@pytest.fixture
+def service(op: OneByOne) -> PredictionService:
+    return PredictionService(op, Counters(ModelSlot("ctr")), requests_pending_max=1000)
+
+
+async def test_who_would_not_wait_for_the_others_is_refused_at_once(
+    op: OneByOne, service: PredictionService
+) -> None:
+    """Once the pace is known; with time enough, or with none told, it is taken."""
+    busy = [asyncio.ensure_future(service.inference(b"", context_of(None))) for _ in range(200)]
+    await asyncio.gather(*busy[:50])
+    assert op.begun == 200
+    left = 150
+    with pytest.raises(OverloadError, match="take longer than the caller's timeout leaves"):
+        await service.inference(b"", context_of(left * WORK_S / 10))
+    assert op.begun == 200
+    patient = [service.inference(b"", context_of(timeout_s)) for timeout_s in (None, 600.0)]
+    await asyncio.gather(*busy, *patient)
+    assert op.begun == 202
+
+
+async def test_nobody_is_refused_when_nobody_waits(
+    op: OneByOne, service: PredictionService
+) -> None:
+    """However slow the answers before were."""
+    await asyncio.gather(*(service.inference(b"", context_of(None)) for _ in range(30)))
+    await service.inference(b"", context_of(2 * WORK_S))
+    assert op.begun == 31
