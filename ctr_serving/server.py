@@ -8,6 +8,7 @@ import contextlib
 import gc
 import logging
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _REFUSED_AT_ONCE_MAX = 256
+_SWITCH_INTERVAL_S = 0.0005
+"""Python's own 5 ms are what requests waited for while a model was tried out in a thread."""
 
 
 class CtrServer:
@@ -178,6 +181,8 @@ class CtrServer:
             return
         # Paddle took them away.
         self._handle_signals()
+        # A thread that loads a model gives the interpreter back once the loop has waited so long.
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         # What was imported stays: without it a full collection holds up requests for less long.
         gc.freeze()
         # At the end it is collected after all, or the kernels tell on stderr what nobody gave back.
