@@ -102,41 +102,50 @@ class PredictionService:
     async def _admitted(
         self, payload: bytes | memoryview, context: RpcContext, trace: Trace
     ) -> bytes:
-        pending = self._counters.pending
-        if pending >= self._pending_max:
+        if self._counters.pending >= self._pending_max:
             raise OverloadError(f"requests_pending_max={self._pending_max} requests are under way")
         # Before anything is spent on it: parsing what will be too late leaves less for the others.
-        if context.deadline_s is not None and self._pace.is_too_late(pending, context.deadline_s):
+        if context.deadline_s is not None and self._pace.is_too_late(context.deadline_s):
             raise OverloadError(
-                f"{pending} requests are under way,"
+                f"{self._pace.under_way} requests are under way,"
                 " and take longer than the caller's timeout leaves"
             )
         self._counters.pending += 1
+        self._pace.under_way += 1
         try:
             answer = await self._op.predict(payload, context, trace)
-            self._pace.answered(others=self._counters.pending - 1)
+            self._pace.answered()
             return answer
         finally:
             self._counters.pending -= 1
+            self._pace.under_way -= 1
 
 
 class _Pace:
-    """How long an answer takes when others wait, from the end of one to that of the next."""
+    """How long an answer takes when others wait, from the end of one to that of the next: of the
+    service alone, not of frames that go together, whose answers it does not see.
+
+    Attributes:
+        under_way: requests that wait for an answer.
+    """
 
     def __init__(self) -> None:
+        self.under_way = 0
         self._seconds = 0.0
         self._answered_s = 0.0
 
-    def answered(self, others: int) -> None:
-        now_s = time.monotonic()
+    def answered(self) -> None:
+        """One of those under way is."""
+        now_s, others = time.monotonic(), self.under_way - 1
         if others and self._answered_s:
             self._seconds += _SMOOTHING * (now_s - self._answered_s - self._seconds)
         # What comes after a pause says nothing about the pace.
         self._answered_s = now_s if others else 0.0
 
-    def is_too_late(self, pending: int, deadline_s: float) -> bool:
-        """Whether one more behind `pending` others would have most of its time waited away."""
-        return pending * self._seconds > _WAITED_SHARE_MAX * (deadline_s - time.monotonic())
+    def is_too_late(self, deadline_s: float) -> bool:
+        """Whether one more behind these would have most of its time waited away."""
+        wait_s = self.under_way * self._seconds
+        return wait_s > _WAITED_SHARE_MAX * (deadline_s - time.monotonic())
 
 
 async def _is_well_formed(payload: bytes | memoryview) -> bool:

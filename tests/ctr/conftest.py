@@ -11,7 +11,7 @@ from ctr_serving.predictor import import_paddle
 from tests.ctr.models import make_model, publish, write_manifest
 from tests.ctr.networks import make_network, write_network_manifest
 from tests.ctr.op_bench import WIDTHS, manifest
-from tests.ctr.service import Ctr, Shards, ctr_running, shards_running, write_conf
+from tests.ctr.service import Ctr, Shards, ctr_running, shards_running, write_conf, write_tables
 from tests.waiting import wait_until
 
 
@@ -30,6 +30,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shards]:
     """Shards that serve version 1_1, drawn by seed 1."""
     with shards_running(tmp_path_factory.mktemp("shards"), "1_1", seed=1) as shards:
+        yield shards
+
+
+@pytest.fixture(scope="module")
+def two_versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shards]:
+    """Shards with versions 1_1 and 2_2 loaded, and 3_3 not."""
+    with shards_running(tmp_path_factory.mktemp("shards"), "1_1", seed=1) as shards:
+        write_tables(shards.data_dirs, "2_2", seed=2)
+        shards.serve_version("2_2")
         yield shards
 
 

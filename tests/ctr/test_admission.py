@@ -44,8 +44,13 @@ def op() -> OneByOne:
 
 
 @pytest.fixture
-def service(op: OneByOne) -> PredictionService:
-    return PredictionService(op, Counters(ModelSlot("ctr")), requests_pending_max=1000)
+def counters() -> Counters:
+    return Counters(ModelSlot("ctr"))
+
+
+@pytest.fixture
+def service(op: OneByOne, counters: Counters) -> PredictionService:
+    return PredictionService(op, counters, requests_pending_max=1000)
 
 
 async def test_who_would_not_wait_for_the_others_is_refused_at_once(
@@ -69,5 +74,15 @@ async def test_nobody_is_refused_when_nobody_waits(
 ) -> None:
     """However slow the answers before were."""
     await asyncio.gather(*(service.inference(b"", context_of(None)) for _ in range(30)))
+    await service.inference(b"", context_of(2 * WORK_S))
+    assert op.begun == 31
+
+
+async def test_frames_that_go_together_are_not_waited_for(
+    op: OneByOne, service: PredictionService, counters: Counters
+) -> None:
+    """They are answered at another pace, which the service does not see."""
+    await asyncio.gather(*(service.inference(b"", context_of(None)) for _ in range(30)))
+    counters.pending += 500
     await service.inference(b"", context_of(2 * WORK_S))
     assert op.begun == 31

@@ -21,7 +21,7 @@ from cube_core.model_directory import publish, published_version
 from cube_core.wire.http import readers_only
 from cube_transfer.model_routes import MODELS_PATH, model_router
 from tests.ctr.models import direct_probabilities, embedding, requests_of
-from tests.ctr.service import Ctr, Shards, ctr_running, shards_running, write_conf, write_tables
+from tests.ctr.service import Ctr, Shards, ctr_running, write_conf
 from tests.waiting import wait_until
 
 TOKEN = "a-token-to-read-with"  # noqa: S105
@@ -72,14 +72,6 @@ def published(tmp_path: Path) -> Iterator[Publication]:
     publication = Publication(tmp_path / "published", Access())
     yield publication
     publication.close()
-
-
-@pytest.fixture(scope="module")
-def two_versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shards]:
-    with shards_running(tmp_path_factory.mktemp("shards"), "1_1", seed=1) as shards:
-        write_tables(shards.data_dirs, "2_2", seed=2)
-        shards.serve_version("2_2")
-        yield shards
 
 
 def write_fetching_conf(root: Path, shards: Shards, url: str, extra: str = "") -> None:

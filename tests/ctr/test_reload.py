@@ -30,15 +30,6 @@ SWITCHES = int(os.environ.get("CUBE_TEST_SWITCHES", "3"))
 """More of them, such as 100, for a longer look."""
 
 
-@pytest.fixture(scope="module")
-def two_versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shards]:
-    """Shards with versions 1_1 and 2_2 loaded, and 3_3 not."""
-    with shards_running(tmp_path_factory.mktemp("shards"), "1_1", seed=1) as shards:
-        write_tables(shards.data_dirs, "2_2", seed=2)
-        shards.serve_version("2_2")
-        yield shards
-
-
 @pytest.fixture
 def empty_ctr(two_versions: Shards, tmp_path: Path) -> Iterator[Ctr]:
     """A predictor without a model; models are published to <tmp_path>/model."""

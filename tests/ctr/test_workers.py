@@ -19,19 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from ctr_serving.client import CubeError
 from ctr_serving.plane import joined_metrics, joined_status
 from tests.ctr.models import direct_probabilities, embedding, publish, requests_of
-from tests.ctr.service import Ctr, Shards, ctr_running, shards_running, write_conf, write_tables
+from tests.ctr.service import Ctr, Shards, ctr_running, write_conf
 from tests.waiting import wait_until
 
 WORKERS = 2
 START_TIMEOUT_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def two_versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shards]:
-    with shards_running(tmp_path_factory.mktemp("shards"), "1_1", seed=1) as shards:
-        write_tables(shards.data_dirs, "2_2", seed=2)
-        shards.serve_version("2_2")
-        yield shards
 
 
 @pytest.fixture(scope="module")
