@@ -144,8 +144,9 @@ class _Pace:
 
     def is_too_late(self, deadline_s: float) -> bool:
         """Whether one more behind these would have most of its time waited away."""
-        wait_s = self.under_way * self._seconds
-        return wait_s > _WAITED_SHARE_MAX * (deadline_s - time.monotonic())
+        left_s = deadline_s - time.monotonic()
+        # Whose time is over already is told so.
+        return left_s > 0 and self.under_way * self._seconds > _WAITED_SHARE_MAX * left_s
 
 
 async def _is_well_formed(payload: bytes | memoryview) -> bool:
