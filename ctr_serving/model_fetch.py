@@ -24,6 +24,7 @@ from cube_core.model_directory import (
     remove_unfinished_publications,
     staging_path,
 )
+from cube_core.tls import Renewed
 
 MODEL_BYTES_MAX = 64 << 30
 """Largest sum of the files of a model."""
@@ -44,15 +45,20 @@ class ModelFetcher:
 
     Args:
         url: "http://<daemon>/models".
+        clients: what asks it; closed at the end.
         tell: told why the newest model is not here; "" when it is.
     """
 
     def __init__(
-        self, url: str, directory: Path, http: httpx.AsyncClient, tell: Callable[[str], None]
+        self,
+        url: str,
+        directory: Path,
+        clients: Renewed[httpx.AsyncClient],
+        tell: Callable[[str], None],
     ) -> None:
         self._url = url.rstrip("/")
         self._directory = directory
-        self._http = http
+        self._clients = clients
         self._tell = tell
         self._problem = ""
         self._etag = ""
@@ -70,6 +76,7 @@ class ModelFetcher:
         finally:
             if self._lock is not None:
                 os.close(self._lock)
+            await self._clients.get().aclose()
 
     async def _look(self) -> None:
         problem = ""
@@ -90,7 +97,9 @@ class ModelFetcher:
             ModelError: the answer is no model, or a file is not what it says.
             OSError, httpx.HTTPError: it may go better next time.
         """
-        answer = await self._http.get(
+        for each in self._clients.outlived():
+            await each.aclose()
+        answer = await self._clients.get().get(
             f"{self._url}/current", headers={"if-none-match": self._etag}, timeout=_TIMEOUT
         )
         if answer.status_code == httpx.codes.NOT_MODIFIED:
@@ -143,7 +152,7 @@ class ModelFetcher:
 
     async def _fetch_file(self, url: str, staging: Path, file: ListedFile) -> None:
         digest = Digest(file)
-        async with self._http.stream("GET", url, timeout=_TIMEOUT) as answer:
+        async with self._clients.get().stream("GET", url, timeout=_TIMEOUT) as answer:
             if answer.status_code != httpx.codes.OK:
                 raise ModelError(f"{file.name}: the answer is HTTP {answer.status_code}")
             with (staging / file.name).open("xb") as target:

@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ from ctr_serving.sources import OpenSources
 from ctr_serving.workflow_conf import Node
 from cube_core.access import Access, authorization
 from cube_core.errors import ModelError
-from cube_core.tls import ClientTls, ServerTls
+from cube_core.tls import ClientTls, Renewed, ServerTls
 from cube_core.wire.limits import WireLimits
 from cube_core.wire.server import RpcServer
 
@@ -199,31 +198,30 @@ class CtrServer:
             )
             for engine in assembly.engines
         ]
-        async with AsyncExitStack() as stack:
-            fetching = [await self._fetcher(each, stack) for each in assembly.engines]
-            await asyncio.gather(
-                *(reloader.run() for reloader in reloaders),
-                *(each.run(self._interval_s) for each in fetching if each is not None),
-            )
+        fetching = [self._fetcher(each) for each in assembly.engines if each.conf.model_url]
+        await asyncio.gather(
+            *(reloader.run() for reloader in reloaders),
+            *(each.run(self._interval_s) for each in fetching),
+        )
 
-    async def _fetcher(self, engine: EngineSlot, stack: AsyncExitStack) -> ModelFetcher | None:
-        if not engine.conf.model_url:
-            return None
+    def _fetcher(self, engine: EngineSlot) -> ModelFetcher:
         # Only who fetches needs it, and it takes a tenth of a second.
         import httpx
 
         from ctr_serving.model_fetch import ModelFetcher
 
         conf = self._server_conf
-        token = Access.read(conf.read_token_file).read_token
-        tls = ClientTls(conf.tls).context() if engine.conf.model_url.startswith("https") else False
-        http = await stack.enter_async_context(
-            httpx.AsyncClient(headers=authorization(token), verify=tls, trust_env=False)
-        )
+        headers = authorization(Access.read(conf.read_token_file).read_token)
+        tls = ClientTls(conf.tls) if engine.conf.model_url.startswith("https") else None
+
+        def new_client() -> httpx.AsyncClient:
+            verify = tls.context() if tls else False
+            return httpx.AsyncClient(headers=headers, verify=verify, trust_env=False)
+
         return ModelFetcher(
             engine.conf.model_url,
             engine.conf.model_path.parent,
-            http,
+            Renewed(new_client, tls),
             partial(setattr, engine.slot, "source_problem"),
         )
 

@@ -74,8 +74,8 @@ def published(tmp_path: Path) -> Iterator[Publication]:
     publication.close()
 
 
-def write_fetching_conf(root: Path, shards: Shards, url: str, extra: str = "") -> None:
-    write_conf(root, shards.ports, extra=f'model_url: "{url}" {extra}')
+def write_fetching_conf(root: Path, shards: Shards, url: str) -> None:
+    write_conf(root, shards.ports, extra=f'model_url: "{url}"')
 
 
 def require_model(ctr: Ctr, version: str) -> None:
