@@ -14,6 +14,7 @@ from ctr_serving.defaults import Defaults
 from ctr_serving.joined_sizes import JoinedSizes
 from ctr_serving.manifest import MANIFEST_NAME, Manifest, check_files, read_manifest
 from ctr_serving.predictor import ONE_ROW_ONLY, Predictor, first_line
+from ctr_serving.trial import OnednnSwitch, let_requests_pass
 from cube_core.errors import ModelError, PredictionError
 
 ROWS_PER_RUN_MAX = 256
@@ -21,8 +22,7 @@ ROWS_PER_RUN_MAX = 256
 the GIL, for about 1 ms at this size of the Criteo network."""
 
 _OUTPUT_COLUMNS = 2
-_SWITCH_CANDIDATES = (1, 2, 4, 8, 16, 32)
-_TIMED_RUNS = 7
+_onednn_switch = OnednnSwitch(never=ROWS_PER_RUN_MAX)
 
 
 class Engine:
@@ -47,7 +47,7 @@ class Engine:
         self.default_rows: NDArray[np.float32] | None = None
         self.embedding: object = None
         self.load_seconds = 0.0
-        self.onednn_rows_min = _SWITCH_CANDIDATES[0]
+        self.onednn_rows_min = ROWS_PER_RUN_MAX
         self.sizes: Counter[int] = Counter()
         self._joined_sizes = JoinedSizes(ROWS_PER_RUN_MAX)
         self._plain = plain
@@ -80,10 +80,8 @@ class Engine:
         engine = cls(directory, manifest, plain, onednn)
         engine.default_rows = default_rows
         for predictor in (plain, onednn):
-            engine._check_output(predictor)
-            engine._check_two_rows(predictor)
-            check_recorded_rows(directory, manifest, predictor)
-        engine.onednn_rows_min = engine._measured_switch()
+            engine._try_out(predictor)
+        engine.onednn_rows_min = _onednn_switch.rows_min(plain.program, engine._run_zeros)
         engine.load_seconds = time.monotonic() - start_s
         return engine
 
@@ -113,8 +111,7 @@ class Engine:
     def warm_up(self, rows_num: int) -> None:
         """Runs zeros: what oneDNN prepares for a number of rows, some 2 ms of work, it keeps by
         thread, so that this belongs to the thread that predicts."""
-        predictor = self._onednn if rows_num >= self.onednn_rows_min else self._plain
-        self._run(predictor, *self._zeros(rows_num))
+        self._run_zeros(rows_num >= self.onednn_rows_min, rows_num)
 
     def _run(
         self, predictor: Predictor, rows: NDArray[np.float32], dense: NDArray[np.float32]
@@ -124,6 +121,9 @@ class Engine:
         except (RuntimeError, ValueError) as error:
             raise PredictionError(f"{self.directory}: {first_line(error)}") from error
 
+    def _run_zeros(self, with_onednn: bool, rows_num: int) -> None:
+        self._run(self._onednn if with_onednn else self._plain, *self._zeros(rows_num))
+
     def _zeros(self, rows_num: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         manifest = self.manifest
         return (
@@ -131,45 +131,42 @@ class Engine:
             np.zeros((rows_num, manifest.dense_dim), np.float32),
         )
 
-    def _measured_switch(self) -> int:
-        """The number of rows from which oneDNN takes less CPU time."""
-        for rows_num in _SWITCH_CANDIDATES:
-            if self._cpu_ns(self._onednn, rows_num) < self._cpu_ns(self._plain, rows_num):
-                return rows_num
-        return ROWS_PER_RUN_MAX
-
-    def _cpu_ns(self, predictor: Predictor, rows_num: int) -> int:
-        rows, dense = self._zeros(rows_num)
-        times_ns = []
-        for _ in range(_TIMED_RUNS):
-            start_ns = time.thread_time_ns()
-            self._run(predictor, rows, dense)
-            times_ns.append(time.thread_time_ns() - start_ns)
-        return min(times_ns)
-
-    def _check_output(self, predictor: Predictor) -> None:
-        manifest = self.manifest
+    def _try_out(self, predictor: Predictor) -> None:
+        """On recorded rows where the model has any; where it has none, or to find out why it fails
+        there, on zeros."""
         try:
-            probabilities = self._run(predictor, *self._zeros(1))
-        except PredictionError as error:
-            raise ModelError(
-                f"{error} (run with embedding_dim={manifest.embedding_dim} and"
-                f" dense_dim={manifest.dense_dim} of manifest.json)"
-            ) from error
+            if check_recorded_rows(self.directory, self.manifest, predictor) > 1:
+                return
+        except ModelError:
+            self._check_zeros(predictor)
+            raise
+        self._check_zeros(predictor)
+
+    def _check_zeros(self, predictor: Predictor) -> None:
+        """Checks what it answers for one row of zeros, and that it takes two at once."""
+        manifest = self.manifest
+        probabilities = self._try_zeros(
+            predictor,
+            1,
+            f"run with embedding_dim={manifest.embedding_dim} and dense_dim={manifest.dense_dim}"
+            " of manifest.json",
+        )
+        output = f"{self.directory}: output {manifest.output}"
         if probabilities.shape != (1, _OUTPUT_COLUMNS) or probabilities.dtype != np.float32:
             raise ModelError(
-                f"{self.directory}: output {manifest.output}: one row gives"
-                f" {probabilities.dtype}{list(probabilities.shape)}, not float32[1, 2]"
+                f"{output}: one row gives {probabilities.dtype}{list(probabilities.shape)}, not"
+                " float32[1, 2]"
             )
         if not np.isfinite(probabilities).all():
-            raise ModelError(
-                f"{self.directory}: output {manifest.output}: not finite for a row of zeros"
-            )
-
-    def _check_two_rows(self, predictor: Predictor) -> None:
-        try:
-            shape = self._run(predictor, *self._zeros(2)).shape
-        except PredictionError as error:
-            raise ModelError(f"{error} ({ONE_ROW_ONLY})") from error
+            raise ModelError(f"{output}: not finite for a row of zeros")
+        shape = self._try_zeros(predictor, 2, ONE_ROW_ONLY).shape
         if shape != (2, _OUTPUT_COLUMNS):
             raise ModelError(f"{self.directory}: two rows give {list(shape)} ({ONE_ROW_ONLY})")
+
+    def _try_zeros(self, predictor: Predictor, rows_num: int, hint: str) -> NDArray[np.float32]:
+        try:
+            return self._run(predictor, *self._zeros(rows_num))
+        except PredictionError as error:
+            raise ModelError(f"{error} ({hint})") from error
+        finally:
+            let_requests_pass()

@@ -19,12 +19,18 @@ from ctr_serving.feeds import Feed, Ragged, rows_of
 from ctr_serving.joined_sizes import JoinedSizes
 from ctr_serving.manifest import MANIFEST_NAME, check_files
 from ctr_serving.network_manifest import NetworkManifest, read_network_manifest
-from ctr_serving.predictor import ONE_ROW_ONLY, check_names, create_native, first_line
+from ctr_serving.predictor import (
+    ONE_ROW_ONLY,
+    check_names,
+    create_native,
+    first_line,
+    program_file,
+)
+from ctr_serving.trial import OnednnSwitch, let_requests_pass
 from cube_core.errors import ModelError, PredictionError
 
 _TOLERANCE = 1e-4
-_SWITCH_CANDIDATES = (1, 2, 4, 8, 16, 32)
-_TIMED_RUNS = 5
+_onednn_switch = OnednnSwitch(never=ROWS_PER_RUN_MAX)
 
 Fetch = dict[str, NDArray[Any]]
 """Outputs [n, …] by name."""
@@ -71,7 +77,9 @@ class Network:
         network.default_rows = default_rows
         network._try_out()
         network._check_recorded_rows()
-        network._onednn_rows_min = network._measured_switch()
+        network._onednn_rows_min = _onednn_switch.rows_min(
+            program_file(directory, manifest.model), network._run_zeros
+        )
         network.load_seconds = time.monotonic() - start_s
         return network
 
@@ -92,8 +100,7 @@ class Network:
 
     def warm_up(self, rows_num: int) -> None:
         """Runs zeros, on the thread that predicts."""
-        native = self._onednn if rows_num >= self._onednn_rows_min else self._plain
-        self._run(native, self._zeros(rows_num), rows_num)
+        self._run_zeros(rows_num >= self._onednn_rows_min, rows_num)
 
     def _run(self, native: _Native, feed: Feed, rows: int) -> Fetch:
         try:
@@ -109,17 +116,22 @@ class Network:
 
     def _try_out(self) -> None:
         for native in (self._plain, self._onednn):
-            fetch = self._run_zeros(native, 1, "run with zeros of manifest.json's shapes")
-            self._run_zeros(native, 2, ONE_ROW_ONLY)
+            fetch = self._try_zeros(native, 1, "run with zeros of manifest.json's shapes")
+            self._try_zeros(native, 2, ONE_ROW_ONLY)
             for name, values in fetch.items():
                 if values.dtype.kind == "f" and not np.isfinite(values).all():
                     raise ModelError(f"{self.directory}: output {name}: not finite for zeros")
 
-    def _run_zeros(self, native: _Native, rows: int, hint: str) -> Fetch:
+    def _try_zeros(self, native: _Native, rows: int, hint: str) -> Fetch:
         try:
             return self._run(native, self._zeros(rows), rows)
         except PredictionError as error:
             raise ModelError(f"{error} ({hint})") from error
+        finally:
+            let_requests_pass()
+
+    def _run_zeros(self, with_onednn: bool, rows: int) -> None:
+        self._run(self._onednn if with_onednn else self._plain, self._zeros(rows), rows)
 
     def _zeros(self, rows: int) -> Feed:
         manifest = self.manifest
@@ -141,22 +153,6 @@ class Network:
             feed[manifest.dense_input] = np.zeros((rows, manifest.dense_dim), np.float32)
         return feed
 
-    def _measured_switch(self) -> int:
-        """The number of rows from which oneDNN takes less CPU time."""
-        for rows in _SWITCH_CANDIDATES:
-            if self._cpu_ns(self._onednn, rows) < self._cpu_ns(self._plain, rows):
-                return rows
-        return ROWS_PER_RUN_MAX
-
-    def _cpu_ns(self, native: _Native, rows: int) -> int:
-        feed = self._zeros(rows)
-        times_ns = []
-        for _ in range(_TIMED_RUNS):
-            start_ns = time.thread_time_ns()
-            self._run(native, feed, rows)
-            times_ns.append(time.thread_time_ns() - start_ns)
-        return min(times_ns)
-
     def _check_recorded_rows(self) -> None:
         """Compares what `check_rows.npz` holds, `input.<name>`, `input.<name>.offsets` and
         `output.<name>`, with what the model answers; see `check_recorded_rows` for the arrays of a
@@ -174,7 +170,10 @@ class Network:
             raise ModelError(f"{path}: holds no output.<name> of {list(self.manifest.outputs)}")
         try:
             feed = _recorded_feed(recorded)
-            fetches = [self._run(each, feed, rows_of(feed)) for each in (self._plain, self._onednn)]
+            fetches = []
+            for native in (self._plain, self._onednn):
+                fetches.append(self._run(native, feed, rows_of(feed)))
+                let_requests_pass()
         except PredictionError as error:
             raise ModelError(f"{path}: cannot be run: {error}") from error
         for fetch in fetches:

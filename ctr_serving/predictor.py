@@ -41,6 +41,9 @@ ONE_ROW_ONLY = (
 class Predictor:
     """One of Paddle's predictors with its handles, looked up once.
 
+    Attributes:
+        program: its file.
+
     Raises:
         ModelError: a file is missing or corrupt, or the inputs are not those of the manifest.
     """
@@ -50,6 +53,7 @@ class Predictor:
         stem, sparse, output = manifest.model, manifest.sparse_inputs, manifest.output
         if fused is not None:
             stem, sparse, output = fused.model, (fused.input,), fused.output
+        self.program = program_file(directory, stem)
         self._native = native = create_native(directory, stem, onednn=onednn)
         check_names(directory, native, {*sparse, manifest.dense_input}, {output})
         # The lookups of that age gave sequences, which such a program then pools.
@@ -123,7 +127,7 @@ def create_native(directory: Path, stem: str, *, onednn: bool) -> Any:
         ModelError: a file is missing or corrupt.
     """
     inference = import_paddle()
-    program, weights = _files(directory, stem)
+    program, weights = program_file(directory, stem), _weights_file(directory, stem)
     _check_program(program, weights)
     if weights is not None:
         check_weights(weights)
@@ -169,21 +173,32 @@ def _check_program(program: Path, weights: Path | None) -> None:
         check_parameter_files(program.parent, description)
 
 
-def _files(directory: Path, stem: str) -> tuple[Path, Path | None]:
-    """The program, and its weights, None when each parameter has a file of its own."""
+def program_file(directory: Path, stem: str) -> Path:
+    """The file of a program; see `create_native`.
+
+    Raises:
+        ModelError: it is missing.
+    """
     if stem == FLUID_PROGRAM:
-        program, weights = directory / stem, directory / _FLUID_WEIGHTS
-        if not program.is_file():
-            raise ModelError(f"{program}: is missing")
-        return program, weights if weights.is_file() else None
+        if not (directory / stem).is_file():
+            raise ModelError(f"{directory / stem}: is missing")
+        return directory / stem
     programs = [directory / f"{stem}{suffix}" for suffix in _PROGRAM_SUFFIXES]
     found = next((path for path in programs if path.is_file()), None)
     if found is None:
         raise ModelError(f"{directory}: has neither {programs[0].name} nor {programs[1].name}")
+    return found
+
+
+def _weights_file(directory: Path, stem: str) -> Path | None:
+    """None when each parameter has a file of its own."""
+    if stem == FLUID_PROGRAM:
+        weights = directory / _FLUID_WEIGHTS
+        return weights if weights.is_file() else None
     weights = directory / f"{stem}.pdiparams"
     if not weights.is_file():
         raise ModelError(f"{weights}: is missing")
-    return found, weights
+    return weights
 
 
 def check_names(directory: Path, native: Any, wanted: set[str], outputs: set[str]) -> None:

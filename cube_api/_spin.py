@@ -10,6 +10,11 @@ PASSED_OVER_MAX = 64
 """While answers take longer than is spun for, at least one seek of so many is still spun for: they
 may have become faster."""
 
+AWAY_PAUSE_S = 0.05
+"""For how long no seek is spun for once others have kept the processor."""
+
+_AWAY_S_MIN = 1e-3
+
 _TURN_S_MAX = 20e-6
 """A turn of the loop with nothing to do is shorter; of a longer one so much counts as idle."""
 
@@ -20,7 +25,9 @@ class Spin:
 
     On a virtual machine a processor that has nothing to do is given back to the host, and being
     woken on it takes tens of µs, more than the loop uses up by staying awake for as long as a seek
-    takes. Others that want the processor get it at every turn.
+    takes. Others that want the processor get it at every turn; where one of them keeps it for a
+    millisecond, as work in the background does until the next tick of the clock, a loop that sleeps
+    is back sooner, so that no seek is spun for in the next 50 ms.
 
     Args:
         spin_us: idle time for which a seek is spun for, in µs; 0: for none. When that was in vain,
@@ -36,6 +43,7 @@ class Spin:
         self._is_turning = False
         self._in_vain = 0
         self._to_pass_over = 0
+        self._paused_until_s = 0.0
 
     def add(self, seek: object) -> None:
         """It waits for answers."""
@@ -44,10 +52,13 @@ class Spin:
         if self._to_pass_over:
             self._to_pass_over -= 1
             return
+        now_s = time.monotonic()
+        if now_s < self._paused_until_s:
+            return
         self._waiting[seek] = self._idle_s + self._spin_s
         if not self._is_turning:
             self._is_turning = True
-            self._turned_s = time.monotonic()
+            self._turned_s = now_s
             asyncio.get_running_loop().call_soon(self._turn)
 
     def remove(self, seek: object) -> None:
@@ -59,8 +70,14 @@ class Spin:
         if not self._waiting:
             self._is_turning = False
             return
+        before_s = time.monotonic()
         os.sched_yield()
         now_s = time.monotonic()
+        if now_s - before_s > _AWAY_S_MIN:
+            self._paused_until_s = now_s + AWAY_PAUSE_S
+            self._waiting.clear()
+            self._is_turning = False
+            return
         self._idle_s += min(now_s - self._turned_s, _TURN_S_MAX)
         self._turned_s = now_s
         if next(iter(self._waiting.values())) < self._idle_s:

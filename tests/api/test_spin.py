@@ -11,28 +11,34 @@ from functools import partial
 import numpy as np
 import pytest
 
-from cube_api._spin import PASSED_OVER_MAX, Spin
+from cube_api._spin import AWAY_PAUSE_S, PASSED_OVER_MAX, Spin
 from cube_core._native import Frame
 from tests.api.conftest import clients
 from tests.api.peers import PinnedInThread, conf_of, expected_rows
 from tests.prpc_peer import LoopThread, Peer
 
-TURN_S = 10e-6
+TURN_S = 1e-6
 SPIN_US = 100
 
 
 class Turns:
-    """A clock that every turn of a spinning loop puts forward, and the turns there were."""
+    """A clock that every turn of the loop puts forward, and the turns that were spun.
+
+    Attributes:
+        turn_s: time that a turn takes.
+        away_s: how long others keep the processor when they are given it.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.num = 0
         self.now_s = 0.0
         self.turn_s = TURN_S
+        self.away_s = 0.0
         self._loop = loop
 
     def sched_yield(self) -> None:
         self.num += 1
-        self.now_s += self.turn_s
+        self.now_s += self.away_s
 
     def monotonic(self) -> float:
         return self.now_s
@@ -44,6 +50,7 @@ class Turns:
         async def turn() -> None:
             for _ in range(turns):
                 await asyncio.sleep(0)
+                self.now_s += self.turn_s
 
         self._loop.run_until_complete(turn())
         return self.num - before
@@ -72,7 +79,7 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Turns]:
 
 
 def test_it_ends_when_its_time_is_over(turns: Turns) -> None:
-    assert turns.spun_for(Spin(SPIN_US)) == pytest.approx(SPIN_US * 1e-6 / TURN_S, abs=2)
+    assert turns.spun_for(Spin(SPIN_US)) == pytest.approx(SPIN_US * 1e-6 / TURN_S, abs=5)
 
 
 def test_zero_is_never(turns: Turns) -> None:
@@ -103,6 +110,21 @@ def test_ever_more_are_passed_over_until_one_is_in_time(turns: Turns) -> None:
     for number in range(PASSED_OVER_MAX + 1):
         turns.on_loop(partial(spin.add, number))
         turns.on_loop(partial(spin.remove, number))
+    assert turns.spun_for(spin)
+
+
+def test_it_sleeps_for_a_while_when_others_keep_the_processor(turns: Turns) -> None:
+    spin = Spin(SPIN_US)
+    turns.on_loop(lambda: spin.add("a"))
+    turns.away_s = away_s = 3e-3
+    spins_again_s = turns.now_s + away_s + AWAY_PAUSE_S
+    turns.run()
+    turns.away_s = 0.0
+    while turns.now_s < spins_again_s - away_s:
+        turns.on_loop(partial(spin.add, turns.now_s))
+        assert turns.run() == 0
+        turns.now_s += AWAY_PAUSE_S / 10
+    turns.now_s = spins_again_s
     assert turns.spun_for(spin)
 
 
