@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from benchmarks.kernel import KEYS_PER_REQUEST, VALUE_BYTES
 from cube_core import _native
+from cube_server.folding import DELTA_ROWS_MAX
 
 SHARES = (0.01, 0.1)
-"""Rows of the delta over those of the base; the second is where `cube-server` folds them."""
+"""Rows of the delta over those of the base; with DELTA_ROWS_MAX the second is where `cube-server`
+folds them."""
 _PATCH_ROWS = 10_000
 KINDS = ("of the base", "half in the delta", "in the delta", "in neither")
 
@@ -60,7 +62,7 @@ def measure(key_count: int, run_dir: Path, *, rounds: int) -> list[DeltaFigures]
     base = _native.Table.open(str(base_path))
     figures = []
     for share in SHARES:
-        rows = int(key_count * share)
+        rows = min(int(key_count * share), DELTA_ROWS_MAX)
         new = random.integers(0, 2**64, rows // 10, dtype=np.uint64)
         changed = np.concatenate([keys[: rows - len(new)], new])
         figures.append(_measure_delta(base, keys, changed, run_dir, random, rounds))
