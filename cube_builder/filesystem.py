@@ -1,4 +1,4 @@
-"""Files by address: local paths, and every scheme that pyarrow has a filesystem for."""
+"""Files by address: local paths, and every scheme that pyarrow or fsspec has a filesystem for."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _SCHEMES = {"s3a": "s3", "s3n": "s3"}
 # What is written there appears when it is closed, and a move is a copy of every byte.
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 _COPY_BYTES = 8 << 20
+_UNKNOWN_SCHEME = "Unrecognized filesystem type"
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,11 @@ class Place:
 
     @classmethod
     def at(cls, address: str) -> Place:
-        """The place of a path, or of a URI such as hdfs://…, s3://…, gs://….
+        """The place of a path, or of a URI such as hdfs://…, s3://…, gs://…; fsspec is asked for
+        schemes that pyarrow does not know.
 
         Raises:
-            BuildError: pyarrow is not installed, or has no filesystem for it.
+            BuildError: pyarrow or fsspec is not installed, or neither has a filesystem for it.
         """
         fs = require("pyarrow.fs", "spark", "the Spark engine")
         scheme, separator, rest = address.partition("://")
@@ -40,7 +42,10 @@ class Place:
         try:
             filesystem, path = fs.FileSystem.from_uri(address)
         except (ValueError, OSError) as error:
-            raise BuildError(f"{address}: no such filesystem: {error}") from error
+            if _UNKNOWN_SCHEME not in str(error):
+                raise BuildError(f"{address}: no such filesystem: {error}") from error
+            filesystem, path = _in_fsspec(address)
+            filesystem = fs.PyFileSystem(fs.FSSpecHandler(filesystem))
         return cls(filesystem, path.rstrip("/"))
 
     def __truediv__(self, name: str) -> Place:
@@ -101,3 +106,13 @@ class Place:
 
     def move(self, target: Place) -> None:
         self.filesystem.move(self.path, target.path)
+
+
+def _in_fsspec(address: str) -> tuple[Any, str]:
+    core = require("fsspec.core", "spark", f"{address.partition('://')[0]}://")
+    try:
+        filesystem, path = core.url_to_fs(address)
+    except (ValueError, ImportError, OSError) as error:
+        # Of what it knows but has no library for, it says which one to install.
+        raise BuildError(f"{address}: no such filesystem: {error}") from error
+    return filesystem, path

@@ -109,7 +109,7 @@ def plan(work: Workload) -> Plan:
         replicas=replicas,
         tables_in_memory=tables,
         table_bytes=table_bytes,
-        server_memory_bytes=shard_bytes * tables + figures.SERVER_MIB * _MIB,
+        server_memory_bytes=shard_bytes * tables + _server_bytes(work),
         server_disk_bytes=shard_bytes * tables,
         cores_per_shard=cores,
         workers_per_server=max(1, math.ceil(cores / max(1, replicas - 1))),
@@ -121,6 +121,11 @@ def plan(work: Workload) -> Plan:
         builder_memory_bytes=_builder_bytes(work, shards),
         pass_s=_pass_s(work, table_bytes, shards, replicas),
     )
+
+
+def _server_bytes(work: Workload) -> int:
+    """Of a server besides whole tables."""
+    return (figures.SERVER_MIB + work.patches * figures.REPLACED_MIB) * _MIB
 
 
 def _pass_bytes(work: Workload) -> int:
@@ -136,7 +141,7 @@ def _builder_bytes(work: Workload, shards: int) -> int:
 def _shards(work: Workload, memory_bytes: int) -> int:
     """So many that a shard fits a server, and the builder."""
     room = work.server_memory_gib * GIB * _MEMORY_SHARE
-    of_servers = memory_bytes / max(1.0, room - figures.SERVER_MIB * _MIB)
+    of_servers = memory_bytes / max(1.0, room - _server_bytes(work))
     of_builder = (_builder_bytes(work, 1) - _BUILDER_BYTES) / max(1.0, room - _BUILDER_BYTES)
     return max(1, math.ceil(of_servers), math.ceil(of_builder))
 

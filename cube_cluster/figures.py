@@ -24,4 +24,6 @@ PASS_FIXED_S = 0.3
 
 # Not of the benchmarks, but of the processes themselves, without tables.
 SERVER_MIB = 80
+REPLACED_MIB = 128
+"""That a server may keep for versions which patches have just replaced, on top of a table's."""
 CTR_WORKER_MIB = 300

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -19,9 +20,10 @@ from cube_builder import BuildReport
 from cube_builder.filesystem import Place
 from cube_builder.main import app
 from cube_core import command_line
+from cube_core.errors import BuildError
 from tests.builder import sequence_bytes as raw
 from tests.builder.passes import random_part, tree
-from tests.transfer.remote_directories import s3_bucket
+from tests.transfer.remote_directories import ftp_directory, s3_bucket
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("java") is None, reason="no Java 17 is installed"),
@@ -119,6 +121,36 @@ def test_a_pass_in_an_object_store(tmp_path: Path) -> None:
             assert sorted(names) == sorted(path.name for path in (tmp_path / "local/7_7").iterdir())
             for name, file in names.items():
                 assert file.read() == (tmp_path / "local/7_7" / name).read_bytes(), name
+
+
+def test_a_pass_in_a_filesystem_that_only_fsspec_knows(tmp_path: Path) -> None:
+    """FTP: the input from there, the tables to there, and once more over those."""
+    random_part(tmp_path / "root/pass/part-0", 3000, 16)
+    random_part(tmp_path / "root/pass/part-1", 2000, 16, seed=1)
+    flags = ["--dict_name=d", "--cur_version=7", "--shard_num=2"]
+    local = [f"--input_path={tmp_path}/root/pass", f"--output_path={tmp_path}/local"]
+    with pytest.raises(SystemExit, match="0"):
+        command_line.run(app, [*flags, *local])
+    with ftp_directory(tmp_path / "root", trainer_may="elradfmw") as address:
+        root = address("").replace("://", "://trainer:s3cret@")
+        flags += [f"--input_path={root}pass", f"--output_path={root}tables"]
+        for _ in range(2):
+            done = on_spark(*flags)
+            assert done.returncode == 0, done.stderr
+            assert tree(tmp_path / "root/tables") == tree(tmp_path / "local")
+            for path in (tmp_path / "local/7_7").iterdir():
+                built = tmp_path / "root/tables/7_7" / path.name
+                assert built.read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [("nosuch://a/b", "Protocol not known: nosuch"), ("oss://bucket/b", "Install ossfs")],
+)
+def test_a_scheme_that_nobody_knows_is_told(address: str, reason: str) -> None:
+    with pytest.raises(BuildError, match=re.escape(address)) as raised:
+        Place.at(address)
+    assert reason in str(raised.value)
 
 
 def test_values_of_variable_width(tmp_path: Path) -> None:

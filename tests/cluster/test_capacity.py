@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 from cube_cluster import figures
 from cube_cluster.capacity import GIB, Workload, plan
 from cube_cluster.main import app
+from cube_server.replaced import REPLACED_BYTES_MAX
 
 RESULTS: Any = json.loads(
     (Path(__file__).parents[2] / "benchmarks/results.json").read_text(encoding="utf-8")
@@ -73,6 +76,16 @@ def test_a_server_takes_the_memory_that_was_measured() -> None:
         table = patches["base_keys"] * (40 + figures.TABLE_BYTES_PER_KEY) / (1 << 20)
         measured = patches["base_rss_mb"]
         assert measured / FACTOR < table + figures.SERVER_MIB < measured * FACTOR
+
+
+def test_patches_take_what_a_server_may_keep_of_replaced_versions() -> None:
+    assert figures.REPLACED_MIB << 20 == REPLACED_BYTES_MAX
+    work = Workload(rows=10_000_000, dim=10, requests_per_s=100, shards=2)
+    without, patched = plan(work), plan(replace(work, patches=True))
+    table_bytes = math.ceil(without.table_bytes / 2)
+    assert patched.server_memory_bytes == (
+        without.server_memory_bytes + table_bytes + REPLACED_BYTES_MAX
+    )
 
 
 def test_a_plan_by_hand() -> None:

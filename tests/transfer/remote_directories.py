@@ -24,10 +24,12 @@ def ftp_directory(
     commands: list[str] | None = None,
     without: Sequence[str] = (),
     cuts: dict[str, int] | None = None,
+    *,
+    trainer_may: str = "elr",
 ) -> Iterator[Address]:
-    """For anybody, and for trainer with s3cret; `commands` takes what the server was told, and
-    those of `without` it does not know. After so many bytes of a file of `cuts` the server gives
-    up, once."""
+    """For anybody, and for trainer with s3cret, who may what pyftpdlib's letters say; `commands`
+    takes what the server was told, and those of `without` it does not know. After so many bytes of
+    a file of `cuts` the server gives up, once."""
     with warnings.catch_warnings():
         # It stands on modules that newer Pythons do without.
         warnings.simplefilter("ignore")
@@ -57,7 +59,7 @@ def ftp_directory(
         Handler.use_sendfile = False
         Handler.authorizer = DummyAuthorizer()
         Handler.authorizer.add_anonymous(str(train))
-        Handler.authorizer.add_user("trainer", "s3cret", str(train))
+        Handler.authorizer.add_user("trainer", "s3cret", str(train), perm=trainer_may)
     # Of a login that is refused.
     Handler.auth_failed_timeout = 0
     server = FTPServer(("127.0.0.1", 0), Handler, ioloop=IOLoop())
