@@ -90,6 +90,10 @@ def serve(
     requests_pending_max: Annotated[
         int, typer.Option("--requests_pending_max", min=1, help="requests under way at once")
     ] = 1024,
+    request_bytes_pending_max: Annotated[
+        int,
+        typer.Option("--request_bytes_pending_max", min=1, help="bytes of requests under way"),
+    ] = 256 << 20,
     queue_timeout_ms: Annotated[
         int,
         typer.Option("--queue_timeout_ms", min=1, help="waiting longer for a run is refused"),
@@ -129,6 +133,7 @@ def serve(
         reload_interval_ms=reload_interval_ms,
         rows_per_request_max=rows_per_request_max,
         requests_pending_max=requests_pending_max,
+        request_bytes_pending_max=request_bytes_pending_max,
         queue_timeout_ms=queue_timeout_ms,
         drain_timeout_s=drain_timeout_s,
         tls=TlsFiles(tls_cert_file, tls_key_file, tls_ca_file),

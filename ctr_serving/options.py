@@ -24,6 +24,7 @@ class ServerConf:
     reload_interval_ms: int
     rows_per_request_max: int
     requests_pending_max: int
+    request_bytes_pending_max: int
     queue_timeout_ms: int
     drain_timeout_s: float
     seek_spin_us: int

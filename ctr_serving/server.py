@@ -132,6 +132,7 @@ class CtrServer:
             assembly.op,
             assembly.counters,
             requests_pending_max=self._server_conf.requests_pending_max,
+            request_bytes_pending_max=self._server_conf.request_bytes_pending_max,
         ).as_service()
 
         plane = self._plane_factory(assembly)

@@ -34,12 +34,23 @@ class PredictionService:
     Args:
         requests_pending_max: requests under way at the same time; one more is an OverloadError. So
             is one whose caller would not wait for those that are.
+        request_bytes_pending_max: bytes of these; one that comes on top of others and goes over it
+            is an OverloadError.
     """
 
-    def __init__(self, op: Predicts, counters: Counters, *, requests_pending_max: int) -> None:
+    def __init__(
+        self,
+        op: Predicts,
+        counters: Counters,
+        *,
+        requests_pending_max: int,
+        request_bytes_pending_max: int,
+    ) -> None:
         self._op = op
         self._counters = counters
         self._pending_max = requests_pending_max
+        self._bytes_max = request_bytes_pending_max
+        self._bytes = 0
         self._pace = _Pace()
 
     def as_service(self) -> Service:
@@ -104,6 +115,10 @@ class PredictionService:
     ) -> bytes:
         if self._counters.pending >= self._pending_max:
             raise OverloadError(f"requests_pending_max={self._pending_max} requests are under way")
+        if self._bytes and self._bytes + len(payload) > self._bytes_max:
+            raise OverloadError(
+                f"requests of request_bytes_pending_max={self._bytes_max} bytes are under way"
+            )
         # Before anything is spent on it: parsing what will be too late leaves less for the others.
         if context.deadline_s is not None and self._pace.is_too_late(context.deadline_s):
             raise OverloadError(
@@ -112,6 +127,7 @@ class PredictionService:
             )
         self._counters.pending += 1
         self._pace.under_way += 1
+        self._bytes += len(payload)
         try:
             answer = await self._op.predict(payload, context, trace)
             self._pace.answered()
@@ -119,6 +135,7 @@ class PredictionService:
         finally:
             self._counters.pending -= 1
             self._pace.under_way -= 1
+            self._bytes -= len(payload)
 
 
 class _Pace:

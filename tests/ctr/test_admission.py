@@ -15,6 +15,7 @@ from cube_core.errors import OverloadError
 from cube_core.wire.service import RpcContext
 
 WORK_S = 0.005
+BYTES_MAX = 1 << 20
 
 
 class OneByOne:
@@ -50,7 +51,9 @@ def counters() -> Counters:
 
 @pytest.fixture
 def service(op: OneByOne, counters: Counters) -> PredictionService:
-    return PredictionService(op, counters, requests_pending_max=1000)
+    return PredictionService(
+        op, counters, requests_pending_max=1000, request_bytes_pending_max=BYTES_MAX
+    )
 
 
 async def test_who_would_not_wait_for_the_others_is_refused_at_once(
@@ -86,3 +89,20 @@ async def test_frames_that_go_together_are_not_waited_for(
     counters.pending += 500
     await service.inference(b"", context_of(2 * WORK_S))
     assert op.begun == 31
+
+
+async def test_bytes_under_way_are_bounded(op: OneByOne, service: PredictionService) -> None:
+    """One request may be larger than the bound, alone."""
+    await service.inference(bytes(2 * BYTES_MAX), context_of(None))
+    under_way = [
+        asyncio.ensure_future(service.inference(bytes(BYTES_MAX // 4), context_of(None)))
+        for _ in range(4)
+    ]
+    await asyncio.sleep(0)
+    for size in (BYTES_MAX, 1):
+        with pytest.raises(OverloadError, match=f"request_bytes_pending_max={BYTES_MAX} bytes"):
+            await service.inference(bytes(size), context_of(None))
+    assert op.begun == 5
+    await asyncio.gather(*under_way)
+    await service.inference(bytes(BYTES_MAX), context_of(None))
+    assert op.begun == 6

@@ -165,7 +165,10 @@ class Connection:
             requests_pending_max=pending_max,
         )
         service = PredictionService(
-            bench.op, bench.counters, requests_pending_max=pending_max
+            bench.op,
+            bench.counters,
+            requests_pending_max=pending_max,
+            request_bytes_pending_max=1 << 20,
         ).as_service()
         self.transport = MockTransport()
         self.protocol = PrpcProtocol(

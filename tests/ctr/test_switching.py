@@ -102,7 +102,12 @@ class Answers:
 @asynccontextmanager
 async def serving(assembly: Assembly) -> AsyncIterator[int]:
     limits = WireLimits()
-    service = PredictionService(assembly.op, assembly.counters, requests_pending_max=100)
+    service = PredictionService(
+        assembly.op,
+        assembly.counters,
+        requests_pending_max=100,
+        request_bytes_pending_max=1 << 20,
+    )
     path = None
     if assembly.batches is not None:
         path = FramePath(
