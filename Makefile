@@ -20,7 +20,7 @@ KILLS ?= 60
 SEED  ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs asan page-image aarch64 fuzz kills native bench format packages lock clean
+.PHONY: help demo test check docs asan page-image aarch64 fuzz hadoop kills native bench format packages lock clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,15 @@ fuzz: $(VENV)/.dev ## Fuzzes frames, messages and files under ASan and UBSan (SE
 	    -artifact_prefix=build/fuzz/findings/$${target}_ build/fuzz/corpus/$$target; \
 	done
 
+hadoop: build/hadoop/.fetched ## Fetches the HDFS that tests run against (200 MB)
+
+build/hadoop/.fetched: tests/transfer/hadoop.txt | $(VENV)/.dev
+	rm -rf build/hadoop
+	$(PIP) download --no-deps --no-build-isolation --no-binary=:all: --require-hashes --requirement $< --dest build/hadoop
+	tar -xzf build/hadoop/pyspark-*.tar.gz -C build/hadoop --strip-components=3 --wildcards '*/deps/jars/*.jar'
+	rm build/hadoop/pyspark-*.tar.gz
+	touch $@
+
 kills: $(VENV)/.dev ## Kills daemon, builders and servers while passes are deployed (KILLS=60 SEED=1, of 1 and 2 replicas)
 	CUBE_KILLS=$(KILLS) CUBE_KILLS_SEED=$(SEED) $(BIN)/python -m pytest -s tests/transfer/test_kills.py
 
@@ -94,7 +103,7 @@ lock: $(VENV)/.created ## Locks the dependencies of pyproject.toml in requiremen
 	$(PIP) install 'uv>=0.9'
 	$(LOCK) --extra paddle --extra dev --output-file requirements/dev.txt pyproject.toml
 	$(LOCK) --extra paddle --constraint requirements/dev.txt --output-file requirements/serve.txt pyproject.toml
-	$(LOCK) --extra paddle --extra arrow --constraint requirements/dev.txt --output-file requirements/image.txt pyproject.toml
+	$(LOCK) --extra paddle --extra arrow --extra hdfs --constraint requirements/dev.txt --output-file requirements/image.txt pyproject.toml
 	$(LOCK) --constraint requirements/dev.txt --output-file requirements/build.txt
 
 bench: $(VENV)/.dev ## Measures servers, kernel and client against their peers

@@ -9,13 +9,11 @@ from typing import Any
 
 from cube_builder.optional import require
 from cube_core.errors import BuildError
+from cube_core.filesystems import filesystem_of
 
-# Hadoop's names for what pyarrow knows under another.
-_SCHEMES = {"s3a": "s3", "s3n": "s3"}
 # What is written there appears when it is closed, and a move is a copy of every byte.
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 _COPY_BYTES = 8 << 20
-_UNKNOWN_SCHEME = "Unrecognized filesystem type"
 
 
 @dataclass(frozen=True)
@@ -28,25 +26,17 @@ class Place:
     @classmethod
     def at(cls, address: str) -> Place:
         """The place of a path, or of a URI such as hdfs://…, s3://…, gs://…; fsspec is asked for
-        schemes that pyarrow does not know.
+        what pyarrow cannot reach.
 
         Raises:
-            BuildError: pyarrow or fsspec is not installed, or neither has a filesystem for it.
+            BuildError: a library is not installed, or none has a filesystem for it.
         """
-        fs = require("pyarrow.fs", "spark", "the Spark engine")
-        scheme, separator, rest = address.partition("://")
-        if not separator:
-            address = str(Path(address).absolute())
-        elif scheme in _SCHEMES:
-            address = f"{_SCHEMES[scheme]}://{rest}"
+        require("pyarrow.fs", "spark", "the Spark engine")
         try:
-            filesystem, path = fs.FileSystem.from_uri(address)
-        except (ValueError, OSError) as error:
-            if _UNKNOWN_SCHEME not in str(error):
-                raise BuildError(f"{address}: no such filesystem: {error}") from error
-            filesystem, path = _in_fsspec(address)
-            filesystem = fs.PyFileSystem(fs.FSSpecHandler(filesystem))
-        return cls(filesystem, path.rstrip("/"))
+            return cls(*filesystem_of(address))
+        except (ImportError, ValueError, OSError) as error:
+            reason = str(error).partition("\n")[0]
+            raise BuildError(f"{address}: no such filesystem: {reason}") from error
 
     def __truediv__(self, name: str) -> Place:
         return Place(self.filesystem, f"{self.path}/{name}")
@@ -106,13 +96,3 @@ class Place:
 
     def move(self, target: Place) -> None:
         self.filesystem.move(self.path, target.path)
-
-
-def _in_fsspec(address: str) -> tuple[Any, str]:
-    core = require("fsspec.core", "spark", f"{address.partition('://')[0]}://")
-    try:
-        filesystem, path = core.url_to_fs(address)
-    except (ValueError, ImportError, OSError) as error:
-        # Of what it knows but has no library for, it says which one to install.
-        raise BuildError(f"{address}: no such filesystem: {error}") from error
-    return filesystem, path

@@ -1,4 +1,4 @@
-"""Files behind s3:// and hdfs://, through pyarrow's file systems.
+"""Files behind s3:// and hdfs://, through file systems of pyarrow's kind.
 
 Credentials are those of the environment: AWS_ACCESS_KEY_ID and the like, or Hadoop's configuration.
 An endpoint other than Amazon's is in the address (`?endpoint_override=host:port&scheme=http`).
@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from cube_core.errors import DeployError
+from cube_core.filesystems import filesystem_of
 from cube_transfer.remote import (
     BLOCK_BYTES,
     FileFacts,
@@ -128,7 +129,7 @@ def _errors_of(url: str) -> Iterator[None]:
     except OSError as error:
         is_refusal = any(name in str(error) for name in _REFUSALS)
         kind = DeployError if is_refusal or isinstance(error, PermissionError) else OSError
-        raise kind(f"{shown(url)}: {error}") from error
+        raise kind(f"{shown(url)}: {_first_line(error)}") from error
 
 
 def _text(value: bytes | str) -> str:
@@ -140,23 +141,18 @@ def _open(url: str) -> tuple[Any, str]:
     root = urlunsplit(parts._replace(path="", fragment=""))
     try:
         filesystem, root_path = _filesystem(root)
-    except ValueError as error:
+    except (ImportError, ValueError) as error:
         raise DeployError(f"{shown(url)}: {error}") from error
     except OSError as error:
-        # Of a library that is not there pyarrow tells every place that it has looked in.
-        problem = str(error).partition("\n")[0]
-        if "Unable to load" in problem:
-            raise DeployError(
-                f"{shown(url)}: {problem}: hdfs:// needs Hadoop's native client: libhdfs under "
-                "HADOOP_HOME, a JVM under JAVA_HOME, and CLASSPATH (hadoop classpath --glob)"
-            ) from error
-        raise OSError(f"{shown(url)}: {problem}") from error
-    return filesystem, root_path.rstrip("/") + unquote(parts.path)
+        raise OSError(f"{shown(url)}: {_first_line(error)}") from error
+    return filesystem, root_path + unquote(parts.path)
 
 
 @functools.lru_cache(maxsize=16)
 def _filesystem(root: str) -> tuple[Any, str]:
-    import pyarrow.fs
+    return filesystem_of(root)
 
-    filesystem, path = pyarrow.fs.FileSystem.from_uri(root)
-    return filesystem, path
+
+def _first_line(error: Exception) -> str:
+    """Hadoop's errors come with the stack of the NameNode."""
+    return str(error).partition("\n")[0]

@@ -47,6 +47,7 @@ SPELLINGS: Mapping[str, str] = {
 """What is written in place of an SPDX identifier."""
 EXCEPTIONS: Mapping[str, tuple[str, str]] = {
     "certifi": ("MPL-2.0", "a list of certificates, used as it is"),
+    "hdfs-native": ("", "states none in its metadata; its bill of materials says Apache-2.0"),
     "hypothesis": ("MPL-2.0", "for tests only"),
     "pathspec": ("MPL-2.0", "for the build and for checks only"),
     "pyftpdlib": ("", "states none; its file LICENSE is MIT; for tests only"),

@@ -24,7 +24,7 @@ BUILD_FILE = "requirements/build.in"
 LOCKS: Mapping[str, tuple[str, ...] | None] = {
     "requirements/build.txt": None,
     "requirements/dev.txt": ("paddle", "dev"),
-    "requirements/image.txt": ("paddle", "arrow"),
+    "requirements/image.txt": ("paddle", "arrow", "hdfs"),
     "requirements/serve.txt": ("paddle",),
 }
 """Each lock, and the extras that are in it; None: what builds the package, and nothing else."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import importlib.util
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from cube_core import command_line
 from cube_core.errors import BuildError
 from tests.builder import sequence_bytes as raw
 from tests.builder.passes import random_part, tree
+from tests.transfer.hadoop import hdfs_copy
 from tests.transfer.remote_directories import ftp_directory, s3_bucket
 
 pytestmark = [
@@ -123,24 +126,34 @@ def test_a_pass_in_an_object_store(tmp_path: Path) -> None:
                 assert file.read() == (tmp_path / "local/7_7" / name).read_bytes(), name
 
 
-def test_a_pass_in_a_filesystem_that_only_fsspec_knows(tmp_path: Path) -> None:
-    """FTP: the input from there, the tables to there, and once more over those."""
+@contextlib.contextmanager
+def writable_ftp(root: Path) -> Iterator[str]:
+    with ftp_directory(root, trainer_may="elradfmw") as address:
+        yield address("").replace("://", "://trainer:s3cret@").rstrip("/")
+
+
+@pytest.mark.parametrize("serve", [writable_ftp, hdfs_copy])
+def test_a_pass_in_a_filesystem_of_fsspec(
+    tmp_path: Path, serve: Callable[[Path], contextlib.AbstractContextManager[str]]
+) -> None:
+    """The input from there, the tables to there, and once more over those."""
     random_part(tmp_path / "root/pass/part-0", 3000, 16)
     random_part(tmp_path / "root/pass/part-1", 2000, 16, seed=1)
     flags = ["--dict_name=d", "--cur_version=7", "--shard_num=2"]
     local = [f"--input_path={tmp_path}/root/pass", f"--output_path={tmp_path}/local"]
     with pytest.raises(SystemExit, match="0"):
         command_line.run(app, [*flags, *local])
-    with ftp_directory(tmp_path / "root", trainer_may="elradfmw") as address:
-        root = address("").replace("://", "://trainer:s3cret@")
-        flags += [f"--input_path={root}pass", f"--output_path={root}tables"]
+    with serve(tmp_path / "root") as root:
+        flags += [f"--input_path={root}/pass", f"--output_path={root}/tables"]
         for _ in range(2):
             done = on_spark(*flags)
             assert done.returncode == 0, done.stderr
-            assert tree(tmp_path / "root/tables") == tree(tmp_path / "local")
-            for path in (tmp_path / "local/7_7").iterdir():
-                built = tmp_path / "root/tables/7_7" / path.name
-                assert built.read_bytes() == path.read_bytes(), path.name
+            tables = Place.at(f"{root}/tables")
+            built = {file.path.removeprefix(tables.path): file for file in tables.files()}
+            wanted = [path for path in (tmp_path / "local").rglob("*") if path.is_file()]
+            assert sorted(built) == sorted(f"/7_7/{path.name}" for path in wanted)
+            for path in wanted:
+                assert built[f"/7_7/{path.name}"].read() == path.read_bytes(), path.name
 
 
 @pytest.mark.parametrize(

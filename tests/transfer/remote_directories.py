@@ -1,4 +1,4 @@
-"""A trainer's directory behind real servers of each kind, but for HDFS."""
+"""A trainer's directory behind real servers of each kind."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+
+from tests.transfer.hadoop import hdfs_copy, put
 
 Address = Callable[[str], str]
 """The address of a path in the directory."""
@@ -165,17 +167,15 @@ def _server_of(address: Address) -> str:
 
 
 @contextlib.contextmanager
-def hdfs_stand_in(train: Path) -> Iterator[Address]:
-    """No HDFS: pyarrow's file system for it needs Hadoop's native client, which is in no Python
-    package. The directory itself, through pyarrow, takes the place of `HadoopFileSystem`."""
-    import pyarrow.fs
+def hdfs_directory(train: Path) -> Iterator[Address]:
+    """What is in the directory now, in a real HDFS."""
+    with hdfs_copy(train) as root:
+        yield lambda path: f"{root}/{path}"
 
-    from cube_transfer import arrow_files
 
-    def from_uri(root: str) -> tuple[Any, str]:
-        assert root == "hdfs://namenode:8020"
-        return pyarrow.fs.SubTreeFileSystem(str(train), pyarrow.fs.LocalFileSystem()), ""
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arrow_files, "_filesystem", from_uri)
-        yield lambda path: f"hdfs://namenode:8020/{path}"
+def bring(serve: object, address: Address, train: Path, *names: str) -> None:
+    """Has those servers that keep a copy take some files of the directory as they are now."""
+    if serve is s3_bucket:
+        upload(address, train, *names)
+    elif serve is hdfs_directory:
+        put(address("").rstrip("/"), train, *names)

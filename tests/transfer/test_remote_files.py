@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shutil
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,12 +24,12 @@ from tests.builder.test_original_source import write_pass as write_original_pass
 from tests.transfer.passes import write_manifest
 from tests.transfer.remote_directories import (
     Address,
+    bring,
     denied,
     ftp_directory,
-    hdfs_stand_in,
+    hdfs_directory,
     s3_bucket,
     s3_server,
-    upload,
 )
 from tests.transfer.remote_pass import (
     KEY_COUNT,
@@ -44,7 +46,7 @@ pytest.importorskip("pyarrow")
 
 Serve = Callable[[Path], contextlib.AbstractContextManager[Address]]
 
-every_source = pytest.mark.parametrize("serve", [ftp_directory, s3_bucket, hdfs_stand_in])
+every_source = pytest.mark.parametrize("serve", [ftp_directory, s3_bucket, hdfs_directory])
 
 
 @pytest.fixture
@@ -162,8 +164,8 @@ async def test_without_a_manifest_the_same_file_is_gone_on_with(
                 part = embedding / name
                 part.write_bytes(bytes(part.stat().st_size))
                 os.utime(part, (1_000_000, 1_000_000))
-            if serve is s3_bucket:
-                upload(address, train, "1/embedding/part-00000", "1/embedding/part-00001")
+            names = ("1/embedding/part-00000", "1/embedding/part-00001")
+            bring(serve, address, train, *names)
         begins = _record_begins(monkeypatch)
         await _pull(pulled, address("1/embedding"))
     require_pulled(pulled, train)
@@ -198,8 +200,7 @@ async def test_a_file_that_is_replaced_while_it_is_read(
                 monkeypatch.undo()
                 part.write_bytes(bytes(part.stat().st_size))
                 os.utime(part, (1_000_000, 1_000_000))
-                if serve is s3_bucket:
-                    upload(address, train, "1/embedding/part-00001")
+                bring(serve, address, train, "1/embedding/part-00001")
             finish(self, block)
 
         monkeypatch.setattr(PartFile, "write", replace_then_write)
@@ -282,7 +283,7 @@ async def test_a_source_whose_directories_do_not_end(train: Path, pulled: Pulled
                 await _pull(pulled, location)
 
 
-@pytest.mark.parametrize("serve", [ftp_directory, s3_bucket])
+@every_source
 def test_a_donefile(site: Site, train: Path, serve: Serve) -> None:
     donefile = train / "donefile" / "base.txt"
     donefile.parent.mkdir()
@@ -332,10 +333,27 @@ async def test_a_server_that_is_down(pulled: PulledPass, unused_tcp_port: int) -
     assert not isinstance(caught.value, DeployError)
 
 
-async def test_hdfs_without_hadoops_client_says_what_it_needs(
+async def test_hdfs_without_any_client_says_what_it_needs(
     pulled: PulledPass, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JAVA_HOME", "/nowhere")
-    with pytest.raises(DeployError, match=r"hdfs://nn:8020/1.*needs.*libhdfs") as caught:
+    monkeypatch.setitem(sys.modules, "cube_core.native_hdfs", None)
+    with pytest.raises(DeployError, match=r"hdfs://nn:8020/1/.*cube-serving\[hdfs\]") as caught:
         await _pull(pulled, "hdfs://nn:8020/1")
     assert "\n" not in str(caught.value)
+
+
+async def test_a_namenode_that_is_down_is_told_soon(
+    pulled: PulledPass, unused_tcp_port: int
+) -> None:
+    begin_s = time.monotonic()
+    location = f"hdfs://127.0.0.1:{unused_tcp_port}/1"
+    with pytest.raises(OSError, match=rf"{location}(/.*)?: .*refused") as caught:
+        await _pull(pulled, location)
+    assert not isinstance(caught.value, DeployError)
+    assert time.monotonic() - begin_s < 30
+
+
+async def test_hdfs_tells_what_is_no_directory(train: Path, pulled: PulledPass) -> None:
+    with hdfs_directory(train) as address, pytest.raises(DeployError, match="part-00001/x: no suc"):
+        await _pull(pulled, address("1/embedding/part-00001/x"))
