@@ -126,7 +126,13 @@ def _connected(url: str) -> Iterator[tuple[ftplib.FTP, str]]:
         with ftplib.FTP(timeout=_TIMEOUT_S) as ftp:  # noqa: S321  an address the site gives
             ftp.connect(parts.hostname or "", parts.port or ftplib.FTP_PORT)
             ftp.login(user, password)
-            yield ftp, unquote(parts.path) or "/"
+            try:
+                yield ftp, unquote(parts.path) or "/"
+            except BaseException:
+                # Without QUIT, which would be answered by what the server says of a transfer that
+                # was broken off, in the place of why it was.
+                ftp.close()
+                raise
     except ftplib.error_perm as error:
         kind = NotThereError if _code(error) == 550 else DeployError
         raise kind(f"{where}: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ftplib
 import json
 import os
 import re
@@ -325,6 +326,30 @@ async def test_ftp_takes_credentials_and_tells_none(train: Path, pulled: PulledP
         assert "wrong-one" not in str(caught.value)
         await _pull(pulled, location.replace("//", "//trainer:s3cret@"))
     require_pulled(pulled, train)
+
+
+async def test_ftp_that_sends_too_much_fails_the_pass(
+    train: Path, pulled: PulledPass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the server says afterwards of the transfer that was broken off."""
+
+    write = PartFile.write
+
+    def quit_as_vsftpd_answers(self: ftplib.FTP) -> None:
+        raise ftplib.error_temp("426 Failure writing network stream")  # noqa: S321
+
+    def broken_off(self: PartFile, block: bytes) -> None:
+        monkeypatch.setattr(ftplib.FTP, "quit", quit_as_vsftpd_answers)
+        write(self, block)
+
+    monkeypatch.setattr(PartFile, "write", broken_off)
+    files = [{"name": "part-00001", "size": 100}]
+    (train / "1" / "embedding" / "_manifest.json").write_text(json.dumps({"files": files}))
+    with (
+        ftp_directory(train) as address,
+        pytest.raises(DeployError, match="part-00001: more than 100 bytes"),
+    ):
+        await _pull(pulled, address("1/embedding"))
 
 
 async def test_a_server_that_is_down(pulled: PulledPass, unused_tcp_port: int) -> None:
