@@ -128,9 +128,10 @@ class ModelFetcher:
         return True
 
     def _is_here(self, model: ListedModel) -> bool:
-        if not is_published(self._directory, model.version):
-            return False
         here = self._directory / model.version
+        # Who was killed between the two names of a model left the signs, and no model.
+        if not is_published(self._directory, model.version) or not here.is_dir():
+            return False
         names = {path.name for path in here.iterdir()}
         return names == {file.name for file in model.files} and not any(
             file_problem(here / file.name, file) for file in model.files

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from ctr_serving.conf import read_engine_confs
+from ctr_serving.model_fetch import ModelFetcher
 from cube_core.access import Access
 from cube_core.errors import ConfError
 from cube_core.model_directory import publish, published_version
+from cube_core.tls import Renewed
 from cube_core.wire.http import readers_only
 from cube_transfer.model_routes import MODELS_PATH, model_router
 from tests.ctr.models import direct_probabilities, embedding, requests_of
@@ -230,6 +233,34 @@ def test_a_listing_cannot_leave_the_directory(
         # It may be at it again.
         names = {path.name for path in (tmp_path / "model").iterdir()} - {".publishing-1_1"}
         assert names == {".fetching.lock"}
+
+
+@contextlib.asynccontextmanager
+async def _fetcher(published: Publication, directory: Path) -> AsyncIterator[ModelFetcher]:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        clients = Renewed(lambda: http, None)
+        yield ModelFetcher(published.url, directory, clients, lambda problem: None)
+
+
+def _write_model(directory: Path, *names: str) -> Path:
+    directory.mkdir(exist_ok=True)
+    for name in names:
+        (directory / name).write_text(name)
+    return directory
+
+
+async def test_a_model_that_was_lost_is_fetched_again(
+    tmp_path: Path, published: Publication
+) -> None:
+    """As a fetcher leaves it that is killed while it puts another model under the same version."""
+    published.publish(_write_model(tmp_path / "trained", "manifest.json"), "1_1")
+    here = tmp_path / "here"
+    async with _fetcher(published, here) as fetcher:
+        await fetcher.poll()
+    shutil.rmtree(here / "1_1")
+    async with _fetcher(published, here) as fetcher:
+        await fetcher.poll()
+    assert (here / "current" / "manifest.json").read_text() == "manifest.json"
 
 
 @pytest.mark.parametrize(
