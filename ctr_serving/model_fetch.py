@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 
@@ -144,7 +145,8 @@ class ModelFetcher:
         staging = await asyncio.to_thread(staging_path, self._directory, model.version)
         try:
             for file in model.files:
-                await self._fetch_file(f"{self._url}/{model.version}/{file.name}", staging, file)
+                url = f"{self._url}/{model.version}/{quote(file.name)}"
+                await self._fetch_file(url, staging, file)
             await asyncio.to_thread(publish_staged, staging, model.version)
         finally:
             await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)

@@ -263,6 +263,18 @@ async def test_a_model_that_was_lost_is_fetched_again(
     assert (here / "current" / "manifest.json").read_text() == "manifest.json"
 
 
+async def test_names_that_mean_something_in_addresses(
+    tmp_path: Path, published: Publication
+) -> None:
+    """Fluid parameters are named by whoever wrote the network."""
+    names = ["fc#0.w_0", "fc?0.b_0", "fc%410"]
+    published.publish(_write_model(tmp_path / "trained", *names), "1_1")
+    async with _fetcher(published, tmp_path / "here") as fetcher:
+        await fetcher.poll()
+    found = {path.name: path.read_text() for path in (tmp_path / "here" / "1_1").iterdir()}
+    assert found == {name: name for name in names}
+
+
 @pytest.mark.parametrize(
     ("changed", "field"),
     [
