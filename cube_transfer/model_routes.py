@@ -38,7 +38,7 @@ class PublishedModel:
         if not version:
             return "", []
         paths = sorted(self._deploy_path.joinpath(version).iterdir())
-        stats = [(path, path.stat()) for path in paths if path.is_file()]
+        stats = [(path, path.stat()) for path in paths if _is_shown(path)]
         facts = (version, tuple((path.name, s.st_size, s.st_mtime_ns) for path, s in stats))
         if facts != self._facts:
             self._files = [
@@ -72,8 +72,13 @@ def model_router(deploy_path: Path | None, dependencies: Sequence[Any]) -> APIRo
     @router.get("/{version}/{name}")
     async def file(version: str, name: str) -> FileResponse:
         path = deploy_path / version / name if deploy_path is not None else None
-        if path is None or not is_version(version) or name.startswith(".") or not path.is_file():
+        if path is None or not is_version(version) or not _is_shown(path):
             raise HTTPException(404, f"{version}/{name}: no such file of a model")
         return FileResponse(path, media_type="application/octet-stream")
 
     return router
+
+
+def _is_shown(path: Path) -> bool:
+    """Whether it is a file of a model; hidden ones are of whoever looks after the directory."""
+    return not path.name.startswith(".") and path.is_file()

@@ -275,6 +275,17 @@ async def test_names_that_mean_something_in_addresses(
     assert found == {name: name for name in names}
 
 
+async def test_what_is_hidden_beside_a_model_is_not_fetched(
+    tmp_path: Path, published: Publication
+) -> None:
+    """Such as the .nfs… files of a file that was removed while somebody had it open."""
+    published.publish(_write_model(tmp_path / "trained", "manifest.json"), "1_1")
+    (tmp_path / "published" / "1_1" / ".nfs0001").write_text("")
+    async with _fetcher(published, tmp_path / "here") as fetcher:
+        await fetcher.poll()
+    assert [path.name for path in (tmp_path / "here" / "1_1").iterdir()] == ["manifest.json"]
+
+
 @pytest.mark.parametrize(
     ("changed", "field"),
     [
