@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ _Facts = tuple[str, tuple[tuple[str, int, int], ...]]
 
 
 class PublishedModel:
-    """What is published in `deploy_path`, with the checksums of its files, read once a model."""
+    """What is published in `deploy_path`, with the checksums of its files, read once a model.
+    Thread-safe."""
 
     def __init__(self, deploy_path: Path) -> None:
         self._deploy_path = deploy_path
         self._facts: _Facts = ("", ())
         self._files: list[ListedFile] = []
+        self._lock = threading.Lock()
 
     def look(self) -> tuple[str, list[ListedFile]]:
         """The version and its files; "" and none before the first.
@@ -34,6 +37,10 @@ class PublishedModel:
         Raises:
             OSError: a file cannot be read.
         """
+        with self._lock:
+            return self._look()
+
+    def _look(self) -> tuple[str, list[ListedFile]]:
         version = published_version(self._deploy_path)
         if not version:
             return "", []

@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from cube_core.errors import ConfError
 from cube_core.model_directory import publish, published_version
 from cube_core.tls import Renewed
 from cube_core.wire.http import readers_only
-from cube_transfer.model_routes import MODELS_PATH, model_router
+from cube_transfer.model_routes import MODELS_PATH, PublishedModel, model_router
 from tests.ctr.models import direct_probabilities, embedding, requests_of
 from tests.ctr.service import Ctr, Shards, ctr_running, write_conf
 from tests.waiting import wait_until
@@ -284,6 +285,26 @@ async def test_what_is_hidden_beside_a_model_is_not_fetched(
     async with _fetcher(published, tmp_path / "here") as fetcher:
         await fetcher.poll()
     assert [path.name for path in (tmp_path / "here" / "1_1").iterdir()] == ["manifest.json"]
+
+
+def test_a_model_is_read_once_for_all_who_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(_write_model(tmp_path / "trained", "model.json"), tmp_path / "published", "1_1")
+    model, reads, is_second = PublishedModel(tmp_path / "published"), list[str](), threading.Event()
+
+    def crc32c_slowly(path: str) -> int:
+        reads.append(path)
+        if len(reads) == 2:
+            is_second.set()
+        is_second.wait(0.3)
+        return 7
+
+    monkeypatch.setattr("cube_transfer.model_routes.crc32c_file", crc32c_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        looks = [pool.submit(model.look) for _ in range(2)]
+    assert [look.result()[0] for look in looks] == ["1_1", "1_1"]
+    assert len(reads) == 1
 
 
 @pytest.mark.parametrize(
