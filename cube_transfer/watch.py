@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 from watchfiles import awatch
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from cube_core.errors import ConfError, DeployError
 from cube_transfer.backoff import until_done
@@ -101,6 +102,7 @@ class _NotThereYetError(Exception):
 class _LocalFile:
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._is_unwatched = False
 
     async def read(self) -> bytes:
         return await asyncio.to_thread(self._read)
@@ -114,7 +116,8 @@ class _LocalFile:
             raise _NotThereYetError from error
 
     async def ticks(self, interval_ms: int) -> AsyncIterator[None]:
-        """Yields at once, after each change in the directory, and every `interval_ms`."""
+        """Yields at once, after each change in the directory, and every `interval_ms`; where the
+        directory cannot be watched, only that often."""
         yield
         while True:
             inode = _inode(self._path.parent)
@@ -122,12 +125,27 @@ class _LocalFile:
                 await asyncio.sleep(interval_ms / 1000)
                 yield
                 continue
-            async with contextlib.aclosing(_changes(self._path.parent, interval_ms)) as changes:
-                async for _ in changes:
-                    yield
-                    # A directory that was replaced sends no events to the old watch.
-                    if _inode(self._path.parent) != inode:
-                        break
+            try:
+                async with contextlib.aclosing(_changes(self._path.parent, interval_ms)) as changes:
+                    async for _ in changes:
+                        yield
+                        # A directory that was replaced sends no events to the old watch.
+                        if _inode(self._path.parent) != inode:
+                            break
+            except (OSError, WatchfilesRustInternalError) as error:
+                self._tell_unwatched(error)
+                await asyncio.sleep(interval_ms / 1000)
+                yield
+
+    def _tell_unwatched(self, error: BaseException) -> None:
+        """Of inotify each user has only so much, whoever uses it up."""
+        if not self._is_unwatched:
+            log.warning(
+                "donefile: %s: changes are seen every poll_interval_ms only: %s",
+                self._path.parent,
+                error,
+            )
+        self._is_unwatched = True
 
 
 async def _changes(directory: Path, interval_ms: int) -> AsyncGenerator[None, None]:

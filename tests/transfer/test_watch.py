@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from cube_core.errors import ConfError
 from cube_transfer.donefile import donefile_address
@@ -86,6 +87,31 @@ async def test_a_directory_that_is_replaced(tmp_path: Path) -> None:
         await _await_true(lambda: watch.error != "")
         _append(directory / "base.txt", "2")
         await _await_ids(watch, ["2"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        WatchfilesRustInternalError("Error creating recommended watcher: Too many open files"),
+        OSError("OS file watch limit reached"),
+        FileNotFoundError("No such file or directory"),
+    ],
+)
+async def test_a_directory_that_cannot_be_watched_is_polled(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As awatch says it where all of the user's inotify is taken, or the directory just went."""
+
+    async def refused(*_: object, **__: object) -> AsyncIterator[None]:
+        raise error
+        yield
+
+    monkeypatch.setattr("cube_transfer.watch.awatch", refused)
+    _append(tmp_path / "base.txt", "1")
+    async with watching(str(tmp_path)) as watch:
+        await _await_ids(watch, ["1"])
+        _append(tmp_path / "base.txt", "2")
+        await _await_ids(watch, ["1", "2"])
 
 
 async def test_http_answers_that_fail_are_told_and_tried_again(tmp_path: Path) -> None:
