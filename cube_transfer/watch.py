@@ -70,6 +70,7 @@ class DonefileWatch:
                 self.error = f"{shown(self.address)}: no such file yet"
                 self._log_once(logging.INFO, self.error)
                 continue
+            self._logged.discard(self.error)
             self.error, self.is_missing = "", False
             if data is not None and data != self._data:
                 self._data = data

@@ -127,6 +127,21 @@ async def test_http_answers_that_fail_are_told_and_tried_again(tmp_path: Path) -
             await _await_ids(watch, ["1", "2"])
 
 
+async def test_each_time_that_a_donefile_cannot_be_read_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And not only the first, maybe months ago."""
+    _append(tmp_path / "base.txt", "1")
+    with http_directory(tmp_path) as source:
+        async with watching(f"{source.url}/base.txt") as watch:
+            for number in range(1, 4):
+                source.statuses["base.txt"] = 503
+                await _await_true(lambda: "HTTP 503" in watch.error)
+                assert caplog.text.count("HTTP 503") == number
+                del source.statuses["base.txt"]
+                await _await_true(lambda: watch.error == "")
+
+
 async def test_a_host_that_is_not_there(unused_tcp_port: int) -> None:
     async with watching(f"http://127.0.0.1:{unused_tcp_port}/donefile") as watch:
         await _await_true(lambda: "donefile/base.txt: " in watch.error)
