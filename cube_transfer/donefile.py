@@ -143,7 +143,8 @@ def _parse_line(line: bytes, where: str, address: str, of_patches: bool) -> Done
         base="" if of_patches else parsed.id,
         input=resolve(parsed.input, address),
         dense=resolve(parsed.dense, address) if parsed.dense else "",
-        fields=parsed.model_dump(exclude_unset=True),
+        # As the state gives them back: it has no NaN, which is not even equal to itself.
+        fields=parsed.model_dump(mode="json", exclude_unset=True),
     )
     if not of_patches:
         entry.require_version_said()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -39,7 +41,7 @@ class Site:
             Settings(conf, TableLinks("http://127.0.0.1", b"key")), self.state, http, ServersHttp()
         )
 
-    def list_bases(self, *lines: dict[str, str]) -> None:
+    def list_bases(self, *lines: dict[str, Any]) -> None:
         self.donefiles.bases.reading = parse_donefile(_lines(lines), "/base.txt")
 
     def list_patches(self, *lines: dict[str, str]) -> None:
@@ -82,11 +84,11 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site.state.close()
 
 
-def _lines(lines: tuple[dict[str, str], ...]) -> bytes:
+def _lines(lines: tuple[dict[str, Any], ...]) -> bytes:
     return b"".join(json.dumps({"input": "/pass", **line}).encode() + b"\n" for line in lines)
 
 
-def _base(id: str, key: str = "") -> dict[str, str]:
+def _base(id: str, key: str = "") -> dict[str, Any]:
     return {"id": id, "key": key or id}
 
 
@@ -289,3 +291,18 @@ def test_a_base_does_not_look_new_after_a_thousand_patches(
     site.state.save(PassRecord.of(other, 40, stage=Stage.DONE), wanted="40_40")
     assert [each.version for each in site.state.records()][-1] == "10_10"
     assert len(site.state.records()) == 7
+
+
+async def test_a_failed_pass_with_a_number_that_is_none_is_not_repaired_by_being_read_again(
+    tmp_path: Path, site: Site
+) -> None:
+    """Python writes NaN for the loss of a training that went wrong, of which the pass may fail."""
+    line = {**_base("10"), "loss": math.nan}
+    site.list_bases(line)
+    await site.deploy(Stage.FAILED)
+    assert await site.take() == ""
+    site.list_bases(line)
+    assert await site.take() == ""
+    site.state.close()
+    site.state = State(tmp_path / "state")
+    assert not new_bases(site.donefiles.bases.reading.entries, site.state)
