@@ -21,7 +21,7 @@ import httpx
 import lmdb
 
 from cube_builder.job import BuildReport
-from cube_core.errors import BuildError, CubeError, DeployError
+from cube_core.errors import BuildError, ConfError, CubeError, DeployError
 from cube_core.log import fields as log_fields
 from cube_transfer.backoff import until_done
 from cube_transfer.build import Builders
@@ -302,7 +302,13 @@ class Deployer:
 
     async def _publish(self, record: PassRecord) -> None:
         if self._settings.cube_conf is not None:
-            await asyncio.to_thread(update_cube_conf, self._settings.cube_conf, self._settings.conf)
+            try:
+                await asyncio.to_thread(
+                    update_cube_conf, self._settings.cube_conf, self._settings.conf
+                )
+            except ConfError as error:
+                # Tried again until it is put right: the servers have switched to the pass.
+                raise OSError(str(error)) from error
         await self._publisher.publish(record)
 
     async def _tidy(self, record: PassRecord) -> None:

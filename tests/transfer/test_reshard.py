@@ -115,6 +115,22 @@ def test_without_the_served_pass_the_next_goes_to_the_new_servers(site: Site) ->
     assert reader.failures == []
 
 
+def test_a_cube_conf_that_is_spoilt_is_waited_for(site: Site) -> None:
+    """The servers have switched by then: a failed pass would be one that is served."""
+    cube_conf = site.root / "cube.conf"
+    with site.transfer(cube_conf=cube_conf):
+        site.trainer.announce(site.trainer.write("1"))
+        site.await_stage("1", "done")
+        good = cube_conf.read_text()
+        cube_conf.write_text("{")
+        site.trainer.announce(site.trainer.write("2"))
+        wait_until(lambda: str(cube_conf) in (site.status()["deploying"] or {}).get("error", ""))
+        assert site.stage("2") == "switched"
+        cube_conf.write_text(good)
+        site.await_stage("2", "done")
+        assert site.published() == "2_2"
+
+
 def test_servers_of_the_old_topology_are_not_taken_into_the_new(site: Site) -> None:
     with site.transfer():
         site.trainer.announce(site.trainer.write("1"))
