@@ -176,16 +176,28 @@ class Daemon:
     async def _take_up(self) -> None:
         """Goes on with what was under way when the daemon ended."""
         unfinished = self.state.unfinished()
+        reshard = await asyncio.to_thread(reshard_record, self.settings, self.state)
         if not unfinished:
-            self._ordered = await asyncio.to_thread(reshard_record, self.settings, self.state)
+            self._ordered = reshard
             return
         newest, *others = unfinished
         for other in others:
             changes = {"stage": Stage.FAILED, "error": f"given up for {newest.id}"}
             await self.deployer.record(other.model_copy(update=changes))
+        if reshard is not None and newest.kind == "pass" and newest.previous:
+            await self._put_off(newest, reshard)
+            return
         log.info("pass %s: goes on after %s", newest.id, newest.stage.value)
         await self._begin(newest)
-        await self.deployer.deploy(newest)
+        ended = await self.deployer.deploy(newest)
+        if ended.stage is not Stage.DONE and newest.kind != "reshard" and self._ordered is None:
+            self._ordered = reshard
+
+    async def _put_off(self, patch: PassRecord, reshard: PassRecord) -> None:
+        """The new servers get what a patch is laid over; then its line is taken again."""
+        changes = {"stage": Stage.SUPERSEDED, "step": "", "error": f"put off for {reshard.id}"}
+        await self.deployer.record(patch.model_copy(update=changes), reshard)
+        self._ordered = reshard
 
     async def _take_ordered(self) -> PassRecord | None:
         record, self._ordered = self._ordered, None

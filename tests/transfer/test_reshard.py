@@ -15,7 +15,7 @@ from cube_core.conf.cube_conf import read_cube_conf
 from cube_core.conf.transfer_conf import TransferConf, read_transfer_conf
 from cube_core.errors import ConfError
 from cube_transfer.cube_conf_file import update_cube_conf
-from tests.transfer.passes import DICT_NAME, DIM, KEY_COUNT, rows_of
+from tests.transfer.passes import DICT_NAME, DIM, KEY_COUNT, Patch, base_content, rows_of
 from tests.transfer.site import Site
 from tests.waiting import wait_until
 
@@ -113,6 +113,38 @@ def test_without_the_served_pass_the_next_goes_to_the_new_servers(site: Site) ->
             site.require_served("2")
             wait_until(lambda: "2_2" in reader.versions)
     assert reader.failures == []
+
+
+def test_a_patch_under_way_is_put_off_until_its_base_has_the_new_shards(site: Site) -> None:
+    patch = Patch("10", "11", sets=[0, 1, 2], deletes=[3])
+    with site.transfer(mode="base_delta"):
+        site.trainer.announce(site.trainer.write("10"))
+        site.await_stage("10", "done")
+        for proxy in site.proxies.values():
+            proxy.failing.add("download")
+        site.trainer.announce_patches(site.trainer.write_patch(patch))
+        site.await_step("10_11", "ship")
+    site.reshard(3)
+    with site.transfer(mode="base_delta"):
+        site.await_stage("10_11", "done")
+        site.require_content("10_11", patch.over(base_content("10")))
+
+
+def test_a_pass_under_way_that_fails_leaves_the_new_servers_what_is_served(site: Site) -> None:
+    with site.transfer():
+        site.trainer.announce(site.trainer.write("1"))
+        site.await_stage("1", "done")
+        for proxy in site.proxies.values():
+            proxy.failing.add("download")
+        site.trainer.announce(site.trainer.write("2"))
+        site.await_step("2", "ship")
+    for file in (site.tmp / "pulls" / "2_2" / "input").iterdir():
+        file.write_bytes(b"")
+    site.reshard(3)
+    with site.transfer():
+        site.await_stage("2", "failed")
+        wait_until(lambda: site.versions() == {"1_1"})
+        site.require_served("1")
 
 
 def test_a_cube_conf_that_is_spoilt_is_waited_for(site: Site) -> None:
