@@ -18,7 +18,10 @@ DIRECTORY_DEPTH_MAX = 32
 """Subdirectories below each other in a pass."""
 _NO_HARD_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 _NOT_READABLE = frozenset(
-    {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO}
+    {
+        *(errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO),
+        errno.ENAMETOOLONG,
+    }
 )
 _DIRECTORY_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Should it have become a pipe since it was looked at, opening it does not wait for a writer.
@@ -37,7 +40,7 @@ class LocalDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._errors_of(path):
+        with errors_of(path):
             self.real = Path(os.path.realpath(path, strict=True))
             self._descriptor = _open_beneath("/", self.real.parts[1:])
         # Not before a thread is done with it that nobody waits for any more.
@@ -122,7 +125,7 @@ class LocalDirectory:
     def _located(self, name: str) -> Iterator[tuple[int, str]]:
         """The directory that a file is in, as descriptor, and its name there."""
         path = self.path / name
-        with self._errors_of(path):
+        with errors_of(path):
             found = Path(os.path.realpath(self.real / name, strict=True))
             if not found.is_relative_to(self.real):
                 raise DeployError(
@@ -135,18 +138,20 @@ class LocalDirectory:
             finally:
                 os.close(parent)
 
-    @contextlib.contextmanager
-    def _errors_of(self, path: Path) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in _NOT_READABLE:
-                raise DeployError(f"{path}: {error.strerror}") from error
-            raise
-
     def _raise(self, error: OSError) -> None:
-        with self._errors_of(self.path / str(error.filename or "")):
+        with errors_of(self.path / str(error.filename or "")):
             raise error
+
+
+@contextlib.contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """What says that a path is not for us becomes a DeployError; the rest may pass by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NOT_READABLE:
+            raise DeployError(f"{path}: {error.strerror}") from error
+        raise
 
 
 def _open_beneath(begin: int | str, names: list[str] | tuple[str, ...]) -> int:

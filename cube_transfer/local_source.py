@@ -13,7 +13,7 @@ from cube_core.errors import DeployError
 from cube_core.file_list import Digest, ListedFile, PassFile, parse_file_list
 from cube_core.pass_files import MANIFEST_NAME
 from cube_transfer.input_roots import InputRoots
-from cube_transfer.local_directory import LocalDirectory
+from cube_transfer.local_directory import LocalDirectory, errors_of
 from cube_transfer.pass_bytes import PassBytes
 
 MANIFEST_BYTES_MAX = 16 << 20
@@ -108,9 +108,11 @@ async def digest(path: Path, expected: ListedFile | None) -> Digest:
 def _open(source: Path, roots: InputRoots) -> LocalDirectory:
     """The directory `source`, or that of the file."""
     roots.require_path(source)
-    if not source.exists():
-        raise DeployError(f"{source}: no such directory; the donefile names it")
-    directory = LocalDirectory(source.parent if source.is_file() else source)
+    with errors_of(source):
+        if not source.exists():
+            raise DeployError(f"{source}: no such directory; the donefile names it")
+        is_file = source.is_file()
+    directory = LocalDirectory(source.parent if is_file else source)
     # Once more, of what is open now: a link may have been put in its place.
     roots.require_path(directory.real)
     return directory

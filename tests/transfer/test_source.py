@@ -58,6 +58,25 @@ async def test_local_files_outlive_the_trainers_directory(
     assert len(list(pulled.input.iterdir())) == 3
 
 
+async def test_a_path_that_no_file_system_takes_fails_the_pass(
+    embedding: Path, pulled: PulledPass
+) -> None:
+    """And is not looked for again and again, as one is whose file system is away."""
+    with pytest.raises(DeployError, match=r"xxx: File name too long"):
+        await _pull(pulled, str(embedding / ("x" * 300)))
+
+
+async def test_a_directory_above_that_cannot_be_entered_fails_the_pass(
+    embedding: Path, pulled: PulledPass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "exists", refused)
+    with pytest.raises(DeployError, match=f"{embedding}: Permission denied"):
+        await _pull(pulled, str(embedding))
+
+
 async def test_a_file_that_is_written_to_after_the_pull_is_noticed(
     embedding: Path, pulled: PulledPass
 ) -> None:
