@@ -26,11 +26,6 @@ class History:
         self._times_s: deque[float] = deque(maxlen=self._points_max)
         self._series: dict[str, deque[float | None]] = {}
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was sampled yet."""
-        return not self._times_s
-
     def copy(self) -> History:
         """One that stays as it is, for another thread."""
         copied = copy.copy(self)
