@@ -153,9 +153,6 @@ class State:
         """Whether new passes of the donefile are left alone."""
         return self._paused
 
-    def get(self, pass_id: str) -> PassRecord | None:
-        return self._records.get(pass_id)
-
     def pass_of(self, version: Version) -> PassRecord | None:
         """The pass of the donefile that has this version."""
         return self._records.get(_record_id(version))

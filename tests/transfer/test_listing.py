@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from cube_core.conf.transfer_conf import TransferConf
+from cube_core.versions import Version
 from cube_transfer.control_client import ServersHttp
 from cube_transfer.daemon import Daemon
 from cube_transfer.donefile import parse_donefile
@@ -148,7 +149,7 @@ async def test_a_new_base_comes_before_patches_of_the_old_one(site: Site) -> Non
     assert (await site.deploy()).version == "30_30"
     assert outdated_patches(site.listed().entries, site.state) != []
     assert await site.take() == ""
-    skipped = site.state.get("10_12")
+    skipped = site.state.pass_of(Version("10", "12"))
     assert skipped is not None
     assert skipped.stage is Stage.SUPERSEDED
     assert skipped.error == "skipped: its base 10_10 is not current any more"

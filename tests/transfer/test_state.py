@@ -30,7 +30,7 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     again = State(tmp_path)
     assert again.wanted == "2_2"
     assert [record.id for record in again.records()] == ["2", "1"]
-    assert again.get("1") == _record(1, Stage.SUPERSEDED)
+    assert again.records()[1] == _record(1, Stage.SUPERSEDED)
     assert again.unfinished() == [_record(2, Stage.SWITCHED)]
     assert again.next_order() == 3
     assert not again.paused
