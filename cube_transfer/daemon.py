@@ -281,7 +281,7 @@ class Daemon:
             tables = await self.deployer.serving_tables()
             self.reconcile_error = ""
             return tables
-        except BuildError as error:
+        except (BuildError, OSError) as error:
             if not self.reconcile_error:
                 log.error("servers that lose %s cannot get it back: %s", self.state.wanted, error)
             self.reconcile_error = str(error)

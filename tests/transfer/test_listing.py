@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from cube_builder.job import REPORT_NAME, BuildReport, ShardReport
 from cube_core.conf.transfer_conf import TransferConf
 from cube_core.versions import Version
 from cube_transfer.control_client import ServersHttp
@@ -307,3 +310,24 @@ async def test_a_failed_pass_with_a_number_that_is_none_is_not_repaired_by_being
     site.state.close()
     site.state = State(tmp_path / "state")
     assert not new_bases(site.donefiles.bases.reading.entries, site.state)
+
+
+async def test_tables_that_cannot_be_looked_at_end_no_daemon(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after the server of a network file system was changed for another."""
+    site.list_bases(_base("10"))
+    await site.deploy()
+    shard = ShardReport(0, "ctr_part0.table", 1, 0, 1, 0)
+    built = tmp_path / "output" / "10_10"
+    built.mkdir(parents=True)
+    (built / REPORT_NAME).write_text(BuildReport("ctr", "10_10", 1, 4, 1, (shard,)).to_json())
+
+    def stale(path: Path) -> bool:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_file", stale)
+        await site.daemon._reconcile()
+    assert "Stale file handle" in site.daemon.reconcile_error
+    assert "ctr_part0.table" in site.daemon.reconcile_error
