@@ -147,9 +147,10 @@ class ModelFetcher:
             for file in model.files:
                 url = f"{self._url}/{model.version}/{quote(file.name)}"
                 await self._fetch_file(url, staging, file)
-            await asyncio.to_thread(publish_staged, staging, model.version)
-        finally:
+        except BaseException:
             await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+            raise
+        await asyncio.to_thread(_publish, staging, model.version)
         await asyncio.to_thread(self._remove_all_but, (model.version, before))
         log.info("model %s is here", model.version, extra={"fields": {"version": model.version}})
 
@@ -172,3 +173,11 @@ class ModelFetcher:
         for path in self._directory.iterdir():
             if path.is_dir() and is_version(path.name) and path.name not in versions:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _publish(staging: Path, version: str) -> None:
+    """In one thread: who waits for it may be stopped, and nobody else may remove what it moves."""
+    try:
+        publish_staged(staging, version)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

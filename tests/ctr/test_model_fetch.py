@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import shutil
@@ -20,7 +21,7 @@ from ctr_serving.conf import read_engine_confs
 from ctr_serving.model_fetch import ModelFetcher
 from cube_core.access import Access
 from cube_core.errors import ConfError
-from cube_core.model_directory import publish, published_version
+from cube_core.model_directory import publish, publish_staged, published_version
 from cube_core.tls import Renewed
 from cube_core.wire.http import readers_only
 from cube_transfer.model_routes import MODELS_PATH, PublishedModel, model_router
@@ -262,6 +263,28 @@ async def test_a_model_that_was_lost_is_fetched_again(
     async with _fetcher(published, here) as fetcher:
         await fetcher.poll()
     assert (here / "current" / "manifest.json").read_text() == "manifest.json"
+
+
+async def test_a_model_is_published_whole_when_the_fetcher_is_stopped_meanwhile(
+    tmp_path: Path, published: Publication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published.publish(_write_model(tmp_path / "trained", "manifest.json"), "1_1")
+    began, go_on = threading.Event(), threading.Event()
+
+    def publish_slowly(staging: Path, version: str) -> None:
+        began.set()
+        go_on.wait(10)
+        publish_staged(staging, version)
+
+    monkeypatch.setattr("ctr_serving.model_fetch.publish_staged", publish_slowly)
+    async with _fetcher(published, tmp_path / "here") as fetcher:
+        fetching = asyncio.ensure_future(fetcher.poll())
+        await asyncio.to_thread(began.wait, 10)
+        fetching.cancel()
+        await asyncio.wait({fetching}, timeout=1)
+        go_on.set()
+        is_there = (tmp_path / "here" / "1_1" / "manifest.json").is_file
+        await asyncio.to_thread(wait_until, is_there, what="the whole model")
 
 
 async def test_names_that_mean_something_in_addresses(
