@@ -12,7 +12,7 @@ import httpx
 
 from cube_builder.input_names import input_names
 from cube_core.errors import DeployError, ModelError
-from cube_core.file_list import ListedFile
+from cube_core.file_list import NAME_BYTES_MAX, ListedFile
 from cube_core.pass_files import MANIFEST_NAME
 from cube_transfer.dense_manifest import DENSE_MANIFEST_NAME, FLUID_PROGRAM, parse_dense_manifest
 from cube_transfer.local_source import MANIFEST_BYTES_MAX, digest, listed_files
@@ -75,6 +75,7 @@ async def pull_remote_dense(
     manifest = parse_dense_manifest(data, shown(manifest_url))
     names = [file.name for file in manifest.files] or _names_of(manifest.model, manifest_url)
     listed = manifest.files or [ListedFile(name=name) for name in names]
+    _require_short(listed, shown(manifest_url))
     files = [RemoteFile(child_url(url, file.name), file) for file in listed]
     room.require_room_for(listed, shown(url))
     await asyncio.to_thread(_remove_others, target, files)
@@ -84,6 +85,15 @@ async def pull_remote_dense(
         await _download_model(source, files, target, room)
     await asyncio.to_thread(_forget_provenance, target, files)
     await asyncio.to_thread((target / DENSE_MANIFEST_NAME).write_bytes, data)
+
+
+def _require_short(files: Sequence[ListedFile], where: str) -> None:
+    """Raises ModelError when there can be no file beside one, for the time of its download."""
+    for file in files:
+        if len(file.name.encode()) > NAME_BYTES_MAX:
+            raise ModelError(
+                f"{where}: {file.name} is longer than NAME_BYTES_MAX = {NAME_BYTES_MAX} bytes"
+            )
 
 
 def _names_of(model: str, manifest_url: str) -> list[str]:

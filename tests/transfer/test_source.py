@@ -58,6 +58,21 @@ async def test_local_files_outlive_the_trainers_directory(
     assert len(list(pulled.input.iterdir())) == 3
 
 
+async def test_a_model_with_a_name_that_is_too_long_fails_the_pass(
+    embedding: Path, pulled: PulledPass, tmp_path: Path
+) -> None:
+    """As the files of a pass do: there is no place for what is downloaded of it."""
+    write_dense(tmp_path / "train" / "dense", "1_1", list_files=True)
+    path = tmp_path / "train" / "dense" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"][0]["name"] = "x" * 255
+    path.write_text(json.dumps(manifest))
+    with http_directory(tmp_path / "train") as source:
+        words = r"dense/manifest\.json: .*longer than NAME_BYTES_MAX = 240 bytes"
+        with pytest.raises(ModelError, match=words):
+            await _pull(pulled, str(embedding), f"{source.url}/dense")
+
+
 async def test_a_path_that_no_file_system_takes_fails_the_pass(
     embedding: Path, pulled: PulledPass
 ) -> None:
