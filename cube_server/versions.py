@@ -67,6 +67,7 @@ class DictVersions:
         self.fold_task: asyncio.Task[None] | None = None
         self._keep = keep
         self._replaced = ReplacedVersions(keep)
+        self._is_recorded = True
         self._drop_timer: asyncio.TimerHandle | None = None
         self._drop_task: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
@@ -179,6 +180,7 @@ class DictVersions:
         """
         async with self._lock:
             if version is not None and self.current and self.current.version == version:
+                await self._record_if_missed()
                 return
             if self.background is None:
                 raise ControlError("no version is loaded in the background: send bg_load_base")
@@ -220,19 +222,24 @@ class DictVersions:
         """
         async with self._lock:
             if version is not None and self.current and self.current.version == version:
+                await self._record_if_missed()
+                await self._want_instead(version)
                 return
             for each in self.served[1:]:
                 if version in (None, each.version):
                     await self._serve([each, *self.served])
-                    if self.wanted.version is not None:
-                        # Whoever goes back wants what it goes back to.
-                        await self.wanted.set(each.version)
+                    await self._want_instead(each.version)
                     return
             on_disk = ", ".join(str(each) for each in self.store.versions()) or "none"
             wanted = f"version {version}" if version else "a version before the current one"
             raise ControlError(
                 f"{wanted} is not loaded; `enable` loads one of those on disk: {on_disk}"
             )
+
+    async def _want_instead(self, version: Version) -> None:
+        """Whoever goes back wants what it goes back to, where any version was wanted."""
+        if self.wanted.version is not None:
+            await self.wanted.set(version)
 
     async def verify(self, version: Version) -> Table:
         """Reads and checks the file of a version, without loading it.
@@ -279,21 +286,35 @@ class DictVersions:
             background = None
         was_served = any(each.version == served[0].version for each in self.served)
         await let_requests_pass()
+        self._is_recorded = False
         await self._replace(served, background)
         self.last_error = ""
         current = served[0]
         await let_requests_pass()
         log.info("serves version %s: %d keys", current.version, current.table.key_count)
-        wanted = self.wanted.version
-        if wanted is not None and current.version.is_after(wanted):
-            # Whoever switches on wants what it switches to.
-            await self.wanted.set(current.version)
-        await let_requests_pass()
-        # Nothing on disk is unneeded for going to and fro between versions in memory.
-        unneeded_except = None if was_served else self.in_use
-        await asyncio.to_thread(self._record, current.version, unneeded_except)
-        self._drop_when_due()
-        self._fold_if_due()
+        try:
+            wanted = self.wanted.version
+            if wanted is not None and current.version.is_after(wanted):
+                # Whoever switches on wants what it switches to.
+                await self.wanted.set(current.version)
+            await let_requests_pass()
+            # Nothing on disk is unneeded for going to and fro between versions in memory.
+            unneeded_except = None if was_served else self.in_use
+            await asyncio.to_thread(self._record, current.version, unneeded_except)
+        finally:
+            self._drop_when_due()
+            self._fold_if_due()
+        self._is_recorded = True
+
+    async def _record_if_missed(self) -> None:
+        """Records the current version when that failed as it was switched to: who sends the
+        command again learns whether the next start will serve it."""
+        if self._is_recorded or self.current is None:
+            return
+        if self.wanted.version is not None:
+            await self.wanted.set(self.wanted.version)
+        await asyncio.to_thread(self._record, self.current.version, self.in_use)
+        self._is_recorded = True
 
     def _record(self, current: Version, unneeded_except: set[Version] | None) -> None:
         try:

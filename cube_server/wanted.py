@@ -31,6 +31,7 @@ class Wanted:
     ) -> None:
         self.version: Version | None = None
         self._before: Version | None = None
+        self._is_written = True
         self._store = store
         self._timeout_s = timeout_s
         self._on_change = on_change
@@ -51,11 +52,12 @@ class Wanted:
             ControlError: it cannot be written down; it holds until the server ends.
         """
         async with self._writing:
-            known = version == (self.version or self._before)
+            known = self._is_written and version == (self.version or self._before)
             self.version, self._before = version, None
             self._on_change()
             if known:
                 return
+            self._is_written = False
             try:
                 await asyncio.to_thread(self._store.record_wanted, version)
             except OSError as error:
@@ -63,6 +65,7 @@ class Wanted:
                     f"version {version} is wanted, but cannot be recorded for the next start:"
                     f" {error}"
                 ) from error
+            self._is_written = True
 
     def problem(self, current: Version) -> str:
         """How the current version is not the wanted one; "" when it is, or any is."""

@@ -90,6 +90,34 @@ def test_commands_may_be_sent_again(client: ServerClient, data_dir: Path) -> Non
     assert served_base(client) == 1
 
 
+@pytest.mark.parametrize("command", ["bg_switch", "rollback"])
+def test_what_could_not_be_recorded_is_when_the_command_is_sent_again(
+    client: ServerClient, data_dir: Path, command: str
+) -> None:
+    for base in (1, 2):
+        place_table(data_dir, base)
+    first, then = ("1", "2") if command == "bg_switch" else ("2", "1")
+    client.state("enable", version=then)
+    client.state("enable", version=first)
+    client.state("want", version=first)
+    if command == "bg_switch":
+        client.state("bg_load_base", version=then)
+    # A directory in the place of what is written makes writing fail.
+    in_the_way = [data_dir / ".VERSION.tmp", data_dir / ".WANTED.tmp"]
+    for path in in_the_way:
+        path.mkdir()
+    for _ in range(2):
+        refused = client.command(command, version=then)
+        assert (refused.status_code, served_base(client)) == (500, int(then))
+        assert "cannot be recorded for the next start" in refused.text
+    for path in in_the_way:
+        path.rmdir()
+    assert client.state(command, version=then) == (f"{then}_{then}", "", 0)
+    for name in ("VERSION", "WANTED"):
+        assert (data_dir / name).read_text() == f"{then}_{then}\n"
+    assert client.http.get("/ready").status_code == 200
+
+
 def test_unload_drops_the_background_version(client: ServerClient, data_dir: Path) -> None:
     place_table(data_dir, 1)
     place_table(data_dir, 2)

@@ -67,6 +67,20 @@ def test_it_is_ready_when_it_serves_what_is_wanted(role: Role, client: ServerCli
         assert client.command("status").json()["ready"] is True
 
 
+def test_what_could_not_be_written_is_when_it_is_sent_again(
+    client: ServerClient, data_dir: Path
+) -> None:
+    (data_dir / ".WANTED.tmp").mkdir()
+    for _ in range(2):
+        refused = client.command("want", version="2")
+        assert refused.status_code == 500
+        assert "cannot be recorded for the next start" in refused.text
+        assert ready(client) == (503, "version 1_1 is served, 2_2 is wanted")
+    (data_dir / ".WANTED.tmp").rmdir()
+    client.state("want", version="2")
+    assert (data_dir / "WANTED").read_text() == "2_2\n"
+
+
 def test_it_is_late_for_a_rollback_too(client: ServerClient) -> None:
     client.state("enable", version="2")
     client.state("want", version="1")
