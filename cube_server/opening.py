@@ -159,5 +159,5 @@ def _naming(version: Version) -> Iterator[None]:
         yield
     except ControlError:
         raise
-    except (CubeError, OSError, ValueError) as error:
+    except (CubeError, OSError, ValueError, MemoryError) as error:
         raise ControlError(f"version {version} cannot be loaded: {error}") from error

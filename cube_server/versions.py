@@ -438,8 +438,10 @@ class DictVersions:
                     background = made.get(background.version, background)
                 served = self._replaced.kept([made.get(each.version, each) for each in self.served])
                 await self._replace(served, background)
-        except (CubeError, OSError) as caught:
-            error = caught
+        except Exception as caught:
+            # Whatever it is, such as no memory: a fold that never ended would be the last one.
+            # Its traceback would hold on to the tables.
+            error = caught.with_traceback(None)
         await asyncio.to_thread(fold.forget)
         self.folding.end(fold, error)
         if error is None:

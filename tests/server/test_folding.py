@@ -104,13 +104,13 @@ class GatedOpener(TableOpener):
         super().__init__(store, in_memory=True, shared=False)
         self.gate = threading.Event()
         self.fold_began = threading.Event()
-        self.fails = False
+        self.failure: Exception | None = None
 
     def merge(self, version: Version, tables: Sequence[Table]) -> Path:
         if tables[0].kind == "whole":
             self.fold_began.set()
-            if self.fails:
-                raise OSError(28, "No space left on device")
+            if self.failure is not None:
+                raise self.failure
             assert self.gate.wait(20)
         return super().merge(version, tables)
 
@@ -233,19 +233,22 @@ def test_what_came_from_a_rollback_meanwhile_stays_as_it_is(
     asyncio.run(run())
 
 
-def test_a_fold_that_fails_is_told_and_tried_again(table: PatchedDict, data_dir: Path) -> None:
+@pytest.mark.parametrize("failure", [OSError, MemoryError])
+def test_a_fold_that_fails_is_told_and_tried_again(
+    table: PatchedDict, data_dir: Path, failure: type[Exception]
+) -> None:
     async def run() -> None:
         machine = Machine(data_dir)
         machine.opener.gate.set()
-        machine.opener.fails = True
+        machine.opener.failure = failure("no room is left")
         await machine.versions.enable(Version.parse("10"))
         await machine.switch_to(table.place_patch(11, sets=range(150)))
         await machine.folded()
         counts = machine.versions.folding.counts
         assert (counts.done, counts.failed) == (0, 1)
-        assert "No space left" in counts.last_error
+        assert counts.last_error == "no room is left"
         table.check(machine, "10_11", pinned=False)  # type: ignore[arg-type]
-        machine.opener.fails = False
+        machine.opener.failure = None
         await machine.switch_to(table.place_patch(12, sets=[7]))
         await machine.folded()
         assert (counts.done, counts.last_error) == (1, "")
