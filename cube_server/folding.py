@@ -7,8 +7,10 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from cube_core._native import Table
+from cube_core.errors import ControlError
 from cube_core.versions import Version
 from cube_server.background import in_background
 from cube_server.loaded import LoadedTable
@@ -54,17 +56,34 @@ class Fold:
         """A patch was laid over `previous` meanwhile."""
         if previous in self._shipped_since:
             self._shipped_since[version] = [*self._shipped_since[previous], shipped]
+        else:
+            # What it was before, if anything, it is no more.
+            self._shipped_since.pop(version, None)
 
-    async def run(self) -> LoadedTable:
-        """Writes the whole table, which takes a while, and opens it."""
-        written = await in_background(lambda: self._opener.merge(self.version, self._parts))
-        return await in_background(lambda: self._opener.open_folded(self.version, written))
+    async def write(self) -> Path:
+        """Writes the whole table, which takes a while, under a temporary name."""
+        return await in_background(lambda: self._opener.merge(self.version, self._parts))
+
+    async def place(self, written: Path) -> Path:
+        """Moves it into place, while nothing is laid over anything."""
+        if self.version not in self._shipped_since:
+            await in_background(lambda: self._opener.discard(written))
+            raise self._laid_anew_meanwhile()
+        return await in_background(lambda: self._opener.place_folded(self.version, written))
+
+    async def open(self, placed: Path) -> LoadedTable:
+        """Reads it, which takes a while too."""
+        return await in_background(lambda: self._opener.open_folded(self.version, placed))
 
     async def laid_anew(
         self, whole: LoadedTable, loaded: Collection[LoadedTable]
     ) -> dict[Version, LoadedTable]:
         """The folded version, and those of `loaded` that came on top of it meanwhile, over the new
-        whole table."""
+        whole table. Nothing is laid over anything meanwhile."""
+        if self.version not in self._shipped_since:
+            folded = Path(whole.whole.path)
+            await in_background(lambda: self._opener.discard(folded))
+            raise self._laid_anew_meanwhile()
         made = {self.version: whole}
         for each in loaded:
             if shipped := self._shipped_since.get(each.version):
@@ -72,6 +91,9 @@ class Fold:
                     partial(self._opener.lay_over, each.version, whole.whole, shipped)
                 )
         return made
+
+    def _laid_anew_meanwhile(self) -> ControlError:
+        return ControlError(f"{self.version} was laid over another version meanwhile")
 
     def forget(self) -> None:
         """Lets go of the tables that were folded; giving back gigabytes takes a while."""

@@ -107,12 +107,20 @@ class TableOpener:
             raise
         return temporary
 
-    def open_folded(self, version: Version, folded: Path) -> LoadedTable:
-        """Places a whole table of a patch that `merge` wrote, and opens it."""
+    def place_folded(self, version: Version, written: Path) -> Path:
+        """Moves a whole table of a patch, that `merge` wrote, into place."""
+        with _naming(version):
+            return self._store.place_folded(written, version)
+
+    def discard(self, path: Path) -> None:
+        """Removes what `merge` wrote, placed or not."""
+        self._store.discard(path)
+
+    def open_folded(self, version: Version, placed: Path) -> LoadedTable:
+        """Opens what `place_folded` placed."""
         started_s = time.monotonic()
         with _naming(version):
-            path = self._store.place_folded(folded, version)
-            whole = self._open_file(path, version)
+            whole = self._open_file(placed, version)
         return LoadedTable.of_whole(version, whole, time.monotonic() - started_s)
 
     def _whole(self, version: Version, loaded: Collection[LoadedTable]) -> Table | None:

@@ -427,7 +427,10 @@ class DictVersions:
         meanwhile; nobody who reads notices."""
         error: Exception | None = None
         try:
-            whole = await fold.run()
+            written = await fold.write()
+            async with self._lock:
+                placed = await fold.place(written)
+            whole = await fold.open(placed)
             async with self._lock:
                 # Those that are kept by time stay over the table that they have.
                 made = await fold.laid_anew(

@@ -20,7 +20,7 @@ from cube_server.versions import DictVersions
 from tests.processes import running
 from tests.server.client import ServerClient
 from tests.server.patches import ALL_KEYS, PatchedDict, files_of
-from tests.server.tables import KEY_COUNT
+from tests.server.tables import KEY_COUNT, TABLE_NAME
 from tests.waiting import wait_until
 
 ARGUMENTS = ["--port=0", "--grpc_port=-1", "--data_dir=data", "--fold_percent=5"]
@@ -105,14 +105,23 @@ class GatedOpener(TableOpener):
         self.gate = threading.Event()
         self.fold_began = threading.Event()
         self.failure: Exception | None = None
+        self.waits_to_open = False
 
     def merge(self, version: Version, tables: Sequence[Table]) -> Path:
-        if tables[0].kind == "whole":
-            self.fold_began.set()
-            if self.failure is not None:
-                raise self.failure
-            assert self.gate.wait(20)
+        if tables[0].kind == "whole" and not self.waits_to_open:
+            self._wait()
         return super().merge(version, tables)
+
+    def open_folded(self, version: Version, placed: Path) -> LoadedTable:
+        if self.waits_to_open:
+            self._wait()
+        return super().open_folded(version, placed)
+
+    def _wait(self) -> None:
+        self.fold_began.set()
+        if self.failure is not None:
+            raise self.failure
+        assert self.gate.wait(20)
 
 
 class Machine:
@@ -233,6 +242,38 @@ def test_what_came_from_a_rollback_meanwhile_stays_as_it_is(
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("when", ["it is written", "it is read"])
+def test_a_version_that_is_laid_anew_during_its_fold_stays_as_it_is(
+    table: PatchedDict, data_dir: Path, when: str
+) -> None:
+    async def run() -> None:
+        machine = Machine(data_dir)
+        machine.opener.waits_to_open = when == "it is read"
+        await machine.versions.enable(Version.parse("10"))
+        await machine.switch_to(table.place_patch(11, sets=range(150)))
+        await asyncio.to_thread(machine.opener.fold_began.wait, 20)
+        (data_dir / "10_11" / TABLE_NAME).unlink()
+        version = table.place_patch(11, sets=range(500, 700), over=10)
+        await machine.versions.enable_patch(Version.parse(version), Version.parse("10"))
+        machine.opener.gate.set()
+        await machine.folded()
+        table.check(machine, version, pinned=False)  # type: ignore[arg-type]
+        assert "meanwhile" in machine.versions.folding.counts.last_error
+        await machine.versions.stop(1)
+        assert [name for name in files_of(data_dir) if name.startswith(version)] == [
+            f"{version}/{Path(TABLE_NAME).stem}.over_10_10",
+            f"{version}/{TABLE_NAME}",
+        ]
+        again = Machine(data_dir)
+        again.opener.gate.set()
+        await again.versions.start()
+        table.check(again, version, pinned=False)  # type: ignore[arg-type]
+        await again.folded()
+        table.check(again, version, pinned=False)  # type: ignore[arg-type]
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("failure", [OSError, MemoryError])
 def test_a_fold_that_fails_is_told_and_tried_again(
     table: PatchedDict, data_dir: Path, failure: type[Exception]
@@ -271,7 +312,7 @@ class FoldedMeanwhile(DataDirectory):
             opener = TableOpener(DataDirectory(self.root), in_memory=True, shared=False)
             parts = opener.open(version)
             assert parts.delta is not None
-            opener.open_folded(version, opener.merge(version, [parts.whole, parts.delta]))
+            opener.place_folded(version, opener.merge(version, [parts.whole, parts.delta]))
         return found
 
 
