@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from cube_core import errors
-from cube_core.errors import CubeError, RpcError
+from cube_core.errors import CubeError, LimitError, RpcError
 
 MESSAGE_BYTES_MAX = 128 << 10
 """One message; a longer one is refused by its sender."""
@@ -99,7 +99,7 @@ class Channel:
         data = json.dumps(message, separators=(",", ":")).encode()
         if len(data) > MESSAGE_BYTES_MAX:
             _close_all(descriptors)
-            raise errors.LimitError(
+            raise LimitError(
                 f"{len(data)} bytes are over the {MESSAGE_BYTES_MAX} of a message between workers"
             )
         self._unsent.append((data, descriptors))
@@ -163,8 +163,13 @@ class Channel:
             reply["error"] = [type(error).__name__, str(error)]
         finally:
             _close_all(descriptors)
-        if not self.closed.is_set():
+        if self.closed.is_set():
+            return
+        try:
             self._send(reply, [])
+        except LimitError as error:
+            # Else who asked would wait for ever.
+            self._send({"id": message["id"], "error": ["LimitError", str(error)]}, [])
 
 
 def _error(class_name: str, text: str) -> Exception:

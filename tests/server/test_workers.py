@@ -19,9 +19,15 @@ from numpy.typing import NDArray
 
 from cube_core._native import Table
 from cube_core.endpoint import Endpoint
+from cube_core.errors import LimitError
 from cube_core.versions import Version
 from cube_core.wire.held_port import hold_port
-from cube_core.worker_channel import DESCRIPTORS_MAX
+from cube_core.worker_channel import (
+    DESCRIPTORS_MAX,
+    MESSAGE_BYTES_MAX,
+    Channel,
+    channel_pair,
+)
 from cube_proto import dict_pb2
 from cube_server.fleet import Fleet
 from cube_server.loaded import LoadedTable
@@ -191,6 +197,22 @@ async def test_a_worker_takes_more_tables_than_come_with_one_message(tmp_path: P
             assert "worker_restarts" not in await fleet.counts()
         finally:
             await fleet.drain(5)
+
+
+async def test_an_answer_over_the_limit_of_a_message_is_an_error() -> None:
+    """Such as the state of a hundred dicts: who asks for it must not wait for ever."""
+
+    async def answer(what: str, body: dict[str, Any], descriptors: list[int]) -> str:
+        return "x" * int(body["size"])
+
+    asks, answers = (Channel(end, answer) for end in channel_pair())
+    try:
+        with pytest.raises(LimitError, match=f"over the {MESSAGE_BYTES_MAX} of a message"):
+            await asyncio.wait_for(asks.ask("state", {"size": MESSAGE_BYTES_MAX}), TIMEOUT_S)
+        assert await asks.ask("state", {"size": 1}) == "x"
+    finally:
+        asks.close()
+        answers.close()
 
 
 async def unasked(what: str, body: dict[str, Any]) -> Any:
