@@ -41,12 +41,16 @@ class _Worker:
 
     def __init__(self, answer: Ask) -> None:
         ours, theirs = channel_pair()
-        with theirs:
-            self.process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "cube_server.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
+        try:
+            with theirs:
+                self.process = subprocess.Popen(  # noqa: S603
+                    [sys.executable, "-m", "cube_server.worker", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                )
+        except BaseException:
+            ours.close()
+            raise
         self.channel = Channel(ours, lambda what, body, _: answer(what, body))
         self.numbers: set[int] = set()
         self.counts: Counts = {}
@@ -84,6 +88,10 @@ class _DictTables:
         """Every part once."""
         versions = [*([self.current] if self.current else []), *self.others]
         return list({each.number: each for parts in versions for each in parts}.values())
+
+
+def _no_worker(error: BaseException) -> ConfError:
+    return ConfError("command line", "--workers", f"no worker starts: {error}")
 
 
 def _numbers(parts: _Parts) -> list[int]:
@@ -170,7 +178,11 @@ class Fleet:
 
     async def _start_worker(self) -> _Worker:
         settings = self._settings
-        worker = _Worker(self._answer)
+        try:
+            worker = _Worker(self._answer)
+        except OSError as error:
+            # No memory for another process, or too many of them: that may pass.
+            raise _no_worker(error) from error
         body = {
             "host": settings.host,
             "port": self._port,
@@ -188,9 +200,7 @@ class Fleet:
             worker.process.kill()
             await worker.end(_END_TIMEOUT_S)
             if isinstance(error, (CubeError, asyncio.TimeoutError)):
-                raise ConfError(
-                    "command line", "--workers", f"no worker starts: {error}"
-                ) from error
+                raise _no_worker(error) from error
             raise
         return worker
 

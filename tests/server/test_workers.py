@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,40 @@ def test_a_worker_that_dies_is_started_again_with_what_the_others_serve(role: Ro
     with client_of_each_worker(role) as clients:
         for client in clients:
             assert (rows_in(client.seek([9])) == rows_of_keys([9], 2)).all()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_worker_is_started_again_although_that_failed_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A machine that is out of memory ends a worker, and has none for another process yet."""
+    start = subprocess.Popen
+    failures = iter([OSError(errno.ENOMEM, "Cannot allocate memory")] * 2)
+
+    def start_or_fail(*arguments: Any, **options: Any) -> Any:
+        if (failure := next(failures, None)) is not None:
+            raise failure
+        return start(*arguments, **options)
+
+    with hold_port("127.0.0.1", 0) as holder:
+        port = holder.getsockname()[1]
+        fleet = Fleet(ServerSettings(workers=1), ["test_dict"], port, unasked)
+        await fleet.start()
+        try:
+            descriptors = open_files()
+            monkeypatch.setattr("subprocess.Popen", start_or_fail)
+            [worker] = fleet._workers
+            worker.process.kill()
+            await asyncio.to_thread(worker.process.wait)
+            await asyncio.to_thread(
+                wait_until, lambda: fleet._workers not in ([], [worker]), 2 * TIMEOUT_S
+            )
+            assert open_files() == descriptors
+        finally:
+            await fleet.drain(5)
 
 
 async def test_a_worker_takes_more_tables_than_come_with_one_message(tmp_path: Path) -> None:
