@@ -201,12 +201,19 @@ class BlockingConnection:
         return self._is_writable() and self._begin_tls(self._tls)
 
     def _begin_tls(self, tls: ClientTls) -> bool:
-        self._socket = tls.context().wrap_socket(
-            self._open_socket(),
-            server_hostname=tls.name_of(self.endpoint.host),
-            do_handshake_on_connect=False,
-        )
-        return self._shake_hands()
+        try:
+            self._socket = tls.context().wrap_socket(
+                self._open_socket(),
+                server_hostname=tls.name_of(self.endpoint.host),
+                do_handshake_on_connect=False,
+            )
+        except (OSError, ValueError) as error:
+            # The peer has gone at this moment, or the name is none. The descriptor is held by the
+            # error, which must not last.
+            problem = str(error)
+        else:
+            return self._shake_hands()
+        raise self._no_tls(problem)
 
     def _shake_hands(self) -> bool:
         """Whether the handshake is done; else `events` says what it waits for."""
@@ -218,11 +225,14 @@ class BlockingConnection:
         except ssl.SSLWantWriteError:
             self._handshake_events = select.POLLOUT
         except OSError as error:
-            self.close()
-            raise ConnectError(f"{self.endpoint}: no TLS connection: {error}") from error
+            raise self._no_tls(str(error)) from error
         else:
             return True
         return False
+
+    def _no_tls(self, problem: str) -> ConnectError:
+        self.close()
+        return ConnectError(f"{self.endpoint}: no TLS connection: {problem}")
 
     def _is_writable(self) -> bool:
         poll = select.poll()

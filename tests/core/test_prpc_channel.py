@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,6 +22,7 @@ from cube_core._native import (
 )
 from cube_core.endpoint import Endpoint
 from cube_core.errors import ConnectError, RpcError, RpcTimeoutError, WireError
+from cube_core.tls import ClientTls, TlsFiles
 from cube_core.wire.frame_reader import FrameReader
 from cube_core.wire.prpc_blocking import BlockingConnection
 from cube_core.wire.prpc_channel import AsyncChannel
@@ -256,3 +259,30 @@ def test_any_bytes_are_frames_or_refused(data: bytes, piece_bytes: int) -> None:
         assert data[:4] == b"PRPC"[: len(data)] or len(data) < 12
         return
     assert problem
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <ssl:ResourceWarning")
+def test_a_server_name_that_is_none_is_no_connection(peer: Peer) -> None:
+    connection = BlockingConnection(peer.endpoint, tls=ClientTls(TlsFiles(), ".example.com"))
+    with pytest.raises(ConnectError, match=r"no TLS connection: .*empty or too long"):
+        connection.call("S", "echo", b"", timeout_s=10)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <ssl:ResourceWarning")
+def test_a_connection_that_is_reset_before_tls_begins_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        endpoint = Endpoint(*listener.getsockname())
+        connection = BlockingConnection(endpoint, tls=ClientTls(TlsFiles()))
+        accepted, _ = listener.accept()
+
+        def is_writable() -> bool:
+            """The last look at the socket before TLS begins."""
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            accepted.close()
+            return True
+
+        monkeypatch.setattr(connection, "_is_writable", is_writable)
+        with pytest.raises(ConnectError, match="no TLS connection"):
+            connection.call("S", "echo", b"", timeout_s=10)
