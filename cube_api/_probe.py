@@ -53,6 +53,6 @@ def _is_ready(connection: BlockingConnection, within_s: float) -> bool:
     )
     try:
         status = json.loads(bytes(frame.attachment) or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
     return not isinstance(status, dict) or status.get("ready") is not False

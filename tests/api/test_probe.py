@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from cube_api._probe import answers
+from cube_core._native import Frame, encode_response_frame
 from cube_core.endpoint import Endpoint
+from tests.api.conftest import NewPeer
 from tests.processes import Role, running
 from tests.server.client import ServerClient
 from tests.server.tables import place_table
@@ -34,3 +36,16 @@ def test_one_that_is_late_is_not_used_before_it_has_caught_up(role: Role) -> Non
         assert answers(endpoint, within_s=10)
         role.stop()
     assert not answers(endpoint, within_s=10)
+
+
+@pytest.mark.parametrize("status", [b"[" * 200_000, b"1" * 6000, b"\xff", b"null"], ids=range(4))
+def test_one_that_answers_with_no_status_is_taken_for_ready(
+    new_peer: NewPeer, status: bytes
+) -> None:
+    """An error here would end the thread that probes, and nobody would be used again."""
+
+    def answer(frame: Frame) -> bytes:
+        attachment = status if frame.method == "cmd" else b""
+        return encode_response_frame(frame.correlation_id, b"", attachment=attachment)
+
+    assert answers(new_peer(answer).endpoint, within_s=10)
