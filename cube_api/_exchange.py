@@ -22,7 +22,7 @@ class Exchange:
     def __init__(self, call: SeekCall[Any], channel_to: Callable[[Endpoint], AsyncChannel]) -> None:
         self._call = call
         self._channel_to = channel_to
-        self._tickets: dict[int, Ticket] = {}
+        self._in_flight: dict[int, tuple[Ask, Ticket]] = {}
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
@@ -30,7 +30,7 @@ class Exchange:
 
     def adopt(self, ask: Ask, ticket: Ticket) -> None:
         """Waits for a request that was sent before; its outcome is to be told by `take`."""
-        self._tickets[ask.correlation_id] = ticket
+        self._in_flight[ask.correlation_id] = (ask, ticket)
 
     async def run(self) -> None:
         """Runs the call to its end; raises what it raises."""
@@ -41,13 +41,12 @@ class Exchange:
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-            for ticket in self._tickets.values():
-                ticket.cancel()
+            self._drop()
             self._call.end()
 
     def take(self, ask: Ask, outcome: Frame | RpcError) -> None:
         """What came of a request."""
-        self._tickets.pop(ask.correlation_id, None)
+        self._in_flight.pop(ask.correlation_id, None)
         if self._done.done():
             return
         try:
@@ -60,9 +59,10 @@ class Exchange:
 
     def _send(self, asks: list[Ask]) -> None:
         for ask in asks:
-            self._tickets[ask.correlation_id] = self._channel_to(ask.endpoint).submit(
+            ticket = self._channel_to(ask.endpoint).submit(
                 ask.frame, ask.correlation_id, partial(self.take, ask)
             )
+            self._in_flight[ask.correlation_id] = (ask, ticket)
         if not self._call.is_done and self._call.wake_s < self._timer_s:
             self._set_timer()
 
@@ -83,8 +83,16 @@ class Exchange:
         self._timer_s = math.inf
         self._send(self._call.on_time(now_s))
 
+    def _drop(self) -> None:
+        for ask, ticket in self._in_flight.values():
+            # Its connection may be what is dead, while the server answers probes on another.
+            if ask.replica.health.is_aside:
+                ticket.expire()
+            else:
+                ticket.cancel()
+
     def _expire(self) -> None:
-        for ticket in self._tickets.values():
+        for _, ticket in self._in_flight.values():
             ticket.expire()
         try:
             self._call.expire()

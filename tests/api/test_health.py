@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from cube_api._health import (
     EndpointHealth,
     HealthBoard,
 )
-from cube_core._native import encode_error_frame
+from cube_core._native import Frame, encode_error_frame
 from cube_core.endpoint import Endpoint
 from tests.api.conftest import NewClient, NewPeer
 from tests.api.peers import (
@@ -142,6 +143,38 @@ def test_a_hanging_server_is_put_aside(new_client: NewClient, replicas: list[Pee
         except SeekTimeoutError:
             failed_num += 1
     assert failed_num == FAILURES_MAX
+
+
+def test_a_server_whose_connections_are_dead_is_used_again_on_new_ones(
+    any_client: NewClient, replicas: list[Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a firewall on the way has forgotten them: nothing comes back, no reset either."""
+    conf = conf_of(
+        [[peer.endpoint for peer in replicas]],
+        backup_request=20,
+        backup_request_share_max=1,
+        timeout=20_000,
+    )
+    client = any_client(conf)
+    for _ in range(4):
+        seek(client)
+    peer, take = replicas[0], replicas[0].requested
+    dead = set(peer._connections)
+    answered: list[Frame] = []
+
+    def requested(transport: asyncio.Transport, frame: Frame) -> None:
+        if transport not in dead:
+            take(transport, frame)
+            if len(frame.payload) > len(KEYS):
+                answered.append(frame)
+
+    monkeypatch.setattr(peer, "requested", requested)
+
+    def is_used() -> bool:
+        seek(client)
+        return len(answered) > 10
+
+    wait_until(is_used, 15.0, "seeks to the server that answers probes")
 
 
 class Load:
