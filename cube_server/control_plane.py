@@ -279,11 +279,8 @@ class ControlPlane:
         if known is not None:
             return await known.control.run(command)
         name = str(command["dict_name"])
-        arriving = self._arriving.get(name)
-        if arriving is None:
-            await asyncio.to_thread(check_new_dict, self._settings.data_dir, name)
-            arriving = self._arriving[name] = self._found(name)
-            await asyncio.to_thread(arriving.store.open)
+        async with self._taking_in:
+            arriving = self._served(name) or self._arriving.get(name) or await self._new(name)
         try:
             reply = await arriving.control.run(command)
         except BaseException:
@@ -291,17 +288,29 @@ class ControlPlane:
                 self._arriving.pop(name, None)
                 await asyncio.to_thread(arriving.store.close_empty)
             raise
-        await self._take_in(arriving)
+        async with self._taking_in:
+            await self._take_in(arriving)
         return reply
+
+    def _served(self, name: str) -> ServedDict | None:
+        return next((each for each in self.dicts if each.shown_name == name), None)
+
+    async def _new(self, name: str) -> ServedDict:
+        """A dict whose first table is about to come."""
+        await asyncio.to_thread(check_new_dict, self._settings.data_dir, name)
+        new = self._found(name)
+        await asyncio.to_thread(new.store.open)
+        self._arriving[name] = new
+        return new
 
     async def _take_in(self, dict_: ServedDict) -> None:
         """A dict whose first table has come is served from now on."""
-        if self._arriving.pop(dict_.name, None) is None:
-            return
-        await self._publish(dict_.name, None, [])
-        self._watch(dict_)
-        self.dicts.append(dict_)
-        log.info("dict %s is new and will be served", dict_.name)
+        if self._served(dict_.name) is None:
+            await self._publish(dict_.name, None, [])
+            self._watch(dict_)
+            self.dicts.append(dict_)
+            log.info("dict %s is new and will be served", dict_.name)
+        self._arriving.pop(dict_.name, None)
 
     async def _take_in_copied(self, name: str) -> None:
         """A dict whose directory was put there since the start is served from its first command
@@ -309,10 +318,10 @@ class ControlPlane:
         if self._settings.dict_names or name in self._arriving:
             return
         async with self._taking_in:
-            if any(each.shown_name == name for each in self.dicts):
+            if self._served(name) is not None or name in self._arriving:
                 return
             if await asyncio.to_thread(holds_dict, self._settings.data_dir, name):
-                copied = self._arriving[name] = self._found(name)
+                copied = self._found(name)
                 await asyncio.to_thread(copied.store.open)
                 await self._take_in(copied)
 

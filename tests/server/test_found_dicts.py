@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import http.server
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from cube_core.access import Asker
 from cube_core.errors import RpcError
+from cube_server.control_plane import ControlPlane
+from cube_server.settings import ServerSettings
 from tests.processes import running
 from tests.server.client import ServerClient
 from tests.server.tables import make_table
@@ -78,6 +83,49 @@ def test_dicts_found_in_the_directory_and_new_ones(tmp_path: Path, url: Url, wor
     with running("cube_server.main", arguments, cwd=tmp_path) as role, ServerClient(role) as client:
         assert "dicts=fresh,my_items,users" in role.ready_line
         assert first_value(client, "fresh") == 7e6
+
+
+@pytest.mark.parametrize("second", ["download", "enable"])
+async def test_a_new_dict_is_taken_in_once(tmp_path: Path, url: Url, second: str) -> None:
+    """Another command for it comes while workers are told of it."""
+    report = make_table(tmp_path / "served" / "new.table", 7, dict_name="fresh")
+    order = {
+        "version": "7_7",
+        "url": url("new.table"),
+        "size": report.file_bytes,
+        "crc32c": report.crc32c,
+        "dict_name": "fresh",
+    }
+    make_table(tmp_path / "data" / "1_1" / "first_part0.table", 1, dict_name="first")
+    told, go_on = asyncio.Event(), asyncio.Event()
+
+    async def publish(*_: object) -> None:
+        told.set()
+        await go_on.wait()
+
+    async def counts() -> dict[str, int]:
+        return {}
+
+    def command(cmd: str) -> asyncio.Task[bytes]:
+        body = json.dumps({"cmd": cmd, **order}).encode()
+        return asyncio.create_task(plane.command(body, Asker("127.0.0.1:1")))
+
+    plane = ControlPlane(ServerSettings(data_dir=tmp_path / "data"), publish, counts)
+    await plane.open()
+    await plane.start()
+    try:
+        downloads = [command("download"), command("download")]
+        await told.wait()
+        another = command(second)
+        await asyncio.sleep(0.2)
+        go_on.set()
+        await asyncio.gather(*downloads)
+        await asyncio.wait([another])
+        await command("enable")
+        assert [each.shown_name for each in plane.dicts] == ["", "fresh"]
+        assert (await plane.status())["dicts"]["fresh"]["cur_version"] == "7_7"
+    finally:
+        await plane.stop()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
