@@ -110,9 +110,12 @@ class Directory:
         health.asked_whether_late(is_late(health.endpoint, within_s=within_s, tls=tls))
 
     def _probe(self, health: EndpointHealth) -> None:
-        limit_s = health.answer_limit_s or self._topology.connect_timeout_s
-        tls = self._topology.tls_of(health.endpoint)
-        succeeded = answers(health.endpoint, within_s=limit_s, tls=tls)
+        succeeded = answers(
+            health.endpoint,
+            within_s=self._topology.connect_timeout_s,
+            seek_within_s=health.answer_limit_s,
+            tls=self._topology.tls_of(health.endpoint),
+        )
         health.probed(succeeded, time.monotonic())
         if succeeded:
             log.info("%s answers again", health.endpoint)

@@ -175,3 +175,38 @@ def test_a_slow_replica_is_left_out_while_it_is_slow(
             15.0,
             "seeks to the replica that is fast again",
         )
+
+
+def test_a_replica_that_is_fast_again_is_used_however_long_its_status_takes(
+    any_client: NewClient, replicas: list[Peer]
+) -> None:
+    """As over TLS from another machine, or with workers: only seeks are held to the limit."""
+    sound = replicas[0].answer
+    pause_s = {"seek": 0.1, "cmd": 0.1}
+    seeks: list[Frame] = []
+    pause = threading.Event()
+
+    def answer(frame: Frame) -> bytes:
+        pause.wait(pause_s[frame.method])
+        if len(frame.payload) > len(KEYS):
+            seeks.append(frame)
+        return sound(frame)
+
+    thread = LoopThread()
+    peer = Peer(thread, answer)
+    try:
+        conf = conf_of(
+            [[peer.endpoint, replicas[1].endpoint]],
+            backup_request=30,
+            backup_request_share_max=1,
+            timeout=20_000,
+        )
+        client = any_client(conf)
+        for _ in range(20):
+            assert not client.seek("d", KEYS).status.any()
+        assert len(seeks) < 10
+        pause_s["seek"] = 0
+        wait_until(lambda: client.seek("d", KEYS) and len(seeks) > 20, 20.0, "seeks to the replica")
+    finally:
+        peer.stop()
+        thread.close()
