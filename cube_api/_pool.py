@@ -23,6 +23,7 @@ class ConnectionPool:
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
+        self._endpoints = topology.endpoints()
         self._idle: defaultdict[Endpoint, deque[BlockingConnection]] = defaultdict(deque)
         self._owner_pid = os.getpid()
         self._closed = False
@@ -53,6 +54,10 @@ class ConnectionPool:
 
     def give_back(self, connection: BlockingConnection) -> None:
         """Takes back a connection that owes no answer."""
+        if connection.endpoint not in self._endpoints:
+            # A seek began before the topology changed, and nobody else will ask there.
+            connection.close()
+            return
         idle = self._idle[connection.endpoint]
         if self._closed or len(idle) >= IDLE_CONNECTIONS_MAX:
             connection.close()
@@ -63,6 +68,7 @@ class ConnectionPool:
         """Closes idle connections that it does not have, or not in this way; what is lent stays
         usable."""
         before, self._topology = self._topology, topology
+        self._endpoints = topology.endpoints()
         kept = topology.connected_alike(before)
         for endpoint in list(self._idle):
             if endpoint not in kept:

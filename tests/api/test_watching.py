@@ -15,6 +15,9 @@ import pytest
 
 from cube_api import ConfError, CubeClient
 from cube_api._directory import Directory
+from cube_api._health import HealthBoard
+from cube_api._pool import ConnectionPool
+from cube_api._topology import Topology
 from cube_core.endpoint import Endpoint
 from tests.api.conftest import NewPeer
 from tests.api.peers import (
@@ -22,6 +25,7 @@ from tests.api.peers import (
     answer_from,
     answer_with,
     client_of,
+    conf_of,
     expected_rows,
     new_seeker,
     write_shard,
@@ -235,3 +239,21 @@ def test_a_forgotten_client_leaves_no_thread(new_peer: NewPeer, tmp_path: Path) 
     del client
     gc.collect()
     wait_until(lambda: threading.active_count() == before, 10.0, "the thread to end")
+
+
+def test_a_connection_to_a_server_that_is_gone_from_the_conf_is_not_kept(
+    new_peer: NewPeer,
+) -> None:
+    """It was lent to a seek while the conf changed."""
+    gone, other = (new_peer(lambda _: b"") for _ in range(2))
+    board = HealthBoard(lambda _: None, lambda: None)
+    before, after = (
+        Topology(conf_of([[peer.endpoint]]), "cube.conf", board) for peer in (gone, other)
+    )
+    pool = ConnectionPool(before)
+    lent = pool.take(gone.endpoint)
+    wait_until(lambda: gone.open_connections_num == 1)
+    pool.adopt(after)
+    pool.give_back(lent)
+    wait_until(lambda: gone.open_connections_num == 0)
+    pool.close()
