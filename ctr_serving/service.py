@@ -128,14 +128,15 @@ class PredictionService:
         self._counters.pending += 1
         self._pace.under_way += 1
         self._bytes += len(payload)
+        start_s = time.monotonic()
         try:
             answer = await self._op.predict(payload, context, trace)
-            self._pace.answered()
+            self._pace.answered(start_s)
             return answer
         finally:
             self._counters.pending -= 1
-            self._pace.under_way -= 1
             self._bytes -= len(payload)
+            self._pace.ended()
 
 
 class _Pace:
@@ -151,13 +152,22 @@ class _Pace:
         self._seconds = 0.0
         self._answered_s = 0.0
 
-    def answered(self) -> None:
-        """One of those under way is."""
+    def answered(self, start_s: float) -> None:
+        """One of those under way is, which began at `start_s` on the monotonic clock."""
         now_s, others = time.monotonic(), self.under_way - 1
-        if others and self._answered_s:
+        if not others:
+            # Else a stall would be believed for ever: who comes alone is all that is taken then.
+            self._seconds = min(self._seconds, now_s - start_s)
+        elif self._answered_s:
             self._seconds += _SMOOTHING * (now_s - self._answered_s - self._seconds)
-        # What comes after a pause says nothing about the pace.
-        self._answered_s = now_s if others else 0.0
+        self._answered_s = now_s
+
+    def ended(self) -> None:
+        """One is under way no more, answered or not."""
+        self.under_way -= 1
+        if not self.under_way:
+            # What comes after a pause says nothing about the pace.
+            self._answered_s = 0.0
 
     def is_too_late(self, deadline_s: float) -> bool:
         """Whether one more behind these would have most of its time waited away."""

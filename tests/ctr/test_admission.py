@@ -11,11 +11,14 @@ from ctr_serving.counters import Counters
 from ctr_serving.model_slot import ModelSlot
 from ctr_serving.service import PredictionService
 from ctr_serving.trace import Trace
-from cube_core.errors import OverloadError
+from cube_core.errors import OverloadError, PredictionError
 from cube_core.wire.service import RpcContext
 
 WORK_S = 0.005
 BYTES_MAX = 1 << 20
+STALL_S = 0.5
+STALLS = b"stalls"
+FAILS = b"fails"
 
 
 class OneByOne:
@@ -30,7 +33,9 @@ class OneByOne:
     ) -> bytes:
         self.begun += 1
         async with self._turn:
-            await asyncio.sleep(WORK_S)
+            await asyncio.sleep(STALL_S if payload == STALLS else WORK_S)
+        if payload == FAILS:
+            raise PredictionError("it fails")
         return b""
 
 
@@ -79,6 +84,31 @@ async def test_nobody_is_refused_when_nobody_waits(
     await asyncio.gather(*(service.inference(b"", context_of(None)) for _ in range(30)))
     await service.inference(b"", context_of(2 * WORK_S))
     assert op.begun == 31
+
+
+async def ask_in_pairs(service: PredictionService, pairs: int) -> list[bytes | BaseException]:
+    """Two requests at once, again and again, with ten times the time that both take."""
+    answers: list[bytes | BaseException] = []
+    for _ in range(pairs):
+        pair = (service.inference(b"", context_of(20 * WORK_S)) for _ in range(2))
+        answers += await asyncio.gather(*pair, return_exceptions=True)
+    return answers
+
+
+async def test_after_a_pause_requests_are_taken_as_before(service: PredictionService) -> None:
+    """Also where the last one before it failed."""
+    both = (service.inference(payload, context_of(None)) for payload in (b"", FAILS))
+    await asyncio.gather(*both)
+    await asyncio.sleep(3 * STALL_S)
+    assert await ask_in_pairs(service, 10) == [b""] * 20
+
+
+async def test_a_stall_is_forgotten(service: PredictionService) -> None:
+    """When who is refused for it would have been answered in time."""
+    for _ in range(3):
+        stalled = (service.inference(each, context_of(None)) for each in (b"", STALLS, b""))
+        await asyncio.gather(*stalled)
+    assert (await ask_in_pairs(service, 10))[2:] == [b""] * 18
 
 
 async def test_frames_that_go_together_are_not_waited_for(
