@@ -94,8 +94,9 @@ class PredictionService:
             response = await self._admitted(payload, context, trace)
             outcome = "degraded" if trace.degraded else "ok"
         except WireError as error:
+            is_well_formed = await _is_well_formed(payload)
             self._counters.requests[outcome_of(error)] += 1
-            if not await _is_well_formed(payload):
+            if not is_well_formed:
                 raise
             request_log.failed(METHOD, error, peer=context.peer)
             return failed_response(error)
@@ -106,6 +107,9 @@ class PredictionService:
                 raise
             request_log.failed(METHOD, error, peer=context.peer)
             response = failed_response(error)
+        except Exception:
+            self._counters.requests["failed"] += 1
+            raise
         self._counters.requests[outcome] += 1
         self._counters.rows += trace.rows if outcome != "failed" else 0
         return response

@@ -11,14 +11,17 @@ from ctr_serving.counters import Counters
 from ctr_serving.model_slot import ModelSlot
 from ctr_serving.service import PredictionService
 from ctr_serving.trace import Trace
-from cube_core.errors import OverloadError, PredictionError
+from cube_core.errors import OverloadError, PredictionError, WireError
 from cube_core.wire.service import RpcContext
+from cube_proto import ctr_prediction_pb2
 
 WORK_S = 0.005
 BYTES_MAX = 1 << 20
 STALL_S = 0.5
 STALLS = b"stalls"
 FAILS = b"fails"
+BREAKS = b"breaks"
+MISFITS = ctr_prediction_pb2.Request(instances=[{}]).SerializeToString()
 
 
 class OneByOne:
@@ -36,6 +39,10 @@ class OneByOne:
             await asyncio.sleep(STALL_S if payload == STALLS else WORK_S)
         if payload == FAILS:
             raise PredictionError("it fails")
+        if payload == BREAKS:
+            raise RuntimeError("nobody raises it on purpose")
+        if payload == MISFITS:
+            raise WireError("25 sparse_ids")
         return b""
 
 
@@ -109,6 +116,27 @@ async def test_a_stall_is_forgotten(service: PredictionService) -> None:
         stalled = (service.inference(each, context_of(None)) for each in (b"", STALLS, b""))
         await asyncio.gather(*stalled)
     assert (await ask_in_pairs(service, 10))[2:] == [b""] * 18
+
+
+async def test_an_unforeseen_error_counts_as_failed(
+    service: PredictionService, counters: Counters
+) -> None:
+    with pytest.raises(RuntimeError):
+        await service.inference(BREAKS, context_of(None))
+    assert counters.requests == {"failed": 1}
+
+
+async def test_who_goes_away_while_its_request_is_looked_over_counts_once(
+    service: PredictionService, counters: Counters
+) -> None:
+    asked = asyncio.ensure_future(service.inference(MISFITS, context_of(None)))
+    await asyncio.sleep(WORK_S / 2)
+    while not asked.done():
+        # In the step in which the op has failed, and a thread parses the bytes again.
+        if not counters.pending:
+            asked.cancel()
+        await asyncio.sleep(0)
+    assert sum(counters.requests.values()) == 1
 
 
 async def test_frames_that_go_together_are_not_waited_for(
