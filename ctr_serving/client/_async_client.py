@@ -103,6 +103,7 @@ class AsyncCtrClient:
         self._protocol = checked_protocol(protocol)
         self._routes = routes
         self._transports: dict[TransportKey, AsyncTransport] = {}
+        self._closes_num = 0
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -152,17 +153,19 @@ class AsyncCtrClient:
         attempts = Attempts(variant, time.monotonic())
         if attempts.can_hedge:
             return await self._send_hedged(variant, payload, log_id, attempts)
+        closes_num = self._closes_num
         endpoint: Endpoint | None = attempts.first()
         while endpoint is not None:
             try:
                 return await self._call(variant, payload, log_id, attempts, endpoint)
             except ConnectError as error:
                 failure = error
-                endpoint = attempts.retry()
+                endpoint = self._retry(attempts, closes_num)
         raise failure
 
     async def close(self) -> None:
         """Closes its connections; what is in flight fails with ConnectError."""
+        self._closes_num += 1
         while self._transports:
             await self._transports.popitem()[1].close()
 
@@ -178,6 +181,7 @@ class AsyncCtrClient:
             task.add_done_callback(_forget_error)
             pending.add(task)
 
+        closes_num = self._closes_num
         begin(attempts.first())
         failure: ConnectError | None = None
         try:
@@ -194,11 +198,16 @@ class AsyncCtrClient:
                         return task.result()
                     except ConnectError as error:
                         failure = error
-                        begin(attempts.retry())
+                        begin(self._retry(attempts, closes_num))
         finally:
             for task in pending:
                 task.cancel()
         raise failure or ConnectError(f"variant {variant.tag!r}: nothing was tried")
+
+    def _retry(self, attempts: Attempts, closes_num: int) -> Endpoint | None:
+        """The server to ask when another could not be reached; None once the client was closed
+        since the request began."""
+        return attempts.retry() if self._closes_num == closes_num else None
 
     async def _call(
         self, variant: Variant, payload: bytes, log_id: int, attempts: Attempts, endpoint: Endpoint

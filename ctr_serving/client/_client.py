@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -244,7 +245,10 @@ class _HedgingSender:
     def send(
         self, variant: Variant, payload: bytes, log_id: int
     ) -> tuple[Endpoint, bytes | memoryview]:
-        return self._thread.run(self._client.send(variant, payload, log_id))
+        try:
+            return self._thread.run(self._client.send(variant, payload, log_id))
+        except CancelledError as error:
+            raise ConnectError("the client was closed before the answer") from error
 
     def close(self) -> None:
         self._thread.run(self._client.close())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from cube_core._native import (
 )
 from tests.ctr.models import requests_of
 from tests.prpc_peer import LoopThread, Peer
+from tests.waiting import wait_until
 
 PROBABILITIES = np.array([[0.25, 0.75]], np.float32)
 
@@ -72,3 +74,34 @@ def test_when_none_has_a_model_the_reason_is_told(peers: list[Peer]) -> None:
     peers[0].answer = predicts
     with CtrClient(address_of(peers)) as client:
         assert client.predict(*requests_of(1)).shape == (1, 2)
+
+
+def test_who_waits_while_the_client_is_closed_is_told(peers: list[Peer]) -> None:
+    for peer in peers:
+        peer.answer, peer.hold = predicts, True
+    client = CtrClient(address_of(peers), hedge_timeout_ms=20_000)
+    with ThreadPoolExecutor() as pool:
+        asked = [pool.submit(client.predict, *requests_of(1)) for _ in range(2)]
+        wait_until(lambda: sum(peer.held_num for peer in peers) == 2, what="both are asked")
+        client.close()
+        for each in asked:
+            with pytest.raises(ConnectError, match="closed"):
+                each.result(10)
+
+
+@pytest.mark.parametrize("hedge_timeout_ms", [-1, 20_000], ids=["one at a time", "hedging"])
+async def test_what_is_in_flight_is_not_sent_again_by_a_closed_client(
+    peers: list[Peer], hedge_timeout_ms: int
+) -> None:
+    for peer in peers:
+        peer.answer, peer.hold = predicts, True
+    client = AsyncCtrClient(address_of(peers), hedge_timeout_ms=hedge_timeout_ms)
+    asked = [asyncio.ensure_future(client.predict(*requests_of(1))) for _ in range(2)]
+    await asyncio.to_thread(
+        wait_until, lambda: sum(peer.held_num for peer in peers) == 2, what="both are asked"
+    )
+    await asyncio.wait_for(client.close(), 10)
+    for each in asked:
+        with pytest.raises(ConnectError, match="closed"):
+            await asyncio.wait_for(each, 10)
+    assert sum(peer.connections_num for peer in peers) == 2
