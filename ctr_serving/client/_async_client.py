@@ -40,7 +40,7 @@ from ctr_serving.client._routes import (
 )
 from ctr_serving.client._transports import TransportKey
 from cube_core.endpoint import Endpoint
-from cube_core.errors import ConnectError
+from cube_core.errors import ConnectError, RpcError
 from cube_core.tls import ClientTls
 
 _ON_LOOP_ROWS_MAX = 2000
@@ -183,7 +183,7 @@ class AsyncCtrClient:
 
         closes_num = self._closes_num
         begin(attempts.first())
-        failure: ConnectError | None = None
+        failure: RpcError | None = None
         try:
             while pending:
                 done, _ = await asyncio.wait(
@@ -199,6 +199,9 @@ class AsyncCtrClient:
                     except ConnectError as error:
                         failure = error
                         begin(self._retry(attempts, closes_num))
+                    except RpcError as error:
+                        # What one refuses, or has no time for, another may be about to answer.
+                        failure = error
         finally:
             for task in pending:
                 task.cancel()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from ctr_serving.client import AsyncCtrClient, ConnectError, CtrClient
+from ctr_serving.client import AsyncCtrClient, ConnectError, CtrClient, RpcError
 from cube_core._native import (
     Frame,
     encode_ctr_response,
@@ -29,6 +30,10 @@ def predicts(frame: Frame) -> bytes:
 
 def has_no_model(frame: Frame) -> bytes:
     return encode_error_frame(frame.correlation_id, 2003, "no model is loaded yet")
+
+
+def refuses(frame: Frame) -> bytes:
+    return encode_error_frame(frame.correlation_id, 2004, "too many are under way")
 
 
 @pytest.fixture
@@ -105,3 +110,21 @@ async def test_what_is_in_flight_is_not_sent_again_by_a_closed_client(
         with pytest.raises(ConnectError, match="closed"):
             await asyncio.wait_for(each, 10)
     assert sum(peer.connections_num for peer in peers) == 2
+
+
+def test_a_hedge_that_is_refused_does_not_end_the_request(peers: list[Peer]) -> None:
+    """The server that was asked first is slow, and answers."""
+    slow, busy = peers
+    slow.answer, slow.hold, busy.answer = predicts, True, refuses
+    with (
+        CtrClient(address_of(peers), hedge_timeout_ms=10) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        asked = pool.submit(client.predict, *requests_of(1))
+        wait_until(lambda: busy.requests_num > 0, what="the other is asked too")
+        time.sleep(0.05)
+        slow.release()
+        np.testing.assert_array_equal(asked.result(10), PROBABILITIES)
+        slow.answer = refuses
+        with pytest.raises(RpcError, match="too many are under way"):
+            client.predict(*requests_of(1))
