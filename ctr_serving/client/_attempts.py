@@ -24,7 +24,7 @@ class Attempts:
         self._servers: Iterator[Endpoint] = variant.servers(now_s)
         self._deadline_s = now_s + options.timeout_ms / 1000
         self._retries_left = options.retry_count
-        self._hedges_left = options.hedge_count if self.can_hedge else 0
+        self._hedges_left = variant.hedge_count
         self._hedge_at_s = self._next_hedge_s(now_s)
         variant.hedges.count_request()
 

@@ -55,7 +55,8 @@ class Variant:
     """One variant of a predictor: endpoints that are asked in turn.
 
     Attributes:
-        can_hedge: requests may be sent to a further endpoint; there is one, and it is wanted.
+        hedge_count: to how many further endpoints a request may be sent; none where there is none,
+            or it is not wanted.
         hedges: how many may be.
         outages: its endpoints that failed lately.
     """
@@ -63,13 +64,16 @@ class Variant:
     def __init__(self, tag: str, endpoints: Sequence[Endpoint], options: Options) -> None:
         self.tag = tag
         self.options = options
-        self.can_hedge = (
-            options.hedge_timeout_ms >= 0 and options.hedge_count > 0 and len(endpoints) > 1
-        )
+        is_wanted = options.hedge_timeout_ms >= 0
+        self.hedge_count = min(options.hedge_count, len(endpoints) - 1) if is_wanted else 0
         self.hedges = HedgeBudget(HEDGE_SHARE_MAX)
         self.outages = Outages(trial_s=options.connect_timeout_ms / 1000)
         self._endpoints = list(endpoints)
         self._turns = itertools.count()
+
+    @property
+    def can_hedge(self) -> bool:
+        return self.hedge_count > 0
 
     def servers(self, now_s: float) -> Iterator[Endpoint]:
         """The endpoint whose turn it is, and round from there without end; those that failed lately

@@ -138,6 +138,13 @@ def test_hedges_go_to_the_other_servers_one_after_the_other() -> None:
         attempts.remaining_s(SERVERS[0], math.inf)
 
 
+def test_no_server_is_asked_twice_by_hedging() -> None:
+    attempts = attempts_of(Variant("v", SERVERS[:2], Options(hedge_timeout_ms=20, hedge_count=2)))
+    asked = [attempts.first(), attempts.hedge(101.0), attempts.hedge(102.0)]
+    assert asked == [*SERVERS[:2], None]
+    assert attempts.wait_s(102.0) is None
+
+
 def test_a_fleet_that_is_slow_as_a_whole_is_not_asked_twice_for_everything() -> None:
     variant = Variant("v", SERVERS, Options(hedge_timeout_ms=20, hedge_count=1))
     hedges = [attempts_of(variant).hedge(101.0) for _ in range(1000)]
