@@ -81,6 +81,8 @@ class Reloader(Generic[M]):
         try:
             mark = self._announcement.mark()
             if self._is_served(mark):
+                if mark is not None:
+                    self._withdrawn()
                 return
             if mark != self._candidate_mark:
                 self._candidate, self._candidate_mark = None, mark
@@ -123,6 +125,11 @@ class Reloader(Generic[M]):
             return False
         # A file of announcement that is away, for a moment or for good, announces nothing.
         return mark is None or not self._announcement.is_new(mark, self._served_mark)
+
+    def _withdrawn(self) -> None:
+        """What is served is what is announced: a model that was refused is not wanted any more."""
+        self._candidate = self._candidate_mark = self._told_reason = None
+        self._slot.problem = ""
 
     async def _loaded(self) -> M | None:
         """The engine that `model_data_path` points at; None while a failed one is left alone."""

@@ -209,6 +209,31 @@ async def test_what_is_no_revision_is_told_and_the_old_model_serves(
     assert "fluid_time_file: b'seven' is no revision" in slot.problem
 
 
+async def test_an_announcement_that_is_taken_back_is_no_problem_any_more(
+    root: Path, models: dict[int, Path]
+) -> None:
+    """Neither of a model that is refused nor of what was no announcement."""
+    toolkit = root / "model_toolkit.prototxt"
+    toolkit.write_text(toolkit.read_text().replace("timestamp_ne", "revision"))
+    slot, probe, reloader = make(root)
+    publish(root / "model", models[1])
+    write_meta(root, "7", 1000)
+    await reloader.poll()
+    probe.loaded.discard("2_2")
+    publish(root / "model", models[2])
+    for refused, problem in (("8", "version 2_2 is not loaded"), ("seven", "is no revision")):
+        write_meta(root, refused, 1000)
+        await reloader.poll()
+        assert problem in slot.problem
+        write_meta(root, "7", 1000)
+        await reloader.poll()
+        assert (version_of(slot), slot.problem) == ("1_1", "")
+    probe.loaded.add("2_2")
+    write_meta(root, "8", 1000)
+    await reloader.poll()
+    assert (version_of(slot), slot.problem) == ("2_2", "")
+
+
 async def test_a_reason_that_changes_with_every_look_is_logged_once(
     root: Path, models: dict[int, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
