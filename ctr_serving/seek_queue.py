@@ -19,6 +19,7 @@ from cube_api import STATUS_FAILED, SeekResult
 from cube_core.errors import SeekTimeoutError
 from cube_core.wire.service import RpcContext
 
+_IDS = (np.int64, np.uint64)
 JOINED_KEYS_MAX = 16384
 """More of them the client cuts in a thread, which costs more than joining gains."""
 
@@ -29,15 +30,20 @@ class Seek(WaitingCall[SeekResult]):
     Attributes:
         request: what tells the request from others.
         instances, log_id: of the request.
+
+    Raises:
+        TypeError: the keys are no vector of ids.
     """
 
     def __init__(
         self, version: str, dim: int, keys: NDArray[Any], context: RpcContext, instances: int
     ) -> None:
-        # What is no vector of ids is left to the source, which names it.
-        is_vector = isinstance(keys, np.ndarray) and keys.ndim == 1
-        kind = (version, dim, keys.dtype) if is_vector else object()
-        super().__init__(kind, max(1, np.size(keys)), context.deadline_s)
+        # Tables of this process, and a cache, would take the bytes of anything else for ids.
+        if not isinstance(keys, np.ndarray) or keys.ndim != 1 or keys.dtype not in _IDS:
+            is_array = isinstance(keys, np.ndarray)
+            what = f"{keys.dtype}{[*keys.shape]}" if is_array else type(keys).__name__
+            raise TypeError(f"ids must be a numpy array int64[n] or uint64[n], not {what}")
+        super().__init__((version, dim, keys.dtype), max(1, len(keys)), context.deadline_s)
         self.version = version
         self.dim = dim
         self.keys = keys
@@ -93,6 +99,7 @@ class SeekQueue:
         """Rows float32[n, dim] and status int32[n] of keys int64[n].
 
         Raises:
+            TypeError: the keys are no vector of ids.
             SeekError, VersionNotLoadedError: the dict could not be asked.
             OverloadError: it waited longer than `queue_timeout_s`.
             RpcTimeoutError: the caller's timeout passed, or nearly.

@@ -280,6 +280,16 @@ class UnknownDict(First):
         return await call.engine().seek("nosuch", np.array([1]))
 
 
+class NoIds(First):
+    async def preprocess(self, call: OpCall) -> Any:
+        return await call.engine().seek("deep_dict", np.array([1, 2], np.int32))
+
+
+class NoIdsAtAll(First):
+    async def preprocess(self, call: OpCall) -> Any:
+        return await call.engine().seek("deep_dict", [1, 2])  # type: ignore[arg-type]
+
+
 class NothingDone(Op):
     pass
 
@@ -293,6 +303,8 @@ class NothingDone(Op):
         (WrongFeed, "the inputs fed are ['deep_0', 'deep_1', 'deep_2', 'dense'], those of"),
         (UnevenFeed, "the inputs have different numbers of instances"),
         (UnknownDict, "its model has no dict 'nosuch', only ['deep_dict', 'wide_dict']"),
+        (NoIds, "op it: preprocess: TypeError: ids must be a numpy array int64[n] or uint64[n]"),
+        (NoIdsAtAll, "uint64[n], not list"),
         (NothingDone, "op it: preprocess: NotImplementedError: NothingDone has no preprocess"),
     ],
 )
