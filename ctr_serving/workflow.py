@@ -145,13 +145,16 @@ def _probabilities(node: str, result: Any, rows: int) -> NDArray[np.float32]:
     """float32[n, 2] of what the last op returned."""
     if isinstance(result, Mapping) and len(result) == 1:
         result = next(iter(result.values()))
-    found = np.asarray(result)
+    try:
+        found = np.asarray(result)
+    except (TypeError, ValueError) as error:
+        raise PredictionError(f"op {node}: its result is no array: {error}") from error
     if found.dtype.kind in "fiu" and found.shape == (rows, 2):
         return np.ascontiguousarray(found, np.float32)
     if found.dtype.kind in "fiu" and found.shape in ((rows,), (rows, 1)):
         clicks = found.reshape(rows).astype(np.float32)
         return np.stack([1 - clicks, clicks], axis=1)
-    shown = sorted(result) if isinstance(result, Mapping) else f"{found.dtype}{list(found.shape)}"
+    shown = list(result) if isinstance(result, Mapping) else f"{found.dtype}{list(found.shape)}"
     raise PredictionError(
         f"op {node}: its result is {shown}, not probabilities [{rows}, 2] or [{rows}]"
     )

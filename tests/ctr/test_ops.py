@@ -258,6 +258,21 @@ class WrongResult(First):
         return np.zeros((3, 3))
 
 
+class UnevenResult(First):
+    async def postprocess(self, call: OpCall, fetch: Any) -> Any:
+        return [[0.1], [0.2, 0.3]]
+
+
+class RaggedResult(First):
+    async def postprocess(self, call: OpCall, fetch: Any) -> Any:
+        return {"probability": Ragged(np.zeros(2), np.arange(3))}
+
+
+class SeveralResults(First):
+    async def postprocess(self, call: OpCall, fetch: Any) -> Any:
+        return {0: fetch, "one": fetch}
+
+
 class WrongEngine(First):
     async def inference(self, call: OpCall, feed: Any) -> Any:
         return await call.engine("nosuch").run(feed)
@@ -299,6 +314,9 @@ class NothingDone(Op):
     [
         (Broken, "op it: preprocess: KeyError: 'nothing'"),
         (WrongResult, "op it: its result is float64[3, 3], not probabilities [2, 2] or [2]"),
+        (UnevenResult, "op it: its result is no array: setting an array element"),
+        (RaggedResult, "op it: its result is no array: a Ragged is no array"),
+        (SeveralResults, "op it: its result is [0, 'one'], not probabilities"),
         (WrongEngine, "op it: has engines ['main'], not 'nosuch'"),
         (WrongFeed, "the inputs fed are ['deep_0', 'deep_1', 'deep_2', 'dense'], those of"),
         (UnevenFeed, "the inputs have different numbers of instances"),
