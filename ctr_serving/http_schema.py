@@ -109,7 +109,9 @@ class PredictRequest(BaseModel):
             return self._criteo_payload(shape)
         for number, instance in enumerate(self.instances):
             _check_instance(number, instance, shape)
-        if shape is None or any(instance.ids_per_slot for instance in self.instances):
+        # A model of one id a slot takes no counts, not even those that say one.
+        has_counts = any(instance.ids_per_slot for instance in self.instances)
+        if shape is None or (shape.many_ids and has_counts):
             return self._message()
         rows = len(self.instances)
         sparse_ids = np.array([each.sparse_ids for each in self.instances], np.int64)

@@ -254,6 +254,15 @@ def test_what_only_ops_know_is_left_to_them() -> None:
     assert list(message.instances[0].ids_per_slot) == [2, 1]
 
 
+def test_one_id_a_slot_may_be_counted(ctr: Ctr) -> None:
+    """As a client does that serves general ops too."""
+    body = instances_of(*requests_of(2))
+    plain = probabilities_of(post(ctr, body))
+    for instance in body["instances"]:
+        instance["ids_per_slot"] = [1] * SLOTS
+    np.testing.assert_array_equal(probabilities_of(post(ctr, body)), plain)
+
+
 @pytest.mark.parametrize(
     ("told", "wait_s"), [(None, None), ("0", None), ("60000", 60.0), ("6e4", 0), ("-1", 0)]
 )
