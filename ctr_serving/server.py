@@ -171,6 +171,15 @@ class CtrServer:
         )
 
     async def _watch(self, assembly: Assembly, server: RpcServer) -> None:
+        try:
+            await self._take_models(assembly, server)
+        except Exception as error:
+            # Nobody awaits it before the end, which it must not keep from draining.
+            log.exception("new models are not taken any more")
+            for engine in assembly.engines:
+                engine.slot.refuse(f"new models are not taken any more: {error}")
+
+    async def _take_models(self, assembly: Assembly, server: RpcServer) -> None:
         start_s = time.monotonic()
         try:
             await asyncio.to_thread(import_paddle)

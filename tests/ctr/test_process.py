@@ -148,3 +148,11 @@ def test_sigterm_answers_what_is_under_way(models: dict[int, Path], tmp_path: Pa
             asking.join()
             assert ctr.role.stop() == 0
     np.testing.assert_array_equal(answers, [expected])
+
+
+def test_what_keeps_models_from_being_taken_is_told(tmp_path: Path) -> None:
+    """And does not keep the process from ending in order."""
+    write_conf(tmp_path, [1, 2], extra='model_url: "https://127.0.0.1:1/models"')
+    with ctr_running(tmp_path, "--tls_ca_file=missing.pem") as ctr:
+        wait_until(lambda: "missing.pem" in ctr.status()["problem"], 60, "what is wrong is told")
+        assert ctr.role.stop(signal.SIGTERM) == 0
