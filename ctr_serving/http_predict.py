@@ -39,6 +39,8 @@ JSON_BYTES_MAX = 16 << 20
 _ON_LOOP_BYTES_MAX = 32 << 10
 _ON_LOOP_ANSWER_BYTES_MAX = 4 << 10
 _MESSAGES_MAX = 10
+# Some 30 years; a float does not hold every number that there is.
+_TIMEOUT_MS_MAX = 10**12
 _REF_TEMPLATE = "#/components/schemas/{model}"
 
 T = TypeVar("T")
@@ -90,7 +92,7 @@ def add_predict_route(
         """
         context = RpcContext(peer_address(request))
         if timeout_ms is not None:
-            context.deadline_s = time.monotonic() + timeout_ms / 1000
+            context.deadline_s = time.monotonic() + min(timeout_ms, _TIMEOUT_MS_MAX) / 1000
         method = service.methods["debug" if debug else "inference"]
         try:
             body = await read_body(request, limits)
