@@ -16,7 +16,7 @@ from ctr_serving.check_rows import CHECK_ROWS_NAME
 from ctr_serving.defaults import Defaults
 from ctr_serving.engine import ROWS_PER_RUN_MAX
 from ctr_serving.feeds import Feed, Ragged, rows_of
-from ctr_serving.joined_sizes import JoinedSizes
+from ctr_serving.joined_sizes import JoinedSizes, padded
 from ctr_serving.manifest import MANIFEST_NAME, check_files
 from ctr_serving.network_manifest import NetworkManifest, read_network_manifest
 from ctr_serving.predictor import (
@@ -204,7 +204,10 @@ class _Native:
         for name, handle in self._inputs.items():
             value = feed[name]
             if isinstance(value, Ragged):
-                handle.copy_from_cpu(np.ascontiguousarray(value.values))
+                # Paddle's sequence_pool refuses fewer values than instances, and passes over those
+                # after the last offset.
+                values = padded(value.values, len(value.offsets) - 1)
+                handle.copy_from_cpu(np.ascontiguousarray(values))
                 handle.set_lod([value.offsets.tolist()])
             else:
                 handle.copy_from_cpu(np.ascontiguousarray(value))

@@ -134,7 +134,18 @@ def ragged(counts: list[int], width: int, seed: int) -> Ragged:
     return Ragged(values, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
 
-@pytest.mark.parametrize("counts", [[[1], [3]], [[2, 0, 1], [0, 0, 4]], [[1] * 40, [2] * 40]])
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [[1], [3]],
+        [[2, 0, 1], [0, 0, 4]],
+        [[1] * 40, [2] * 40],
+        # Fewer ids than instances, or none at all.
+        [[0], [0]],
+        [[0, 0], [1, 1]],
+        [[0, 2, 0, 0], [1, 0, 1, 0]],
+    ],
+)
 def test_sequences_of_any_length_are_pooled_by_the_model(
     tmp_path: Path, counts: list[list[int]]
 ) -> None:
