@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ _PROGRAM_SUFFIXES = (".json", ".pdmodel")
 
 _ONEDNN_SHAPES_MAX = 320
 """Numbers of rows for which oneDNN keeps what it prepared: all that there are, by engine.py."""
+
+_REASON = re.compile(r"\w+Error: ")
 
 FLAGS: dict[str, bool | str | float] = {"FLAGS_eager_delete_tensor_gb": -1.0}
 """Intermediate tensors stay for the next run. Freeing them after each operator wakes a thread as
@@ -111,9 +114,12 @@ def import_paddle() -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """Paddle's texts carry its own stack; the reason is the first line that is not its heading."""
+    """Paddle's texts carry its own stack; the reason is the first line that is not its heading, or
+    that of an error where the stack of the exporter, which a program may hold, comes first."""
     lines = [line.strip() for line in str(error).splitlines()]
     said = [line for line in lines if line and not line.startswith(("In user code", "---"))]
+    if "In user code:" in lines:
+        said = [line for line in said if _REASON.match(line)] or said
     return said[0] if said else type(error).__name__
 
 

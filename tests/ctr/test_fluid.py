@@ -14,7 +14,7 @@ from ctr_serving.engine import Engine
 from ctr_serving.feeds import Ragged
 from ctr_serving.network import Network
 from ctr_serving.ops import pooled
-from ctr_serving.predictor import import_paddle
+from ctr_serving.predictor import first_line, import_paddle
 from cube_core.errors import ModelError
 from tests.ctr.fluid import DENSE_INPUT, OUTPUT, fluid_probabilities, make_fluid_model
 from tests.ctr.models import (
@@ -172,6 +172,20 @@ def test_sequences_of_any_length_are_pooled_by_the_model(
     inputs = [pooled(first, "sum"), pooled(second, "sum"), dense]
     wanted = fluid_probabilities(SEED, np.concatenate(inputs, axis=1))
     np.testing.assert_allclose(found, wanted, atol=1e-6, rtol=0)
+
+
+def test_the_reason_is_told_and_not_the_stack_of_the_exporter() -> None:
+    """As Paddle tells it where the program holds the stacks of its operators."""
+    text = """In user code:
+
+    File "export.py", line 74, in added
+      raise_on = block.append_op(type=op_type)
+
+    InvalidArgumentError: The first dimension of Input(X) must be large than batch size.
+      [Hint: Expected dims[0] >= 2.] (at /paddle/sequence_pool_kernel_impl.h:43)
+"""
+    wanted = "InvalidArgumentError: The first dimension of Input(X) must be large than batch size."
+    assert first_line(ValueError(text)) == wanted
 
 
 @pytest.mark.parametrize(
