@@ -250,7 +250,8 @@ def _predictions(each: CtrNow) -> Iterator[Problem]:
 def _donefiles(now: Situation) -> Iterator[Problem]:
     for error in now.donefile_errors:
         yield Problem(
-            f"donefile {error.partition(':')[0]}",
+            # Behind the address, which has colons of its own.
+            f"donefile {error.partition(': ')[0]}",
             "bad",
             f"The donefile cannot be read: {_reason(error)}.",
             "No new pass is noticed meanwhile. It is tried again by itself.",

@@ -161,6 +161,13 @@ def test_other_things(changes: dict[str, Any], level: str, words: str) -> None:
     assert words in problem.text
 
 
+def test_both_donefiles_of_a_server_are_two_problems() -> None:
+    errors = [f"http://trainer:80/out/{name}.txt: HTTP 500" for name in ("base", "patch")]
+    keys = [each.key for each in problems_of(situation(donefile_errors=errors))]
+    # The page would add a line anew at each look, and never take it away.
+    assert len({*keys}) == 2
+
+
 def test_before_the_first_pass() -> None:
     servers = [server("cube0_0", version="", loaded=[])]
     now = situation(wanted="", records=[], servers=servers, awaited="b.txt: no such file yet")
