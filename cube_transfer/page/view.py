@@ -233,7 +233,8 @@ def _took_s(record: PassRecord, began_s: float | None) -> float | None:
 
 
 def _steps(record: PassRecord) -> list[dict[str, Any]]:
-    """Those that were done, with their seconds, and the one that is under way or failed."""
+    """Those that were done, with their seconds, and the one that is under way or failed. That which
+    a superseded pass was given up in is neither."""
     steps: list[dict[str, Any]] = []
     times = record.reached_at_s
     before_s = times.get(Stage.NOTICED.value)
@@ -246,7 +247,7 @@ def _steps(record: PassRecord) -> list[dict[str, Any]]:
         took_s = None if before_s is None else max(0.0, round(reached_s - before_s, 3))
         steps.append({"name": name, "state": "done", "took_s": took_s})
         before_s = reached_s
-    if record.step and record.stage is not Stage.DONE:
+    if record.step and record.stage not in (Stage.DONE, Stage.SUPERSEDED):
         failed_s = times.get(Stage.FAILED.value)
         took_s = round(failed_s - before_s, 3) if failed_s and before_s else None
         state = "failed" if record.stage is Stage.FAILED else "now"

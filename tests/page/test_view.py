@@ -65,3 +65,10 @@ def test_the_summary_counts_who_serves(tmp_path: Path) -> None:
     assert told(now, [], tmp_path)["summary"] == (
         "1 of 2 servers of 2 shards serve 2_2. 3_3 is on its way: switch."
     )
+
+
+def test_nothing_is_under_way_of_a_pass_that_was_superseded(tmp_path: Path) -> None:
+    skipped = record("3", Stage.SUPERSEDED, step="pull", error="a newer pass is listed")
+    deployment = told(situation(records=[skipped, record("2")]), [], tmp_path)["deployments"][0]
+    assert {each["state"] for each in deployment["steps"]} <= {"done"}
+    assert deployment["error"] == "a newer pass is listed"
