@@ -73,6 +73,8 @@ class RoleRunner:
             if self._child is not None:
                 ended = await self._child.wait()
                 self._child = None
+                if time.time() - self.record.started_at_s >= STABLE_S:
+                    self._failures = 0
                 await self._wait_for_turn(ended)
             elif problem := taken_port(self.role):
                 await self._wait_for_turn(problem)
@@ -105,8 +107,6 @@ class RoleRunner:
             self._failures = 0
             self._note(state="waiting", identity=None, last_exit=f"{problem}, for a restart")
             return
-        if time.time() - self.record.started_at_s >= STABLE_S:
-            self._failures = 0
         wait_s = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2**self._failures)
         self._failures = min(self._failures + 1, 16)
         log.error("%s: %s; it is started again in %g s", self.role.name, problem, wait_s)

@@ -130,6 +130,25 @@ async def test_a_role_whose_port_was_taken_meanwhile_waits_and_says_who_has_it(
             await until(lambda: runner.record.state == "ready")
 
 
+async def test_waits_for_a_port_double_however_long_ago_the_role_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(role_runner, "BACKOFF_MIN_S", 0.1)
+    monkeypatch.setattr(role_runner, "STABLE_S", 0.0)
+    caplog.set_level("ERROR")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        ports = {"port": listener.getsockname()[1]}
+        runner = RoleRunner(role_of(READY, ports), tmp_path, _nothing)
+        await runner.start(TIMEOUT_S)
+        async with kept(runner):
+            kill(runner)
+            await until(lambda: len(caplog.records) == 4)
+    waits = [record.getMessage().rpartition(" in ")[2] for record in caplog.records]
+    assert waits == ["0.1 s", "0.2 s", "0.4 s", "0.8 s"]
+
+
 async def test_a_wait_ends_at_once_when_a_restart_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
