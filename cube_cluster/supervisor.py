@@ -14,6 +14,7 @@ from typing import Any
 
 from cube_cluster.identity import boot_id, child_identity
 from cube_cluster.processes_file import (
+    FILE_NAME,
     ProcessesRecord,
     read_processes,
     remove_processes,
@@ -122,8 +123,15 @@ class Supervisor:
 
     def _write(self, **changes: object) -> None:
         roles = {runner.role.name: runner.record for runner in self._runners}
+        was_up = self._record.state != "starting"
         self._record = self._record.model_copy(update={"roles": roles, **changes})
-        write_processes(self._run_dir, self._record)
+        try:
+            write_processes(self._run_dir, self._record)
+        except OSError as error:
+            # A disk that is full must neither end roles that serve, nor keep them from being ended.
+            if not was_up and self._record.state != "stopping":
+                raise
+            log.error("%s cannot be written: %s", self._run_dir / FILE_NAME, error)
 
 
 @contextlib.contextmanager
