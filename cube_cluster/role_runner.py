@@ -92,6 +92,11 @@ class RoleRunner:
             await self._spawn().wait_ready(None)
         except ClusterError:
             return  # It ended; why stands in its log, and the next turn tells that it did.
+        except OSError as error:
+            # No more processes or files, or Python is being installed anew.
+            if self._child is None:
+                await self._wait_for_turn(f"cannot be started: {error}")
+            return
         log.info("%s is ready again", self.role.name)
         self._note(state="ready")
 

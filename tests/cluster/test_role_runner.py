@@ -149,6 +149,23 @@ async def test_waits_for_a_port_double_however_long_ago_the_role_ran(
     assert waits == ["0.1 s", "0.2 s", "0.4 s", "0.8 s"]
 
 
+async def test_a_role_that_cannot_be_started_again_is_tried_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(role_runner, "BACKOFF_MIN_S", 0.1)
+    python = tmp_path / "python"
+    python.symlink_to(sys.executable)
+    role = Role("x_0", "x", "127.0.0.1", {}, (str(python), "-c", READY))
+    runner = RoleRunner(role, tmp_path, _nothing)
+    await runner.start(TIMEOUT_S)
+    async with kept(runner):
+        python.unlink()
+        kill(runner)
+        await until(lambda: "cannot be started: [Errno 2]" in runner.record.last_exit)
+        python.symlink_to(sys.executable)
+        await until(lambda: runner.record.state == "ready")
+
+
 async def test_a_wait_ends_at_once_when_a_restart_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
