@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from tests.waiting import wait_until
 
 READ, OPERATE = "token-to-read", "token-to-operate"
 FINE = "Nothing is wrong."
+# As long as nothing is heard, in place of the 40 s of the page.
+HURRIED = """
+    const setTimer = window.setTimeout.bind(window);
+    window.setTimeout = (act, ms, ...rest) => setTimer(act, ms === 40000 ? 5000 : ms, ...rest);
+"""
 SERVERS = ["cube0_0", "cube0_1", "cube1_0", "cube1_1"]
 
 
@@ -26,6 +32,18 @@ def deployed(site: Site, *pass_ids: str, flags: tuple[str, ...] = ()) -> Iterato
             site.trainer.announce(site.trainer.write(pass_id))
             wait_until(lambda: site.stage(pass_id) == "done", TIMEOUT_S, "done")  # noqa: B023
         yield
+
+
+@contextlib.contextmanager
+def hurried(browser: Browser) -> Iterator[None]:
+    """Pages that are opened inside wait a shorter time for a daemon that says nothing."""
+    script = browser.driver.execute_cdp_cmd(
+        "Page.addScriptToEvaluateOnNewDocument", {"source": HURRIED}
+    )
+    try:
+        yield
+    finally:
+        browser.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
 
 
 def column(browser: Browser, name: str) -> list[str]:
@@ -173,6 +191,22 @@ def test_a_replica_a_shard_and_the_daemon_go_and_come(browser: Browser, site: Si
     with site.transfer(f"--port={port}"):
         browser.await_no_text("no connection", "#problems")
         await_served(browser, "1_1")
+
+
+def test_a_daemon_that_hangs_is_no_connection(browser: Browser, site: Site) -> None:
+    with deployed(site, "1"), hurried(browser):
+        browser.open(site.url())
+        await_served(browser, "1_1")
+        browser.await_text("live", "#connection")
+        assert site.daemon is not None
+        site.daemon.process.send_signal(signal.SIGSTOP)
+        try:
+            browser.await_text("This page has no connection to the daemon.", "#problems")
+            assert browser.text("#connection") == "not connected"
+        finally:
+            site.daemon.process.send_signal(signal.SIGCONT)
+        browser.await_text("live", "#connection")
+        browser.await_text(FINE, "#problems")
 
 
 def test_a_failed_pass_and_its_retry(browser: Browser, site: Site) -> None:

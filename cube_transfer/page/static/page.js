@@ -204,7 +204,8 @@ async function readEvents(body, heard) {
 async function listen() {
   listening = new AbortController();
   let silence;
-  const heard = () => { clearTimeout(silence); silence = setTimeout(() => listening.abort(), SILENCE_MS); };
+  const giveUp = () => { showConnection(false, 'not connected'); listening.abort(); };
+  const heard = () => { clearTimeout(silence); silence = setTimeout(giveUp, SILENCE_MS); };
   try {
     heard();
     const response = await fetch('events', {headers: authorization(), cache: 'no-store', signal: listening.signal});
