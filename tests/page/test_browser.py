@@ -16,6 +16,15 @@ from tests.waiting import wait_until
 
 READ, OPERATE = "token-to-read", "token-to-operate"
 FINE = "Nothing is wrong."
+# What is to be read in the column, for slots as they are told one after another.
+SLOTS_TOLD = """
+    const [told, done] = arguments;
+    import('/page/show.js').then((page) => done(told.map((missing_by_slot) => {
+      page.showTables({servers: [], deployments: [], ctr_servers: [{name: 'c', missing_by_slot}]});
+      const cell = document.querySelector('#ctr tbody .slots');
+      return (cell.querySelector('summary') ?? cell).textContent;
+    })), (error) => done(`${error}`));
+"""
 # As long as nothing is heard, in place of the 40 s of the page.
 HURRIED = """
     const setTimer = window.setTimeout.bind(window);
@@ -207,6 +216,17 @@ def test_a_daemon_that_hangs_is_no_connection(browser: Browser, site: Site) -> N
             site.daemon.process.send_signal(signal.SIGCONT)
         browser.await_text("live", "#connection")
         browser.await_text(FINE, "#problems")
+
+
+def test_missing_keys_are_shown_again_after_a_while_without_rows(
+    browser: Browser, site: Site
+) -> None:
+    """Told to the page's own script, since a predictor takes long to begin anew."""
+    with deployed(site):
+        browser.open(site.url())
+        browser.await_text("live", "#connection")
+        shown = browser.driver.execute_async_script(SLOTS_TOLD, [[0, 0], [], [0, 0]])
+    assert shown == ["none", "–", "none"]
 
 
 def test_a_failed_pass_and_its_retry(browser: Browser, site: Site) -> None:

@@ -187,7 +187,7 @@ function nameCell(cell, name, detail) {
 
 function slotsCell(cell, each) {
   const slots = each.missing_by_slot;
-  if (!slots.length) { cell.replaceChildren('–'); return; }
+  if (!slots.length) { cell.replaceChildren('–'); delete cell.dataset.told; return; }
   const top = Math.max(...slots, 1e-9), worst = slots.indexOf(Math.max(...slots));
   const words = Math.max(...slots) > 0 ? `most: slot ${worst}, ${number(slots[worst])}` : 'none';
   if (cell.dataset.told === JSON.stringify(slots)) return;
