@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
@@ -283,3 +284,22 @@ def test_who_only_reads_cannot_roll_back(browser: Browser, site: Site, tmp_path:
         assert OPERATE not in browser.driver.current_url
         assert site.daemon is not None
         assert not any(token in site.daemon.log() for token in (READ, OPERATE))
+
+
+def test_who_wants_to_show_no_token_is_asked_once(
+    browser: Browser, site: Site, tmp_path: Path
+) -> None:
+    for name, token in (("read", READ), ("operate", OPERATE)):
+        (tmp_path / name).write_text(token)
+    flags = ("--read_token_file=read", "--operate_token_file=operate")
+    site.http.headers["authorization"] = f"Bearer {READ}"
+    with deployed(site, flags=flags), hurried(browser):
+        browser.open(site.url())
+        browser.await_text("to those with the read token", "#ask")
+        browser.click("#ask-no")
+        with pytest.raises(TimeoutError):
+            wait_until(lambda: browser.is_open("#ask"), 8.0, "the dialog")
+        browser.click("#token")
+        browser.find("#ask-token").send_keys(READ)
+        browser.click("#ask-yes")
+        browser.await_text("live", "#connection")

@@ -210,6 +210,7 @@ async function listen() {
     heard();
     const response = await fetch('events', {headers: authorization(), cache: 'no-store', signal: listening.signal});
     if (response.status === 401 || response.status === 403) {
+      clearTimeout(silence);  // Nothing is awaited but a token: who wants to give none is not asked again.
       showConnection(false, 'needs a token');
       if (!$('ask').open) askToken('The daemon shows its state to those with the read token.');
       await new Promise((resolve) => listening.signal.addEventListener('abort', resolve));
