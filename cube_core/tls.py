@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 OUTLIVED_S = 600.0
 
-_FileState = tuple[tuple[int, int, int], ...]
+_FileState = tuple[tuple[int, int, int, int], ...]
 Made = TypeVar("Made")
 
 
@@ -38,10 +38,12 @@ class TlsFiles:
     ca_file: str = ""
 
     def state(self) -> _FileState:
-        """What changes when a file is replaced or written."""
+        """What changes when a file is replaced or written, or others may read it."""
         paths = [Path(each) for each in (self.cert_file, self.key_file, self.ca_file) if each]
         stats = [path.stat() for path in paths]
-        return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in stats)
+        return tuple(
+            (each.st_ino, each.st_mtime_ns, each.st_ctime_ns, each.st_size) for each in stats
+        )
 
     def load(self, context: ssl.SSLContext) -> None:
         """Raises ConfError that names the file."""

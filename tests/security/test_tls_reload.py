@@ -13,7 +13,7 @@ import pytest
 
 from cube_api import AsyncCubeClient, CubeClient
 from cube_core import tls
-from cube_core.errors import ShardError
+from cube_core.errors import ConfError, ShardError
 from cube_core.tls import ClientTls, Renewed, ServerTls, TlsFiles
 from cube_core.wire.grpc_server import _Certificates
 from tests.processes import running
@@ -213,3 +213,25 @@ def test_files_that_cannot_be_used_are_told_of_once(
         assert side.files.ca_file in record.getMessage()
     side.trust(old)
     assert client_tls.context() is not before
+
+
+def test_files_that_may_be_read_at_last_are_taken(
+    tmp_path: Path, old: Authority, new: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = TlsFiles.load
+
+    def load_as_user(files: TlsFiles, context: ssl.SSLContext) -> None:
+        # Also where tests are run by root, who may read everything.
+        if not Path(files.key_file).stat().st_mode & 0o400:
+            raise ConfError(files.key_file, "", "Permission denied")
+        load(files, context)
+
+    monkeypatch.setattr(TlsFiles, "load", load_as_user)
+    side = Side.of(tmp_path / "server", old)
+    server_tls = ServerTls(side.files)
+    before = server_tls.newest()
+    side.show(new)
+    Path(side.files.key_file).chmod(0)
+    assert server_tls.newest() is before
+    Path(side.files.key_file).chmod(0o600)
+    assert server_tls.newest() is not before
