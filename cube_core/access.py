@@ -70,7 +70,7 @@ class Access:
         """The tokens of files, else of the environment.
 
         Raises:
-            ConfError: a file cannot be read, or a token is too short to be one.
+            ConfError: a file cannot be read, or a token is too short or cannot be sent.
         """
         return cls(
             _token("--read_token_file", read_token_file, READ_TOKEN_VARIABLE),
@@ -180,5 +180,9 @@ def _token(flag: str, path: str, variable: str) -> str:
         token = os.environ.get(variable, "").strip()
     if token and len(token.encode()) < TOKEN_BYTES_MIN:
         problem = f"the token is shorter than TOKEN_BYTES_MIN = {TOKEN_BYTES_MIN} bytes"
+        raise ConfError(origin, field, problem)
+    if not (token.isascii() and token.isprintable()):
+        # Clients could not send it, and some would show it in the error that says so.
+        problem = "the token is not one line of printable ASCII, which a header can carry"
         raise ConfError(origin, field, problem)
     return token

@@ -70,6 +70,11 @@ def test_tokens_come_from_files_or_the_environment(
     file.write_text("short")
     with pytest.raises(ConfError, match="TOKEN_BYTES_MIN"):
         Access.read("", str(file))
+    for text in (f"{OPERATE}\n{READ}\n", f"{OPERATE}ü"):
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(ConfError, match=r"operate_token_file: .* printable ASCII") as refused:
+            Access.read("", str(file))
+        assert OPERATE not in str(refused.value)
     with pytest.raises(ConfError, match="operate_token_file"):
         Access.read("", str(tmp_path / "nowhere"))
 
