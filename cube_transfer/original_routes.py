@@ -78,7 +78,7 @@ def _dict_info(daemon: Daemon) -> dict[str, Any]:
         "copy_num": conf.copy_num,
         "inst_num": len(states),
         "deploy_path": conf.deploy_path,
-        "donefile_addr": conf.donefile_address,
+        "donefile_addr": redacted(conf.donefile_address),
         "output_addr": conf.output_address,
         "tmp_addr": conf.tmp_address,
         "download_mode": conf.download_mode,

@@ -213,6 +213,15 @@ def test_what_the_original_answers(site: Site) -> None:
             assert words in _get(site, path)
 
 
+def test_no_answer_has_the_password_of_the_donefile(site: Site) -> None:
+    with site.transfer(donefile_address="ftp://trainer:hunter2@127.0.0.1:1/base.txt") as daemon:
+        wait_until(lambda: site.status()["donefile"]["error"])
+        for path in ("/status", "/history", "/metrics", "/dict/info"):
+            assert "hunter2" not in site.http.get(f"{site.url()}{path}").text, path
+        assert _get(site, "/dict/info")["donefile_addr"] == "ftp://***@127.0.0.1:1/base.txt"
+        assert "hunter2" not in daemon.log()
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [("http://127.0.0.1:1", "does it run?"), ("nonsense://x", "does it run?")],
