@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from cube_cluster.cluster import Cluster, Dict
+from cube_cluster.cluster import Cluster
 from cube_cluster.kubernetes import names
 from cube_cluster.kubernetes.pod_cluster import (
     ctr_grpc_port,
@@ -57,11 +57,11 @@ def _transfers(cluster: Cluster, section: Kubernetes) -> Object:
         *_scraped(network.prometheus, ports),
     ]
     servers = _rule("to", _role(names.SERVER), sorted({server_port(c) for c in cluster.dicts}))
-    sources = [_source(conf, section) for conf in cluster.dicts if _is_remote(conf)]
-    unique = [each for index, each in enumerate(sources) if each not in sources[:index]]
+    addresses = [conf.donefile_address for conf in cluster.dicts]
+    sources = _sources([each for each in addresses if _is_remote(each)], section)
     # Its page shows how they are.
     predictors = [_rule("to", _role(names.CTR), [ctr_place(cluster).port])] if cluster.ctr else []
-    return _role_policy(names.TRANSFER, section, ingress, [_dns(), servers, *predictors, *unique])
+    return _role_policy(names.TRANSFER, section, ingress, [_dns(), servers, *predictors, *sources])
 
 
 def _ctr(cluster: Cluster, section: Kubernetes) -> Object:
@@ -77,21 +77,30 @@ def _ctr(cluster: Cluster, section: Kubernetes) -> Object:
     ]
     servers = _rule("to", _role(names.SERVER), sorted({server_port(c) for c in cluster.dicts}))
     models = _rule("to", _role(names.TRANSFER), _transfer_ports(cluster))
-    return _role_policy(names.CTR, section, ingress, [_dns(), servers, models])
+    engines = cluster.ctr.engines if cluster.ctr else []
+    # Of daemons that are elsewhere.
+    others = _sources([each.model_url for each in engines if each.model_url], section)
+    return _role_policy(names.CTR, section, ingress, [_dns(), servers, models, *others])
 
 
 def _transfer_ports(cluster: Cluster) -> list[int]:
     return sorted({conf.transfer.port for conf in cluster.dicts})
 
 
-def _is_remote(conf: Dict) -> bool:
-    scheme, separator, _ = conf.donefile_address.partition("://")
+def _is_remote(address: str) -> bool:
+    scheme, separator, _ = address.partition("://")
     return bool(separator) and scheme != "file"
 
 
-def _source(conf: Dict, section: Kubernetes) -> Object:
-    """To where passes come from. FTP and HDFS answer from ports that nobody knows before."""
-    address = urlsplit(conf.donefile_address)
+def _sources(addresses: Iterable[str], section: Kubernetes) -> list[Object]:
+    """To where passes and models come from, each once."""
+    rules = [_source(each, section) for each in addresses]
+    return [each for index, each in enumerate(rules) if each not in rules[:index]]
+
+
+def _source(source: str, section: Kubernetes) -> Object:
+    """FTP and HDFS answer from ports that nobody knows before."""
+    address = urlsplit(source)
     port = address.port or _SOURCE_PORTS.get(address.scheme)
     if "endpoint_override" in address.query or address.scheme in ("ftp", "hdfs"):
         port = None

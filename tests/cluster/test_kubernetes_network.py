@@ -159,6 +159,19 @@ def test_the_daemon_reaches_where_passes_come_from(tmp_path: Path) -> None:
     assert outside == [[443], [], [8080]]
 
 
+def test_predictors_reach_a_daemon_elsewhere_whose_models_they_fetch(tmp_path: Path) -> None:
+    elsewhere = MANY.replace(
+        "dict_name: ads_", "dict_name: ads_, model_url: 'http://models.example:8098/models'"
+    )
+    assert elsewhere != MANY
+    (tmp_path / "many.yml").write_text(elsewhere)
+    policy = Site.written_from(tmp_path / "many.yml").named("NetworkPolicy", "ctr-serving")
+    assert {
+        "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
+        "ports": [{"protocol": "TCP", "port": 8098}],
+    } in policy["spec"]["egress"]
+
+
 def test_clients_of_the_file_are_let_in(tmp_path: Path) -> None:
     (tmp_path / "many.yml").write_text(MANY)
     pods = Pods(Site.written_from(tmp_path / "many.yml"))
