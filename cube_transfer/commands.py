@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
@@ -120,7 +121,7 @@ def status(
     for name, replica in answer["replicas"].items():
         versions = (replica["cur_version"] or "-", replica["bg_version"] or "-")
         ready = "yes" if replica["ready"] else "no"
-        table.add_row(name, replica["endpoint"], *versions, ready, replica["error"])
+        table.add_row(name, replica["endpoint"], *versions, ready, escape(replica["error"]))
     Console().print(table)
 
 
@@ -156,7 +157,8 @@ def history(
     for record in records:
         times = record["reached_at_s"].values()
         since = datetime.fromtimestamp(max(times)).isoformat(" ", "seconds") if times else ""
-        table.add_row(record["id"], record["version"], record["stage"], since, _remarks(record))
+        known = (record["id"], record["version"], record["stage"])
+        table.add_row(*known, since, escape(_remarks(record)))
     Console().print(table)
 
 

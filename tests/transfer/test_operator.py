@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cube_core import command_line
+from cube_transfer import commands
 from cube_transfer.main import app
 from tests.transfer.site import Site
 from tests.waiting import wait_until
@@ -220,6 +221,29 @@ def test_no_answer_has_the_password_of_the_donefile(site: Site) -> None:
             assert "hunter2" not in site.http.get(f"{site.url()}{path}").text, path
         assert _get(site, "/dict/info")["donefile_addr"] == "ftp://***@127.0.0.1:1/base.txt"
         assert "hunter2" not in daemon.log()
+
+
+def test_brackets_in_an_error_are_no_markup(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = "[default] x: [/data] is full"
+    replica = {"cur_version": "", "bg_version": "", "endpoint": "h:1", "ready": False}
+    record = {"id": "1", "version": "1_1", "stage": "failed", "reached_at_s": {}, "error": error}
+    answers = {
+        "/history": [{**record, "late_replicas": [], "rolled_back": False}],
+        "/status": {
+            **{"dict_name": "d", "serving": "", "paused": False, "deploying": None, "passes": []},
+            **{"error": "", "donefile": None, "patch_file": None},
+            "replicas": {"cube0_0": {**replica, "error": error}},
+        },
+    }
+    monkeypatch.setattr(commands.DaemonClient, "get", lambda _, path: answers[path])
+    for command in ("status", "history"):
+        with pytest.raises(SystemExit) as ended:
+            command_line.run(app, [command, "--url=http://127.0.0.1:1"])
+        assert ended.value.code == 0
+        words = capsys.readouterr().out.replace("│", " ").split()
+        assert {*error.split()} <= {*words}
 
 
 @pytest.mark.parametrize(
