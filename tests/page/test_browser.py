@@ -219,6 +219,27 @@ def test_a_daemon_that_hangs_is_no_connection(browser: Browser, site: Site) -> N
         browser.await_text(FINE, "#problems")
 
 
+def test_an_order_that_is_done_late_leaves_the_next_question_open(
+    browser: Browser, site: Site
+) -> None:
+    with deployed(site, "1"):
+        browser.open(site.url())
+        await_served(browser, "1_1")
+        assert site.daemon is not None
+        site.daemon.process.send_signal(signal.SIGSTOP)
+        try:
+            browser.click("#pause")
+            browser.click("#ask-yes")
+            browser.click("#ask-no")
+            browser.click("#token")
+            assert browser.find("#ask-yes").is_enabled()
+        finally:
+            site.daemon.process.send_signal(signal.SIGCONT)
+        browser.await_text("Deployments are paused.", "#done")
+        assert browser.is_open("#ask")
+        browser.click("#ask-no")
+
+
 def test_missing_keys_are_shown_again_after_a_while_without_rows(
     browser: Browser, site: Site
 ) -> None:

@@ -82,23 +82,28 @@ function ask({title, text, yes, choices = [], needsToken, act}) {
   $('ask-choice-label').hidden = !choices.length;
   $('ask-token-label').hidden = !needsToken;
   $('ask-token').value = '';
-  $('ask').onsubmit = async (event) => {
+  // Another question may have been opened when an answer comes late.
+  const isAsked = () => $('ask').onsubmit === submit;
+  const submit = async (event) => {
     event.preventDefault();
     $('ask-yes').disabled = true;
     try {
       const done = await act($('ask-choice').value, $('ask-token').value);
-      $('ask').close();
+      if (isAsked()) $('ask').close();
       say($('done'), done ?? '');
     } catch (error) {
+      if (!isAsked()) return;
       say($('ask-error'), error.message);
       if (error.isAboutToken) {
         $('ask-token-label').hidden = false;
         $('ask-token').focus();
       }
     } finally {
-      $('ask-yes').disabled = false;
+      if (isAsked()) $('ask-yes').disabled = false;
     }
   };
+  $('ask').onsubmit = submit;
+  $('ask-yes').disabled = false;
   $('ask').showModal();
 }
 
