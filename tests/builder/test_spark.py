@@ -25,6 +25,7 @@ from cube_core import command_line
 from cube_core.errors import BuildError
 from tests.builder import sequence_bytes as raw
 from tests.builder.passes import random_part, tree
+from tests.transfer.hadoop import hdfs as hdfs
 from tests.transfer.hadoop import hdfs_copy
 from tests.transfer.remote_directories import ftp_directory, s3_bucket
 

@@ -1,11 +1,10 @@
-"""A real HDFS on loopback, a NameNode and a DataNode of Hadoop 2.7, for as long as this process.
+"""A real HDFS on loopback, a NameNode and a DataNode of Hadoop 2.7, for the tests of one module.
 
 `make hadoop` fetches its jars.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import shutil
@@ -23,6 +22,7 @@ from tests.waiting import wait_until
 
 _JARS = Path(__file__).parents[2] / "build" / "hadoop"
 _SERVERS = "org.apache.hadoop.hdfs.server"
+_ends = contextlib.ExitStack()
 # Hadoop 2.7 is older than Java's modules.
 _OPENED = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("lang", "nio", "util")]
 _LOG4J = """\
@@ -59,13 +59,21 @@ def _filesystem(address: str) -> tuple[Any, str]:
     return filesystem, str(path)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def hdfs() -> Iterator[None]:
+    """Ends what `hdfs_copy` has started, in the modules that import it."""
+    yield
+    _ends.close()
+    _namenode.cache_clear()
+
+
 @functools.cache
 def _namenode() -> str:
-    """Its address; starts both servers the first time, and ends them with this process."""
+    """Its address; starts both servers the first time."""
     if not list(_JARS.glob("hadoop-hdfs-*.jar")) or shutil.which("java") is None:
         pytest.skip("no HDFS is installed: make hadoop, and Java 17")
     directory = Path(tempfile.mkdtemp(prefix="cube-hdfs-"))
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    _ends.callback(shutil.rmtree, directory, ignore_errors=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"hdfs://127.0.0.1:{free.getsockname()[1]}"
     _write_conf(directory, address)
@@ -121,14 +129,14 @@ def _command(directory: Path, server: str, *arguments: str) -> list[str]:
 def _start(directory: Path, server: str, ready: str) -> None:
     log_path = directory / f"{server}.log"
     with log_path.open("w") as log:
-        # It ends with this process, also when that is killed.
+        # It ends with this process too, also when that is killed.
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig=KILL", *_command(directory, server)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
         )
-    atexit.register(_end, process)
+    _ends.callback(_end, process)
 
     def is_ready() -> bool:
         text = log_path.read_text(errors="replace")

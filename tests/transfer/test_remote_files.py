@@ -22,6 +22,7 @@ from cube_transfer.part_file import PartFile
 from cube_transfer.remote import FileFacts
 from cube_transfer.source import PulledPass
 from tests.builder.test_original_source import write_pass as write_original_pass
+from tests.transfer.hadoop import hdfs as hdfs
 from tests.transfer.passes import write_manifest
 from tests.transfer.remote_directories import (
     Address,
