@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from typing import Any
 
@@ -17,7 +16,7 @@ from ctr_serving.options import Options
 from ctr_serving.plane import joined_metrics, joined_status
 from cube_core.errors import ConfError, CubeError, PredictionError
 from cube_core.wire.held_port import hold_port
-from cube_core.worker_channel import Channel, channel_pair
+from cube_core.worker_channel import Channel, start_worker
 from cube_core.worker_restart import pause_after_s, start_again
 
 log = logging.getLogger(__name__)
@@ -31,14 +30,7 @@ class _Worker:
     """One process and the channel to it."""
 
     def __init__(self, options: Options, supervisor: Supervisor) -> None:
-        ours, theirs = channel_pair()
-        with theirs:
-            arguments = [str(theirs.fileno()), json.dumps(options.to_json())]
-            self.process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "ctr_serving.worker", *arguments],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
+        self.process, ours = start_worker("ctr_serving.worker", json.dumps(options.to_json()))
         self.listening = asyncio.Event()
         self._supervisor = supervisor
         self.channel = Channel(ours, self._answer)

@@ -11,12 +11,14 @@ import asyncio
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from cube_core import errors
-from cube_core.errors import CubeError, LimitError, RpcError
+from cube_core.errors import ConfError, CubeError, LimitError, RpcError
 
 MESSAGE_BYTES_MAX = 128 << 10
 """One message; a longer one is refused by its sender."""
@@ -37,6 +39,35 @@ def channel_pair() -> tuple[socket.socket, socket.socket]:
     for end in pair:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MESSAGE_BYTES_MAX)
     return pair
+
+
+def start_worker(module: str, *arguments: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A process that runs `module` with the descriptor of its end of a channel as the first
+    argument, and the end of this process.
+
+    Raises:
+        ConfError: the system has no room for another process, which may pass.
+    """
+    try:
+        ours, theirs = channel_pair()
+        try:
+            with theirs:
+                process = subprocess.Popen(  # noqa: S603
+                    [sys.executable, "-m", module, str(theirs.fileno()), *arguments],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                )
+        except BaseException:
+            ours.close()
+            raise
+    except OSError as error:
+        raise no_worker(error) from error
+    return process, ours
+
+
+def no_worker(error: BaseException) -> ConfError:
+    """What is told when a worker does not start."""
+    return ConfError("command line", "--workers", f"no worker starts: {error}")
 
 
 class Channel:

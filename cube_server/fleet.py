@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from cube_core._native import Table
-from cube_core.errors import ConfError, CubeError
+from cube_core.errors import CubeError
 from cube_core.worker_channel import (
     DESCRIPTORS_MAX,
     Channel,
     ChannelClosedError,
-    channel_pair,
+    no_worker,
+    start_worker,
 )
 from cube_core.worker_restart import pause_after_s, start_again
 from cube_server.counters import Counts, added
@@ -40,17 +40,7 @@ class _Worker:
     """One worker process and the channel to it."""
 
     def __init__(self, answer: Ask) -> None:
-        ours, theirs = channel_pair()
-        try:
-            with theirs:
-                self.process = subprocess.Popen(  # noqa: S603
-                    [sys.executable, "-m", "cube_server.worker", str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                )
-        except BaseException:
-            ours.close()
-            raise
+        self.process, ours = start_worker("cube_server.worker")
         self.channel = Channel(ours, lambda what, body, _: answer(what, body))
         self.numbers: set[int] = set()
         self.counts: Counts = {}
@@ -88,10 +78,6 @@ class _DictTables:
         """Every part once."""
         versions = [*([self.current] if self.current else []), *self.others]
         return list({each.number: each for parts in versions for each in parts}.values())
-
-
-def _no_worker(error: BaseException) -> ConfError:
-    return ConfError("command line", "--workers", f"no worker starts: {error}")
 
 
 def _numbers(parts: _Parts) -> list[int]:
@@ -178,11 +164,7 @@ class Fleet:
 
     async def _start_worker(self) -> _Worker:
         settings = self._settings
-        try:
-            worker = _Worker(self._answer)
-        except OSError as error:
-            # No memory for another process, or too many of them: that may pass.
-            raise _no_worker(error) from error
+        worker = _Worker(self._answer)
         body = {
             "host": settings.host,
             "port": self._port,
@@ -200,7 +182,7 @@ class Fleet:
             worker.process.kill()
             await worker.end(_END_TIMEOUT_S)
             if isinstance(error, (CubeError, asyncio.TimeoutError)):
-                raise _no_worker(error) from error
+                raise no_worker(error) from error
             raise
         return worker
 

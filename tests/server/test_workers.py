@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from cube_core._native import Table
 from cube_core.endpoint import Endpoint
-from cube_core.errors import LimitError
+from cube_core.errors import ConfError, LimitError
 from cube_core.versions import Version
 from cube_core.wire.held_port import hold_port
 from cube_core.worker_channel import (
@@ -29,6 +29,7 @@ from cube_core.worker_channel import (
     MESSAGE_BYTES_MAX,
     Channel,
     channel_pair,
+    start_worker,
 )
 from cube_proto import dict_pb2
 from cube_server.fleet import Fleet
@@ -180,6 +181,21 @@ def test_a_worker_that_dies_is_started_again_with_what_the_others_serve(role: Ro
 
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_process_that_cannot_be_made_is_told_and_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a server and of a predictor: both try again when they are told so."""
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    descriptors = open_files()
+    monkeypatch.setattr("subprocess.Popen", fail)
+    with pytest.raises(ConfError, match=r"--workers: no worker starts: .*temporarily unavailable"):
+        start_worker("ctr_serving.worker")
+    assert open_files() == descriptors
 
 
 async def test_a_worker_is_started_again_although_that_failed_at_first(
