@@ -9,7 +9,7 @@ from typing import Any
 
 from cube_builder.optional import require
 from cube_core.errors import BuildError
-from cube_core.filesystems import filesystem_of
+from cube_core.filesystems import filesystem_of, first_line
 
 # What is written there appears when it is closed, and a move is a copy of every byte.
 _OBJECT_STORES = ("s3", "gcs", "abfs")
@@ -35,8 +35,7 @@ class Place:
         try:
             return cls(*filesystem_of(address))
         except (ImportError, ValueError, OSError) as error:
-            reason = str(error).partition("\n")[0]
-            raise BuildError(f"{address}: no such filesystem: {reason}") from error
+            raise BuildError(f"{address}: no such filesystem: {first_line(error)}") from error
 
     def __truediv__(self, name: str) -> Place:
         return Place(self.filesystem, f"{self.path}/{name}")

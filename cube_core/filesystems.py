@@ -49,6 +49,12 @@ def filesystem_of(address: str) -> tuple[Any, str]:
     return filesystem, path.rstrip("/")
 
 
+def first_line(error: Exception) -> str:
+    """Hadoop's errors come with the stack of the NameNode, and pyarrow tells every place where it
+    has looked for a library."""
+    return str(error).partition("\n")[0]
+
+
 def _native_hdfs(address: str) -> tuple[Any, str]:
     try:
         from cube_core.native_hdfs import NativeHdfs

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from cube_core.errors import DeployError
-from cube_core.filesystems import filesystem_of
+from cube_core.filesystems import filesystem_of, first_line
 from cube_transfer.remote import (
     BLOCK_BYTES,
     FileFacts,
@@ -129,7 +129,7 @@ def _errors_of(url: str) -> Iterator[None]:
     except OSError as error:
         is_refusal = any(name in str(error) for name in _REFUSALS)
         kind = DeployError if is_refusal or isinstance(error, PermissionError) else OSError
-        raise kind(f"{shown(url)}: {_first_line(error)}") from error
+        raise kind(f"{shown(url)}: {first_line(error)}") from error
 
 
 def _text(value: bytes | str) -> str:
@@ -144,15 +144,10 @@ def _open(url: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise DeployError(f"{shown(url)}: {error}") from error
     except OSError as error:
-        raise OSError(f"{shown(url)}: {_first_line(error)}") from error
+        raise OSError(f"{shown(url)}: {first_line(error)}") from error
     return filesystem, root_path + unquote(parts.path)
 
 
 @functools.lru_cache(maxsize=16)
 def _filesystem(root: str) -> tuple[Any, str]:
     return filesystem_of(root)
-
-
-def _first_line(error: Exception) -> str:
-    """Hadoop's errors come with the stack of the NameNode."""
-    return str(error).partition("\n")[0]

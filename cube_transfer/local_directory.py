@@ -19,8 +19,13 @@ DIRECTORY_DEPTH_MAX = 32
 _NO_HARD_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 _NOT_READABLE = frozenset(
     {
-        *(errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO),
+        errno.EACCES,
+        errno.EISDIR,
+        errno.ELOOP,
         errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ENXIO,
     }
 )
 _DIRECTORY_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

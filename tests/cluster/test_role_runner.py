@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -56,6 +56,18 @@ def kill(runner: RoleRunner) -> int:
     assert runner.record.identity is not None
     os.kill(runner.record.identity.pid, signal.SIGKILL)
     return runner.record.identity.pid
+
+
+def told_waits(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """How long each restart is put off."""
+    return [record.getMessage().rpartition(" in ")[2] for record in caplog.records]
+
+
+@contextlib.contextmanager
+def taken_port() -> Iterator[tuple[socket.socket, int]]:
+    """Who listens, and where."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener, listener.getsockname()[1]
 
 
 async def test_one_that_ends_before_it_is_ready_is_named_with_its_log(tmp_path: Path) -> None:
@@ -106,18 +118,14 @@ async def test_waits_double_until_a_role_ran_long_and_a_restart_is_not_a_failure
         await restarted(kill(runner))
         assert runner.record.restart_count == 4
         assert not (tmp_path / "x_0" / "restart").exists()
-    waits = [record.getMessage().rpartition(" in ")[2] for record in caplog.records]
-    assert waits == ["0.1 s", "0.2 s", "0.3 s", "0.1 s"]
+    assert told_waits(caplog) == ["0.1 s", "0.2 s", "0.3 s", "0.1 s"]
 
 
 async def test_a_role_whose_port_was_taken_meanwhile_waits_and_says_who_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(role_runner, "BACKOFF_MIN_S", 0.1)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        listener.listen()
+    with taken_port() as (listener, port):
         runner = RoleRunner(role_of(READY, {"port": port}), tmp_path, _nothing)
         await runner.start(TIMEOUT_S)
         async with kept(runner):
@@ -136,17 +144,13 @@ async def test_waits_for_a_port_double_however_long_ago_the_role_ran(
     monkeypatch.setattr(role_runner, "BACKOFF_MIN_S", 0.1)
     monkeypatch.setattr(role_runner, "STABLE_S", 0.0)
     caplog.set_level("ERROR")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        ports = {"port": listener.getsockname()[1]}
-        runner = RoleRunner(role_of(READY, ports), tmp_path, _nothing)
+    with taken_port() as (_, port):
+        runner = RoleRunner(role_of(READY, {"port": port}), tmp_path, _nothing)
         await runner.start(TIMEOUT_S)
         async with kept(runner):
             kill(runner)
             await until(lambda: len(caplog.records) == 4)
-    waits = [record.getMessage().rpartition(" in ")[2] for record in caplog.records]
-    assert waits == ["0.1 s", "0.2 s", "0.4 s", "0.8 s"]
+    assert told_waits(caplog) == ["0.1 s", "0.2 s", "0.4 s", "0.8 s"]
 
 
 async def test_a_role_that_cannot_be_started_again_is_tried_until_it_can(

@@ -151,6 +151,19 @@ async def test_what_did_not_load_is_tried_again_unannounced(
     assert version_of(slot) == "2_2"
 
 
+async def serving_announced(
+    root: Path, models: dict[int, Path], kind: str, meta: tuple[str, int]
+) -> tuple[ModelSlot, Probe, Reloader]:
+    """As `make`, with model 1 announced in another way and served."""
+    toolkit = root / "model_toolkit.prototxt"
+    toolkit.write_text(toolkit.read_text().replace("timestamp_ne", kind))
+    made = make(root)
+    publish(root / "model", models[1])
+    write_meta(root, *meta)
+    await made[2].poll()
+    return made
+
+
 def write_meta(root: Path, content: str, mtime_s: int) -> None:
     meta = root / "model" / "fluid_time_file"
     meta.write_text(content)
@@ -176,12 +189,7 @@ async def test_each_reloadable_type_sees_its_own_changes(
     same: tuple[str, int],
     other: tuple[str, int] | None,
 ) -> None:
-    toolkit = root / "model_toolkit.prototxt"
-    toolkit.write_text(toolkit.read_text().replace("timestamp_ne", kind))
-    slot, _, reloader = make(root)
-    publish(root / "model", models[1])
-    write_meta(root, *first)
-    await reloader.poll()
+    slot, _, reloader = await serving_announced(root, models, kind, first)
     link = root / "model" / "current"
     link.unlink()
     link.symlink_to(models[2])
@@ -197,12 +205,7 @@ async def test_each_reloadable_type_sees_its_own_changes(
 async def test_what_is_no_revision_is_told_and_the_old_model_serves(
     root: Path, models: dict[int, Path]
 ) -> None:
-    toolkit = root / "model_toolkit.prototxt"
-    toolkit.write_text(toolkit.read_text().replace("timestamp_ne", "revision"))
-    slot, _, reloader = make(root)
-    publish(root / "model", models[1])
-    write_meta(root, "7", 1000)
-    await reloader.poll()
+    slot, _, reloader = await serving_announced(root, models, "revision", ("7", 1000))
     write_meta(root, "seven", 1000)
     await reloader.poll()
     assert version_of(slot) == "1_1"
@@ -213,12 +216,7 @@ async def test_an_announcement_that_is_taken_back_is_no_problem_any_more(
     root: Path, models: dict[int, Path]
 ) -> None:
     """Neither of a model that is refused nor of what was no announcement."""
-    toolkit = root / "model_toolkit.prototxt"
-    toolkit.write_text(toolkit.read_text().replace("timestamp_ne", "revision"))
-    slot, probe, reloader = make(root)
-    publish(root / "model", models[1])
-    write_meta(root, "7", 1000)
-    await reloader.poll()
+    slot, probe, reloader = await serving_announced(root, models, "revision", ("7", 1000))
     probe.loaded.discard("2_2")
     publish(root / "model", models[2])
     for refused, problem in (("8", "version 2_2 is not loaded"), ("seven", "is no revision")):
