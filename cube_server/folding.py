@@ -18,11 +18,11 @@ from cube_server.opening import TableOpener
 
 log = logging.getLogger(__name__)
 
-DELTA_ROWS_MAX = 250_000
+DELTA_ROWS_MAX = 200_000
 """Rows that may lie over a table of any size. What tells them from the base's is asked at each
-lookup: half a megabyte of it stays in the second cache of a core, two do not, and then a lookup
-takes up to 1.5 times as long as in the base alone. Each patch is merged with those before it, too,
-and that must not take longer and longer."""
+lookup: less than half a megabyte of it stays in the second cache of a core, two do not, and then a
+lookup takes up to 1.5 times as long as in the base alone. Each patch is merged with those before
+it, too, and that must not take longer and longer."""
 
 
 @dataclass
